@@ -1,0 +1,119 @@
+# Everything here needs cc and make; what else is found is used, and what is missing is named.
+# `make help` lists the targets. All output goes into build/.
+
+CC ?= cc
+OPT ?= -O2
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WARN = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wundef -Wcast-qual -Wvla -Wdouble-promotion \
+       -Wstrict-prototypes -Wmissing-prototypes
+WERROR ?= -Werror
+LIBS = -lm -lpthread
+Q = $(if $(V),,@) # V=1 shows how tests are compiled
+
+# A test program uses some of test.h, not all of it; tests/test_compile.sh looks for unused functions.
+TEST_FLAGS = $(WARN) $(WERROR) -Wno-unused-function $(CFLAGS)
+ASAN_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+TSAN_FLAGS = -O1 -g -fsanitize=thread
+
+# A line such as  /* builds: float double threads */  in the first ten lines of a test says that it is
+# built with -DORL_REAL=double too (double), and that `make sanitize` runs it under TSan (threads).
+marked = $(shell for f in tests/test_*.c; do head -n 10 "$$f" 2>/dev/null | grep -q 'builds:.*$(1)' && basename "$$f" .c; done)
+ALL_TESTS := $(patsubst tests/%.c,%,$(shell ls -r tests/test_*.c 2>/dev/null)) # later sections take longest: they go first
+TEST_HEADERS := $(wildcard tests/*.h examples/*.h)
+SCRIPTS   := $(patsubst tests/%.sh,%,$(sort $(wildcard tests/test_*.sh)))
+EXAMPLES  := $(patsubst examples/%.c,build/%,$(sort $(wildcard examples/*.c)))
+BENCHES   := $(patsubst tests/%.c,build/%,$(sort $(wildcard tests/bench*.c)))
+TEST_RUNS := $(SCRIPTS:%=build/test/%) $(ALL_TESTS:%=build/test/%) $(patsubst %,build/test/%.double,$(call marked,double))
+SANITIZE_RUNS := $(ALL_TESTS:%=build/asan/%) $(patsubst %,build/tsan/%,$(call marked,threads))
+
+.SUFFIXES:
+.SECONDARY:
+.PHONY: all help test one sanitize matrix lint examples demo study bench clean FORCE
+
+all: examples
+
+help:
+	@echo 'make            the example programs, into build/'
+	@echo 'make test       everything that gates a change; ends with "N passed, M failed"'
+	@echo 'make one T=test_05_rng   builds and runs one test (test_07_tensor.double: its double build)'
+	@echo 'make sanitize   the test programs, shortened, under ASan + UBSan, and under TSan where they use threads'
+	@echo 'make matrix     the compile matrix alone: standards, compilers, options, sections, symbols, macros'
+	@echo 'make lint       text checks, and cppcheck if it is installed'
+	@echo 'make demo       the whole pipeline on the built-in task, one seed: table and build/demo/report.html'
+	@echo 'make study      the same for five seeds, into build/study'
+	@echo 'make bench      speed and memory beside the peers found on this machine'
+	@echo 'make clean      removes build/'
+	@echo 'Variables: CC, CFLAGS, OPT=-O2, WERROR= (tolerate warnings), JOBS=$(JOBS), V=1 (show commands)'
+
+# ---- programs: no flags but what the README tells people to type ----
+
+build/%: examples/%.c offline_rlhf.h $(wildcard examples/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS)
+
+build/%: tests/%.c offline_rlhf.h
+	@mkdir -p $(@D)
+	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS)
+
+examples: $(EXAMPLES)
+
+demo: build/orl
+	@rm -rf build/demo
+	build/orl demo --out build/demo
+
+study: build/orl
+	@rm -rf build/study
+	build/orl demo --seeds 5 --out build/study
+
+bench: $(BENCHES)
+	@for b in $(BENCHES); do echo "$$b"; $$b || exit 1; done
+
+# ---- tests: compile and run in parallel, then one total; a test that does not compile is a failure ----
+
+build/test/%: tests/%.c offline_rlhf.h $(TEST_HEADERS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) $(TEST_FLAGS) $< -o $@ $(LIBS)
+
+build/test/%.double: tests/%.c offline_rlhf.h $(TEST_HEADERS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) -DORL_REAL=double $(TEST_FLAGS) $< -o $@ $(LIBS)
+
+build/asan/%: tests/%.c offline_rlhf.h $(TEST_HEADERS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ASAN_FLAGS) $(TEST_FLAGS) $< -o $@ $(LIBS)
+
+build/tsan/%: tests/%.c offline_rlhf.h $(TEST_HEADERS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(TSAN_FLAGS) $(TEST_FLAGS) $< -o $@ $(LIBS)
+
+%.log: % FORCE
+	@sh tests/run.sh one $@ $<
+
+build/test/%.log: tests/%.sh FORCE
+	@CC='$(CC)' JOBS='$(JOBS)' sh tests/run.sh one $@ sh $<
+
+build/test/test_tool.log: build/orl
+
+FORCE:
+
+test:
+	@rm -f build/test/*.log
+	@$(MAKE) -k -j$(JOBS) --no-print-directory $(TEST_RUNS:%=%.log) || true
+	@sh tests/run.sh total $(TEST_RUNS)
+
+sanitize:
+	@rm -f build/asan/*.log build/tsan/*.log
+	@ORL_TEST_QUICK=1 $(MAKE) -k -j$(JOBS) --no-print-directory $(SANITIZE_RUNS:%=%.log) || true
+	@sh tests/run.sh total $(SANITIZE_RUNS)
+
+one: build/test/$(T)
+	$<
+
+matrix:
+	@CC='$(CC)' JOBS='$(JOBS)' sh tests/test_compile.sh
+
+lint:
+	@sh tests/lint.sh
+
+clean:
+	rm -rf build

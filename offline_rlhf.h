@@ -1,0 +1,12018 @@
+/* offline_rlhf.h - placeholder manual */
+#ifndef OFFLINE_RLHF_H
+#define OFFLINE_RLHF_H
+#if defined(OFFLINE_RLHF_IMPLEMENTATION)
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#endif
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE 1 /* madvise */
+#endif
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1 /* sched_getaffinity */
+#endif
+#endif
+#include <stddef.h>
+#include <stdint.h>
+/* =================================================================================================
+ * >>api   1. PUBLIC API
+ * =================================================================================================
+ * Conventions, true of every function below unless it says otherwise:
+ *   - An object belongs to the context it was made in; orl_destroy() frees whatever is left.
+ *   - Functions that do something return an orl_status; functions that make something return it, or
+ *     NULL on failure. The first failure sticks in the context (orl_failed, orl_error), and every
+ *     function accepts a NULL object and passes the failure on, so a program may check once, at its end.
+ *   - A context and what hangs off it is used from one thread at a time; work inside is parallel.
+ *   - Options structs come from an x_options() function that fills in the defaults; NULL means the
+ *     defaults. Strings passed in are copied.
+ *   - Matrices are row-major; `x: (n, d)` means n rows of d numbers. Times are in seconds. */
+
+#ifndef ORL_API
+#ifdef ORL_STATIC
+#define ORL_API static
+#else
+#define ORL_API extern
+#endif
+#endif
+
+#ifndef ORL_REAL
+#define ORL_REAL float /* double exists for gradient checks: scalar kernels, slow, exact */
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef ORL_REAL orl_real;
+
+#define ORL_VERSION "0.1.0"
+
+/* ---- 1.1 context, errors, memory ------------------------------------------------------------- */
+
+typedef enum orl_status {
+    ORL_OK = 0,
+    ORL_ERR_ARGUMENT, /* a call that makes no sense: a NULL, an option out of range */
+    ORL_ERR_MEMORY,   /* no memory, or more than config.memory_limit */
+    ORL_ERR_IO,       /* a file cannot be opened, read, written */
+    ORL_ERR_FORMAT,   /* a file is not what it claims to be */
+    ORL_ERR_DATA,     /* well-formed data nothing can be learned from: empty, NaN, all filtered */
+    ORL_ERR_MISMATCH, /* two things that do not fit: model and tokenizer, checkpoint and run */
+    ORL_ERR_EXISTS,   /* an output that is there already */
+    ORL_ERR_STOPPED   /* a callback asked to stop: everything is saved */
+} orl_status;
+
+typedef struct orl_ctx orl_ctx;             /* everything hangs off it */
+typedef struct orl_tokenizer orl_tokenizer; /* byte-level or SentencePiece-style BPE */
+typedef struct orl_model orl_model;         /* a transformer, with a language or a reward head */
+typedef struct orl_dataset orl_dataset;     /* rows of text, tokens, rewards, weights */
+typedef struct orl_params orl_params;       /* a set of trainable matrices */
+typedef struct orl_param orl_param;         /* one of them */
+typedef struct orl_tape orl_tape;           /* records operators, runs them backwards */
+typedef struct orl_tensor orl_tensor;       /* a value on the tape, (rows, cols) */
+typedef struct orl_report orl_report;       /* a page of charts and tables */
+
+typedef struct orl_config {
+    size_t threads;      /* 0: one per core. Results do not depend on it, bit for bit. */
+    int strict;          /* a row that does not fit the context is an error, not dropped or cut */
+    const char *isa;     /* NULL: the best; or "scalar", "avx2", "avx512". $ORL_ISA goes before it. */
+    uint64_t seed;       /* of everything random */
+    size_t memory_limit; /* bytes the library may hold at once; 0: no limit */
+} orl_config;
+
+ORL_API orl_config orl_config_default(void);
+ORL_API orl_ctx *orl_create(const orl_config *config); /* NULL only if there is no memory for it */
+ORL_API void orl_destroy(orl_ctx *ctx);
+
+ORL_API int orl_failed(const orl_ctx *ctx);            /* nonzero once anything has failed */
+ORL_API orl_status orl_error_status(const orl_ctx *ctx);
+ORL_API const char *orl_error(const orl_ctx *ctx);     /* one sentence: what, where, what to do */
+ORL_API void orl_clear_error(orl_ctx *ctx);
+/* Notes: sentences that are no errors but must not be lost (rows dropped, targets clamped). The
+ * library never prints; it hands each note to this callback, and drops it if there is none. */
+typedef void (*orl_note_fn)(void *user, const char *sentence);
+ORL_API void orl_on_note(orl_ctx *ctx, orl_note_fn note, void *user);
+
+ORL_API const char *orl_isa(const orl_ctx *ctx);       /* the instruction set in use */
+ORL_API size_t orl_threads(const orl_ctx *ctx);
+ORL_API size_t orl_memory_now(const orl_ctx *ctx);     /* bytes held */
+ORL_API size_t orl_memory_peak(const orl_ctx *ctx);    /* most ever held */
+ORL_API double orl_seconds(void);                      /* a monotonic clock */
+
+/* ---- 1.2 the compute ledger ------------------------------------------------------------------- */
+/* What each stage of a run cost, so that "this method needs x % of that one's compute" is a number.
+ * FLOPs are those of matrix products and attention, counted where they are done. */
+
+typedef struct orl_cost {
+    uint64_t tokens; /* tokens that went through a model */
+    double flops, seconds;
+    size_t peak_bytes;
+} orl_cost;
+
+ORL_API orl_cost orl_cost_now(const orl_ctx *ctx);                    /* everything so far */
+ORL_API orl_cost orl_cost_since(const orl_ctx *ctx, orl_cost before); /* now - before */
+
+/* ---- 1.3 tensors: a tape of operators, differentiated backwards ------------------------------- */
+/* A tape is an arena: operators allocate their results on it, orl_tape_reset() forgets them all.
+ * Every tensor is a matrix. Operators take tensors of the same tape and return a new one. */
+
+ORL_API orl_params *orl_params_create(orl_ctx *ctx);
+ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows, size_t cols, int rank);
+ORL_API orl_param *orl_param_find(orl_params *set, const char *name);      /* NULL if absent: no error */
+ORL_API orl_real *orl_param_data(orl_param *param);                        /* (rows, cols) */
+ORL_API orl_real *orl_param_grad(orl_param *param);                        /* NULL if frozen */
+ORL_API void orl_param_changed(orl_param *param);                          /* call after writing data */
+ORL_API void orl_params_zero_grad(orl_params *set);
+ORL_API size_t orl_params_count(const orl_params *set);                    /* numbers in all */
+
+ORL_API orl_tape *orl_tape_create(orl_ctx *ctx);
+ORL_API void orl_tape_reset(orl_tape *tape);
+ORL_API void orl_tape_free(orl_tape *tape);
+
+ORL_API size_t orl_rows(const orl_tensor *x);
+ORL_API size_t orl_cols(const orl_tensor *x);
+ORL_API const orl_real *orl_data(const orl_tensor *x);
+ORL_API const orl_real *orl_grad(const orl_tensor *x); /* after orl_backward; NULL if none flowed */
+
+ORL_API orl_tensor *orl_constant(orl_tape *tape, const orl_real *data, size_t rows, size_t cols);
+ORL_API orl_tensor *orl_variable(orl_tape *tape, const orl_real *data, size_t rows, size_t cols);
+ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *param); /* its gradient adds up in the param */
+
+/* elementwise: a, b of one shape */
+ORL_API orl_tensor *orl_add(orl_tape *tape, orl_tensor *a, orl_tensor *b);
+ORL_API orl_tensor *orl_sub(orl_tape *tape, orl_tensor *a, orl_tensor *b);
+ORL_API orl_tensor *orl_mul(orl_tape *tape, orl_tensor *a, orl_tensor *b);
+ORL_API orl_tensor *orl_min(orl_tape *tape, orl_tensor *a, orl_tensor *b);
+ORL_API orl_tensor *orl_max(orl_tape *tape, orl_tensor *a, orl_tensor *b);
+ORL_API orl_tensor *orl_scale(orl_tape *tape, orl_tensor *x, double factor);
+ORL_API orl_tensor *orl_shift(orl_tape *tape, orl_tensor *x, double term);
+ORL_API orl_tensor *orl_exp(orl_tape *tape, orl_tensor *x);
+ORL_API orl_tensor *orl_log(orl_tape *tape, orl_tensor *x);
+ORL_API orl_tensor *orl_tanh(orl_tape *tape, orl_tensor *x);
+ORL_API orl_tensor *orl_square(orl_tape *tape, orl_tensor *x);
+ORL_API orl_tensor *orl_softplus(orl_tape *tape, orl_tensor *x); /* log(1 + e^x); −log σ(x) = softplus(−x) */
+ORL_API orl_tensor *orl_clamp(orl_tape *tape, orl_tensor *x, double low, double high);
+/* shape */
+ORL_API orl_tensor *orl_sum(orl_tape *tape, orl_tensor *x);                                  /* (1, 1) */
+ORL_API orl_tensor *orl_sum_groups(orl_tape *tape, orl_tensor *x, const size_t *start, size_t groups);
+                                    /* x: (n, 1), start: groups + 1 ascending → (groups, 1) */
+ORL_API orl_tensor *orl_gather(orl_tape *tape, orl_tensor *x, const size_t *row, size_t n); /* (n, cols) */
+ORL_API orl_tensor *orl_every(orl_tape *tape, orl_tensor *x, size_t first, size_t stride);  /* rows first, first+stride, … */
+/* layers */
+ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b); /* x·wᵀ + b; w: (out, in); b may be NULL */
+ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32_t *id, size_t n);
+ORL_API orl_tensor *orl_layernorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b, double eps);
+ORL_API orl_tensor *orl_rmsnorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, double eps);
+ORL_API orl_tensor *orl_gelu(orl_tape *tape, orl_tensor *x);                      /* the tanh form, as in GPT-2 */
+ORL_API orl_tensor *orl_swiglu(orl_tape *tape, orl_tensor *gate, orl_tensor *up); /* silu(gate) ⊙ up */
+
+/* A packed stream of sequences: no padding. A segment may continue a parent segment: it attends to
+ * the parent and all its ancestors and its positions go on from there, so that a prompt is computed
+ * once for all its responses. A parent comes before its children, a tree is contiguous. */
+typedef struct orl_segment {
+    size_t start, length; /* in the stream */
+    size_t parent;        /* index of the segment it continues, or ORL_ROOT */
+    size_t position;      /* of its first token: 0 in a root */
+    size_t root;          /* index of its tree's root */
+} orl_segment;
+#define ORL_ROOT ((size_t)-1)
+
+typedef struct orl_stream {
+    orl_ctx *ctx;
+    int32_t *token;       /* (tokens) */
+    int32_t *position;    /* (tokens) */
+    size_t tokens, token_capacity, position_capacity;
+    orl_segment *segment; /* (segments) */
+    size_t segments, segment_capacity;
+} orl_stream;
+
+ORL_API orl_stream *orl_stream_create(orl_ctx *ctx);
+ORL_API void orl_stream_free(orl_stream *stream);
+ORL_API void orl_stream_clear(orl_stream *stream);
+/* Appends n tokens as a segment; gives its index, or ORL_ROOT if it failed. */
+ORL_API size_t orl_stream_add(orl_stream *stream, const int32_t *token, size_t n, size_t parent);
+
+/* x: (tokens, heads·head_dim). Rotates pairs (i, i + head_dim/2) of each head by position·theta^(−2i/head_dim). */
+ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads, double theta);
+/* Causal softmax(q·kᵀ/√head_dim)·v within each segment and its ancestors.
+ * q: (tokens, heads·head_dim); k, v: (tokens, kv_heads·head_dim); head h reads kv head h·kv_heads/heads. */
+ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, orl_tensor *v,
+                                  const orl_stream *stream, size_t heads, size_t kv_heads);
+/* log softmax(h·wᵀ)[target], never holding the n × vocabulary logits. h: (n, d), w: (vocab, d), of
+ * which the first `classes` rows compete. → (n, 1). entropy, if not NULL, receives (n, 1). */
+ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w, size_t classes,
+                                   const int32_t *target, orl_tensor **entropy);
+
+/* Fills the gradients of everything the scalar `loss` depends on; params add to what they hold. */
+ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss);
+
+/* ---- 1.4 tokenizer ---------------------------------------------------------------------------- */
+
+/* Byte-level BPE learned from text. specials: NULL-ended list of special tokens, ids 0, 1, …;
+ * the first is the end-of-text token. vocab counts everything (specials + 256 bytes + merges). */
+ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes, size_t vocab,
+                                           const char *const *specials);
+/* From a directory: tokenizer.json, or vocab.json + merges.txt (or GPT-2's encoder.json + vocab.bpe). */
+ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir);
+ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *file, size_t vocab);
+ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir); /* tokenizer.json, tokenizer_config.json */
+ORL_API void orl_tokenizer_free(orl_tokenizer *tok);
+
+ORL_API size_t orl_vocab(const orl_tokenizer *tok);
+ORL_API int32_t orl_token_id(const orl_tokenizer *tok, const char *token);  /* −1 if there is none: no error */
+ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t *bytes); /* the bytes it stands for */
+ORL_API int32_t orl_eos(const orl_tokenizer *tok);                           /* −1 if there is none */
+ORL_API int32_t orl_bos(const orl_tokenizer *tok);                           /* −1 unless it is to be added */
+ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token); /* appends one; its id, −1 on failure */
+/* Text to ids, special tokens in the text recognised if parse_special; neither BOS nor EOS is added.
+ * *ids is allocated; free it with orl_free(ctx, *ids). */
+ORL_API orl_status orl_encode(const orl_tokenizer *tok, const char *text, size_t bytes, int parse_special,
+                              int32_t **ids, size_t *count);
+ORL_API orl_status orl_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count, int skip_special,
+                              char **text, size_t *bytes); /* zero-terminated; free with orl_free */
+ORL_API void orl_free(orl_ctx *ctx, void *memory);
+
+/* ---- 1.5 models ------------------------------------------------------------------------------- */
+
+typedef enum orl_arch { ORL_GPT2 = 0, ORL_LLAMA = 1 } orl_arch;
+
+typedef struct orl_model_config {
+    orl_arch arch;     /* GPT-2: learned positions, LayerNorm, GELU, biases; Llama: RoPE, RMSNorm, SwiGLU */
+    size_t vocab, dim, layers, heads, kv_heads, ffn, context;
+    double norm_eps, rope_theta;
+    int tied;          /* the language head is the token embedding */
+    int32_t bos, eos;  /* −1: none */
+} orl_model_config;
+
+ORL_API orl_model_config orl_model_config_default(orl_arch arch); /* a small one: 4 layers of 128 */
+/* Weights N(0, 0.02), residual projections scaled by 1/√(2·layers); tok (may be NULL) is shared. */
+ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok);
+/* A Hugging Face directory: config.json, model.safetensors, tokenizer files if there are any. */
+ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir);
+ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *file, const char *tokenizer_file);
+/* Writes config.json, model.safetensors and tokenizer files: a new directory by one rename, or into one that
+ * is there and holds no model yet. */
+ORL_API orl_status orl_model_save(const orl_model *model, const char *dir);
+ORL_API orl_model *orl_model_copy(const orl_model *model);
+ORL_API void orl_model_free(orl_model *model);
+
+ORL_API orl_ctx *orl_model_ctx(const orl_model *model);
+ORL_API const orl_model_config *orl_model_get_config(const orl_model *model);
+ORL_API orl_tokenizer *orl_model_tokenizer(const orl_model *model);         /* NULL if it has none */
+ORL_API orl_params *orl_model_params(orl_model *model);
+ORL_API int orl_is_reward_model(const orl_model *model);
+ORL_API void orl_model_set_name(orl_model *model, const char *name);        /* for tables and logs */
+ORL_API const char *orl_model_name(const orl_model *model);
+/* Same trunk, scalar head score.weight: (1, dim), N(0, 1/(dim + 1)). */
+ORL_API orl_model *orl_reward_model(const orl_model *trunk);
+/* Final hidden states: (tokens, dim), after the last norm. */
+ORL_API orl_tensor *orl_hidden(orl_tape *tape, orl_model *model, const orl_stream *stream);
+/* Logits of every token, for looking at: (tokens, vocab). Training never holds them. */
+ORL_API orl_tensor *orl_logits(orl_tape *tape, orl_model *model, const orl_stream *stream);
+
+/* ---- 1.6 data --------------------------------------------------------------------------------- */
+/* JSONL in TRL's field names: {"text"}; {"prompt","completion"}; {"prompt","chosen","rejected"};
+ * {"chosen","rejected"} whole transcripts; {"messages":[{"role","content"}]}; "reward" where labelled;
+ * "_ids" variants carry tokens. Views (filter, weight, condition, split) share the rows' text. */
+
+typedef struct orl_text {
+    const char *text;    /* NULL if the row has ids alone; not zero-terminated */
+    size_t bytes;
+    const int32_t *ids;  /* NULL if the row has text alone */
+    size_t tokens;
+} orl_text;
+
+#define ORL_TRUNCATED 1u  /* the response was cut: no EOS follows it */
+#define ORL_PAIR 2u       /* response = chosen, rejected is there */
+#define ORL_LABELLED 4u   /* reward is there */
+#define ORL_SAMPLED 8u    /* logp, tokens and sample are there */
+#define ORL_LOGP 16u      /* logp and tokens were computed */
+#define ORL_CONDITIONED 32u /* condition is there */
+#define ORL_IDS_GIVEN 64u /* the row came with token ids: nothing is added to them */
+
+typedef struct orl_row {
+    orl_text prompt, response, rejected;
+    double reward;            /* normalised: by the reward model's mean and sd, or r̂ by orl_normalise */
+    double reward_raw;        /* as it was given: by a file, a reward model, a function */
+    double rejected_reward, rejected_reward_raw;
+    double margin;            /* of a pair; 0 if the data has none */
+    double weight;            /* of the loss; mean 1 over the data set */
+    double condition;         /* the reward it is conditioned on */
+    double logp;              /* Σ log π(response) of the model that was asked, at temperature 1 */
+    size_t tokens;            /* of the response, its end token included */
+    size_t group;             /* rows of one prompt share it */
+    size_t sample;            /* which sample of the prompt */
+    size_t line;              /* in the file it came from; 0 if none */
+    unsigned flags;
+    const char *json;         /* the row as it was read, verbatim, or NULL */
+    size_t json_bytes;
+} orl_row;
+
+ORL_API orl_dataset *orl_dataset_create(orl_ctx *ctx);
+ORL_API orl_dataset *orl_dataset_load(orl_ctx *ctx, const char *jsonl);
+ORL_API orl_dataset *orl_dataset_parse(orl_ctx *ctx, const char *jsonl_text, size_t bytes, const char *name);
+ORL_API orl_status orl_dataset_add(orl_dataset *data, const char *prompt, const char *response); /* response may be NULL */
+ORL_API orl_status orl_dataset_add_pair(orl_dataset *data, const char *prompt, const char *chosen, const char *rejected);
+ORL_API orl_status orl_dataset_save(const orl_dataset *data, const char *jsonl); /* unknown fields kept verbatim */
+/* One row as a line of JSON, without newline; free with orl_free. */
+ORL_API char *orl_dataset_row_json(const orl_dataset *data, size_t i);
+ORL_API orl_ctx *orl_dataset_ctx(const orl_dataset *data);
+ORL_API size_t orl_dataset_count(const orl_dataset *data);
+ORL_API orl_row *orl_dataset_row(orl_dataset *data, size_t i);
+ORL_API orl_dataset *orl_dataset_view(const orl_dataset *data, size_t first, size_t count);
+ORL_API orl_dataset *orl_dataset_join(const orl_dataset *a, const orl_dataset *b);
+/* Splits off a test part: whole groups of rows with the same value of JSON field `field`, or (NULL)
+ * the same prompt, go to one side; which side depends on the value and the seed alone. */
+ORL_API orl_status orl_dataset_split(const orl_dataset *data, const char *field, double test_fraction, uint64_t seed,
+                                     orl_dataset **train, orl_dataset **test);
+ORL_API void orl_dataset_free(orl_dataset *data);
+/* For pretraining: every token of every row is trained on, prompt and response alike, an end token after
+ * each text, in rows of at most the context; a longer text goes on in the next row. */
+ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *data, const orl_model *model);
+/* What the model would see: every token of the first n rows with its loss weight. Free with orl_free. */
+ORL_API char *orl_dataset_dump(orl_dataset *data, orl_model *model, size_t n);
+
+/* messages → text. The template owns BOS and the tags around each turn. */
+typedef enum orl_template { ORL_TEMPLATE_HH = 0, ORL_TEMPLATE_CHATML = 1 } orl_template;
+ORL_API orl_status orl_dataset_set_template(orl_dataset *data, orl_template which);
+
+/* The three transformations of the paper; each gives a new view and they compose in any order.
+ * r̂, its quantiles and the reward written into a condition come from the whole labelled set. */
+typedef enum orl_filter_rule {
+    ORL_ABOVE,          /* r̂ > x */
+    ORL_ABOVE_QUANTILE, /* r̂ > the x-quantile */
+    ORL_TOP_K,          /* the x best of each prompt */
+    ORL_BEST_OF         /* the best of each x samples of a prompt; the first wins a tie */
+} orl_filter_rule;
+ORL_API orl_dataset *orl_filter(orl_dataset *data, orl_filter_rule rule, double x);
+
+typedef enum orl_baseline { ORL_BASELINE_NONE, ORL_BASELINE_MEAN, ORL_BASELINE_PROMPT } orl_baseline;
+/* w = min(e^((r̂ − b)/β), clip), rescaled to mean 1. */
+ORL_API orl_dataset *orl_weight(orl_dataset *data, double beta, orl_baseline baseline, double clip);
+
+typedef enum orl_condition_kind { ORL_CONDITION_NONE, ORL_CONDITION_TEXT, ORL_CONDITION_BINS } orl_condition_kind;
+typedef struct orl_condition_options {
+    orl_condition_kind kind;
+    int decimals;           /* text: digits after the point, 1 or 2 */
+    const char *format;     /* text: " <rm_score>: {reward} " */
+    size_t bins;            /* bins: how many ordered tokens, over −3 … 3 */
+    double dropout;         /* share of training rows shown without their reward */
+    int rank_per_prompt;    /* condition on the rank within the prompt's samples instead of r̂ */
+    double target_quantile; /* default target: this quantile of the training rewards */
+} orl_condition_options;
+ORL_API orl_condition_options orl_condition_default(orl_condition_kind kind);
+/* What a model was conditioned on (ORL_CONDITION_NONE: nothing); *target, if not NULL, receives this quantile
+ * (0 … 1) of the rewards it was trained on. */
+ORL_API orl_condition_kind orl_model_condition(const orl_model *model, double quantile, double *target);
+ORL_API orl_dataset *orl_condition(orl_dataset *data, const orl_condition_options *options);
+
+/* r̂ = (r − mean)/sd over the whole set, population sd. Zero variance or NaN is an error. */
+ORL_API orl_status orl_normalise(orl_dataset *data);
+/* A reward of one's own in place of a reward model's: called for every row in order. */
+typedef double (*orl_reward_fn)(const orl_row *row, void *user);
+ORL_API orl_status orl_score_with(orl_dataset *data, orl_reward_fn reward, void *user);
+
+/* ---- 1.7 sampling and scoring ------------------------------------------------------------------ */
+
+typedef enum orl_target { ORL_TARGET_DEFAULT, ORL_TARGET_NONE, ORL_TARGET_VALUE, ORL_TARGET_QUANTILE } orl_target;
+
+typedef struct orl_generate_options {
+    size_t samples;       /* per prompt */
+    size_t max_tokens;    /* of a response; 0: as the context allows */
+    double temperature;   /* 0: greedy */
+    size_t top_k;         /* 0: off */
+    double top_p;         /* 1: off */
+    uint64_t seed;        /* a sample depends on (model, seed, prompt index, sample index) alone */
+    size_t batch;         /* sequences decoded side by side */
+    orl_target target;    /* of a conditioned model */
+    double target_value;  /* a reward or a quantile */
+    double guidance;      /* classifier-free guidance, (1 + g)·logits(c) − g·logits(∅); 0: off */
+    int (*progress)(void *user, size_t done, size_t total); /* nonzero stops */
+    void *user;
+} orl_generate_options;
+
+ORL_API orl_generate_options orl_generate_default(void);
+/* Prompts → a new data set, one row a sample, in prompt order, with the prompts' other fields. */
+ORL_API orl_dataset *orl_sample(orl_model *model, const orl_dataset *prompts, const orl_generate_options *options);
+/* One prompt, one response; free with orl_free. */
+ORL_API char *orl_generate_text(orl_model *model, const char *prompt, const orl_generate_options *options);
+/* Sets row.logp = Σ log π(response | prompt). per_token (may be NULL) receives, for each row in turn, its
+ * response tokens' log-probabilities; total_tokens (may be NULL) how many there are. Free with orl_free. */
+ORL_API orl_status orl_logprob(orl_model *model, orl_dataset *data, orl_real **per_token, size_t *total_tokens);
+/* Sets reward_raw and, with the model's stored mean and sd, reward (both sides of a pair). */
+ORL_API orl_status orl_score(orl_model *reward_model, orl_dataset *data);
+
+typedef struct orl_accuracy { /* of a scored set of pairs */
+    size_t pairs;
+    double accuracy, low, high;       /* ties count ½; 95 % Wilson interval */
+    double margin;                    /* mean of chosen − rejected, normalised */
+    double mean_chosen, sd_chosen, mean_rejected, sd_rejected;
+    double calibration[10];           /* accuracy where σ(margin) is in the j-th tenth of ½ … 1; NaN if none */
+} orl_accuracy;
+ORL_API orl_status orl_pair_accuracy(const orl_dataset *scored_pairs, orl_accuracy *out);
+
+/* ---- 1.8 training ------------------------------------------------------------------------------ */
+
+/* What a loss sees: one micro-batch. Sequence s has response tokens offset[s] … offset[s+1]−1 of logp;
+ * of pairs, sequence 2i is chosen and 2i+1 rejected. */
+typedef struct orl_batch {
+    size_t sequences;
+    const size_t *offset;      /* (sequences + 1) */
+    orl_tensor *logp;          /* (tokens, 1): log π(y_t | c, y_<t); NULL for a reward model */
+    orl_tensor *score;         /* (sequences, 1): reward head; NULL for a language model */
+    const orl_real *ref_logp;  /* (tokens): the reference model's; NULL unless options.reference */
+    const double *weight;      /* (sequences) */
+    const double *reward;      /* (sequences) */
+    const double *margin;      /* (sequences) */
+    const size_t *row;         /* (sequences): row index in the data set */
+} orl_batch;
+
+/* A loss returns a (1, 1) tensor, the SUM over the micro-batch; the trainer divides the gradient once
+ * per optimizer step by the whole batch's count of response tokens, or of pairs. */
+typedef orl_tensor *(*orl_loss_fn)(orl_tape *tape, const orl_batch *batch, void *user);
+
+ORL_API orl_tensor *orl_loss_nll(orl_tape *tape, const orl_batch *batch, void *user);    /* −Σ w log π: SFT, MLE, RWR, DT */
+ORL_API orl_tensor *orl_loss_reward(orl_tape *tape, const orl_batch *batch, void *user); /* Bradley–Terry; user: const orl_rm_loss* */
+ORL_API orl_tensor *orl_loss_dpo(orl_tape *tape, const orl_batch *batch, void *user);    /* user: const double *beta */
+typedef struct orl_rm_loss { double margin, center; } orl_rm_loss;
+
+typedef enum orl_schedule { ORL_CONSTANT, ORL_LINEAR, ORL_COSINE } orl_schedule;
+
+typedef struct orl_step_info {
+    const char *stage;
+    size_t step, steps;
+    double loss, val_loss;           /* val_loss is NaN on steps without validation */
+    double grad_norm, lr, seconds, elapsed;
+    uint64_t tokens;                 /* of this step */
+    double reward, kl;               /* PPO; NaN elsewhere */
+} orl_step_info;
+
+typedef struct orl_train_options {
+    size_t steps;              /* optimizer steps; 0: as `epochs` says */
+    double epochs;
+    size_t batch;              /* rows (or pairs) per optimizer step */
+    size_t micro_tokens;       /* most tokens in one forward pass; 0: 4096 */
+    double lr;
+    orl_schedule schedule;     /* after warm-up; linear and cosine end at lr·min_lr */
+    double min_lr;
+    size_t warmup;             /* steps */
+    double beta1, beta2, eps, weight_decay; /* decay on matrices only */
+    double clip;               /* global gradient norm; 0: off */
+    int shuffle;               /* 0: rows in file order, wrapping around */
+    uint64_t seed;
+    orl_loss_fn loss;          /* NULL: nll for language models, Bradley–Terry for reward models */
+    void *loss_user;
+    int per_pair;              /* the loss is divided by pairs, not by response tokens */
+    orl_model *reference;      /* fills batch.ref_logp */
+    const orl_dataset *eval;   /* validation rows; loss reported every eval_every steps and at the end */
+    size_t eval_every;
+    const char *log;           /* JSONL file, one object a step; NULL: none */
+    const char *checkpoint;    /* one file; NULL: none */
+    size_t save_every;         /* steps; 0: only when stopped */
+    int resume;                /* continue from the checkpoint if it is there */
+    const char *stage;         /* name in logs */
+    int (*progress)(void *user, const orl_step_info *info); /* nonzero: save and stop */
+    void *user;
+    /* called after a gradient is complete and before it is clipped: data parallelism plugs in here */
+    void (*reduce)(void *user, orl_real *gradient, size_t count);
+    void *reduce_user;
+} orl_train_options;
+
+ORL_API orl_train_options orl_train_default(void);
+/* One trainer for every method: what differs is the data's view and the loss. */
+ORL_API orl_status orl_train(orl_model *model, const orl_dataset *data, const orl_train_options *options);
+/* Pairs → reward model; afterwards the scores of the training responses give its mean and sd. */
+ORL_API orl_status orl_train_reward(orl_model *reward_model, const orl_dataset *pairs, const orl_train_options *options);
+/* DPO: preference pairs against a frozen reference, −log σ(β·Δs). reference NULL: the model as it starts. */
+ORL_API orl_status orl_train_dpo(orl_model *model, const orl_dataset *pairs, orl_model *reference, double beta,
+                                 const orl_train_options *options);
+
+typedef struct orl_estimate {
+    size_t weights, gradients, moments, activations, total; /* bytes */
+    size_t rows, dropped, cut;
+    uint64_t tokens;                                        /* of the whole run */
+    double flops;
+    double seconds;                                         /* at this machine's measured speed */
+} orl_estimate;
+/* What a training run will need, without running it. */
+ORL_API orl_status orl_train_estimate(orl_model *model, const orl_dataset *data, const orl_train_options *options,
+                                      orl_estimate *out);
+
+typedef struct orl_ppo_options {
+    size_t iterations;         /* rollout batches */
+    size_t rollouts;           /* responses per batch */
+    size_t epochs;             /* passes over each batch */
+    size_t minibatch;          /* rollouts per optimizer step */
+    double lr, critic_lr;
+    orl_schedule schedule;
+    size_t warmup;
+    double clip_low, clip_high, value_clip;
+    double gamma, lambda;
+    double kl;                 /* coefficient of the per-token penalty */
+    double kl_target, kl_horizon; /* > 0: adaptive coefficient */
+    double reward_clip;
+    int whiten;                /* advantages over the batch */
+    double unfinished_penalty; /* taken off the reward of a response that max_tokens cut */
+    double ptx;                /* weight of the language-model loss on ptx_data */
+    const orl_dataset *ptx_data;
+    size_t max_tokens;
+    double temperature;
+    size_t micro_tokens;
+    double beta1, beta2, eps, weight_decay, clip;
+    uint64_t seed;
+    orl_reward_fn reward;      /* used when reward_model is NULL */
+    void *reward_user;
+    const char *log, *checkpoint;
+    size_t save_every;         /* iterations */
+    int resume;
+    int (*progress)(void *user, const orl_step_info *info);
+    void *user;
+} orl_ppo_options;
+
+ORL_API orl_ppo_options orl_ppo_default(void);
+ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *reward_model, const orl_dataset *prompts,
+                                    const orl_ppo_options *options, orl_estimate *out);
+/* Policy gradient with rollouts, critic and reference (the policy as it starts). prompts: rows' prompts. */
+ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *reward_model, const orl_dataset *prompts,
+                                 const orl_ppo_options *options);
+
+/* ---- 1.9 evaluation and report ------------------------------------------------------------------ */
+
+typedef struct orl_result {
+    char method[64];
+    uint64_t seed;
+    size_t samples;
+    double gold;                              /* NaN where no gold reward is known */
+    double reward;                            /* normalised reward model score */
+    double win_rate, win_rate_lo, win_rate_hi;/* against the first model, by gold if known; ties ½ */
+    double kl;                                /* mean Σ log π(y|c) − log π_first(y|x) over own samples */
+    double length, distinct2, truncated;      /* mean tokens; distinct bigrams / bigrams; share cut */
+    double train_flops, train_seconds;        /* filled in by the caller, who knows */
+    uint64_t train_tokens;
+    double data_flops, data_seconds;
+    double percent_of_ppo, percent_of_ppo_total;
+} orl_result;
+
+typedef struct orl_eval_options {
+    orl_generate_options generate;
+    orl_reward_fn gold;        /* NULL: none */
+    void *gold_user;
+    orl_dataset **samples;     /* NULL, or (models): receives each model's samples */
+} orl_eval_options;
+ORL_API orl_eval_options orl_eval_default(void);
+/* Samples from each model on the same prompts with the same seed and compares with models[0]. */
+ORL_API orl_status orl_evaluate(orl_model **models, size_t count, const orl_dataset *prompts, orl_model *reward_model,
+                                const orl_eval_options *options, orl_result *results);
+/* The same figures for samples one already has (best-of-n, say); base: the first model's samples. */
+ORL_API orl_status orl_evaluate_samples(orl_dataset *samples, orl_dataset *base, orl_model *reward_model,
+                                        const orl_eval_options *options, orl_result *result);
+ORL_API char *orl_result_json(orl_ctx *ctx, const orl_result *result);              /* one line; free with orl_free */
+ORL_API char *orl_results_table(orl_ctx *ctx, const orl_result *results, size_t n); /* plain text; free with orl_free */
+
+/* A self-contained HTML page: inline SVG, no script, no network; text is escaped. */
+typedef struct orl_series {
+    const char *name;
+    const double *x, *y;
+    const double *low, *high; /* interval around y; NULL: none */
+    size_t n;
+    int marks;                /* points instead of a line */
+} orl_series;
+typedef struct orl_chart {
+    const char *title, *x_label, *y_label, *note;
+    const orl_series *series;
+    size_t series_count;
+    int log_x;
+    int diagonal;             /* draw y = x */
+} orl_chart;
+ORL_API orl_report *orl_report_create(orl_ctx *ctx, const char *title);
+ORL_API orl_status orl_report_heading(orl_report *report, const char *text);
+ORL_API orl_status orl_report_text(orl_report *report, const char *paragraph);
+ORL_API orl_status orl_report_chart(orl_report *report, const orl_chart *chart);
+/* Histograms over one another on common bins. */
+ORL_API orl_status orl_report_histogram(orl_report *report, const char *title, const char *x_label,
+                                        const char *const *names, const double *const *values, const size_t *counts,
+                                        size_t sets, size_t bins);
+/* cells: (rows, cols) strings, the first row is the head. */
+ORL_API orl_status orl_report_table(orl_report *report, const char *title, const char *const *cells, size_t rows, size_t cols);
+ORL_API orl_status orl_report_results(orl_report *report, const orl_result *results, size_t n);
+ORL_API orl_status orl_report_save(const orl_report *report, const char *file);
+ORL_API void orl_report_free(orl_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* OFFLINE_RLHF_H */
+
+#if defined(OFFLINE_RLHF_IMPLEMENTATION) && !defined(ORLI_IMPLEMENTED)
+#define ORLI_IMPLEMENTED
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <float.h>
+#include <limits.h>
+#include <locale.h>
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#if (defined(__x86_64__) || defined(_M_X64)) && !defined(ORL_NO_SIMD)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 2
+/* =================================================================================================
+ * >>base   2. BASE: errors, checked sizes, memory, strings
+ * =================================================================================================
+ * Purpose:    what everything else stands on: one sticky error per context, memory that is counted
+ *             and limited, growing arrays and strings, an arena.
+ * Depends on: the API types.        Owns: all memory of a context.
+ * Invariants: a failed allocation sets the context's error and returns NULL; sizes are multiplied in
+ *             one checked place; freed memory leaves the count it entered.
+ * Threads:    the calling thread only; workers never allocate and never fail.
+ * Tested by:  tests/test_02_base.c */
+
+#if defined(__FAST_MATH__) && !defined(ORL_ALLOW_FAST_MATH)
+#error "offline_rlhf.h: -ffast-math breaks its promise of equal bits; define ORL_ALLOW_FAST_MATH to go on without it"
+#endif
+
+#ifndef ORL_MALLOC
+#define ORL_MALLOC(size) malloc(size)
+#define ORL_FREE(p) free(p)
+#endif
+#ifndef ORL_ASSERT
+#include <assert.h>
+#define ORL_ASSERT(x) assert(x)
+#endif
+
+#if defined(__cplusplus)
+#define ORLI_RESTRICT __restrict
+#else
+#define ORLI_RESTRICT restrict
+#endif
+#if defined(__GNUC__)
+#define ORLI_PRINTF(a, b) __attribute__((format(printf, a, b)))
+#define ORLI_UNUSED __attribute__((unused))
+#else
+#define ORLI_PRINTF(a, b)
+#define ORLI_UNUSED
+#endif
+#define ORLI_ALIGN 64
+#define ORLI_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define ORLI_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* Is the build in double? ORL_REAL is a type's name, so paste it onto a prefix and look that up. */
+#define ORLI_REAL_IS_float 0
+#define ORLI_REAL_IS_double 1
+#define ORLI_PASTE_(a, b) a##b
+#define ORLI_PASTE(a, b) ORLI_PASTE_(a, b)
+#define ORLI_DOUBLE ORLI_PASTE(ORLI_REAL_IS_, ORL_REAL)
+
+typedef struct orli_object orli_object;
+struct orli_object { /* first member of everything a context owns */
+    orl_ctx *ctx;
+    void (*destroy)(orli_object *);
+    orli_object *next, *prev;
+};
+
+struct orl_ctx {
+    orl_config config;
+    orl_status status;
+    char error[640];
+    orl_note_fn note;
+    void *note_user;
+    size_t memory_now, memory_peak, memory_mark; /* mark: peak since the ledger last looked */
+    orli_object *objects;
+    struct orli_pool *pool;             /* section 4 */
+    const struct orli_kernels *kernels; /* section 6 */
+    const char *isa_name;
+    uint64_t tokens;                    /* the ledger: what went through models … */
+    double flops;                       /* … and what it cost */
+    double started;
+};
+
+/* ---- errors ---- */
+
+static orl_status orli_fail(orl_ctx *ctx, orl_status status, const char *format, ...) ORLI_PRINTF(3, 4);
+static orl_status orli_fail(orl_ctx *ctx, orl_status status, const char *format, ...) {
+    if (ctx && ctx->status == ORL_OK) { /* the first failure is the cause; later ones are its echo */
+        va_list args;
+        va_start(args, format);
+        vsnprintf(ctx->error, sizeof ctx->error, format, args);
+        va_end(args);
+        ctx->status = status;
+    }
+    return status;
+}
+
+static void orli_note(orl_ctx *ctx, const char *format, ...) ORLI_PRINTF(2, 3);
+static void orli_note(orl_ctx *ctx, const char *format, ...) {
+    char sentence[640];
+    va_list args;
+    if (!ctx || !ctx->note) return;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    ctx->note(ctx->note_user, sentence);
+}
+
+ORL_API int orl_failed(const orl_ctx *ctx) { return !ctx || ctx->status != ORL_OK; }
+ORL_API orl_status orl_error_status(const orl_ctx *ctx) { return ctx ? ctx->status : ORL_ERR_MEMORY; }
+ORL_API const char *orl_error(const orl_ctx *ctx) {
+    if (!ctx) return "no memory for a context";
+    return ctx->status == ORL_OK ? "no error" : ctx->error;
+}
+ORL_API void orl_clear_error(orl_ctx *ctx) {
+    if (ctx) ctx->status = ORL_OK, ctx->error[0] = 0;
+}
+ORL_API void orl_on_note(orl_ctx *ctx, orl_note_fn note, void *user) {
+    if (ctx) ctx->note = note, ctx->note_user = user;
+}
+
+/* ---- checked sizes ---- */
+
+/* a·b, or SIZE_MAX (which no allocation grants) if it does not fit. */
+static size_t orli_mul(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
+static size_t orli_add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
+static size_t orli_round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
+
+/* ---- memory: every block is 64-byte aligned and carries its size and its origin in front ---- */
+
+typedef struct orli_block {
+    void *origin;
+    size_t bytes;
+} orli_block;
+
+static orli_block *orli_block_of(const void *p) {
+    return (orli_block *)((uintptr_t)p - ORLI_ALIGN); /* the 64 bytes before p hold the header */
+}
+
+static void *orli_alloc(orl_ctx *ctx, size_t count, size_t size) {
+    size_t bytes = orli_mul(count, size), whole = orli_add(bytes, 2 * ORLI_ALIGN);
+    char *origin = NULL, *p;
+    if (!ctx) return NULL;
+    if (whole != SIZE_MAX && !(ctx->config.memory_limit && bytes > ctx->config.memory_limit - ORLI_MIN(ctx->memory_now, ctx->config.memory_limit)))
+        origin = (char *)ORL_MALLOC(whole);
+    if (!origin) {
+        orli_fail(ctx, ORL_ERR_MEMORY, "no memory for %zu × %zu bytes (%zu MB are held): use a smaller model, batch or micro_tokens",
+                  count, size, ctx->memory_now >> 20);
+        return NULL;
+    }
+    p = origin + 2 * ORLI_ALIGN - (uintptr_t)origin % ORLI_ALIGN;
+    orli_block_of(p)->origin = origin;
+    orli_block_of(p)->bytes = bytes;
+    ctx->memory_now += bytes;
+    ctx->memory_peak = ORLI_MAX(ctx->memory_peak, ctx->memory_now);
+    ctx->memory_mark = ORLI_MAX(ctx->memory_mark, ctx->memory_now);
+    return p;
+}
+
+static void *orli_alloc_zero(orl_ctx *ctx, size_t count, size_t size) {
+    void *p = orli_alloc(ctx, count, size);
+    if (p) memset(p, 0, count * size);
+    return p;
+}
+
+static void orli_free(orl_ctx *ctx, const void *p) {
+    if (!p || !ctx) return;
+    ctx->memory_now -= orli_block_of(p)->bytes;
+    ORL_FREE(orli_block_of(p)->origin);
+}
+ORL_API void orl_free(orl_ctx *ctx, void *memory) { orli_free(ctx, memory); }
+
+/* Makes room for `need` elements in a growing array; the array is left as it was on failure. */
+static orl_status orli_reserve(orl_ctx *ctx, void **array, size_t *capacity, size_t need, size_t size) {
+    void *grown;
+    size_t wanted;
+    if (need <= *capacity) return ORL_OK;
+    wanted = ORLI_MAX(need, orli_add(*capacity, *capacity / 2 + 8));
+    grown = orli_alloc(ctx, wanted, size);
+    if (!grown) return ORL_ERR_MEMORY;
+    if (*array) memcpy(grown, *array, *capacity * size);
+    orli_free(ctx, *array);
+    *array = grown;
+    *capacity = wanted;
+    return ORL_OK;
+}
+/* ORLI_RESERVE(ctx, array, capacity, need): array of any element type. C++ forbids &array as void **. */
+#define ORLI_RESERVE(ctx, array, capacity, need) orli_reserve((ctx), (void **)(void *)&(array), &(capacity), (need), sizeof *(array))
+
+static char *orli_copy_bytes(orl_ctx *ctx, const void *bytes, size_t n) { /* n bytes and a zero */
+    char *p = (char *)orli_alloc(ctx, orli_add(n, 1), 1);
+    if (p) {
+        if (n) memcpy(p, bytes, n);
+        p[n] = 0;
+    }
+    return p;
+}
+static char *orli_copy_string(orl_ctx *ctx, const char *s) { return orli_copy_bytes(ctx, s, strlen(s)); }
+
+/* ---- objects ---- */
+
+/* A zeroed object of `size` bytes whose first member is an orli_object. */
+static void *orli_object_create(orl_ctx *ctx, size_t size, void (*destroy)(orli_object *)) {
+    orli_object *object;
+    if (orl_failed(ctx)) return NULL;
+    object = (orli_object *)orli_alloc_zero(ctx, 1, size);
+    if (!object) return NULL;
+    object->ctx = ctx;
+    object->destroy = destroy;
+    object->next = ctx->objects;
+    if (ctx->objects) ctx->objects->prev = object;
+    ctx->objects = object;
+    return object;
+}
+
+static void orli_object_free(orli_object *object) {
+    orl_ctx *ctx;
+    if (!object) return;
+    ctx = object->ctx;
+    if (object->prev) object->prev->next = object->next;
+    else ctx->objects = object->next;
+    if (object->next) object->next->prev = object->prev;
+    if (object->destroy) object->destroy(object);
+    orli_free(ctx, object);
+}
+
+/* ---- growing strings ---- */
+
+typedef struct orli_str {
+    orl_ctx *ctx;
+    char *data; /* zero-terminated once anything was added */
+    size_t length, capacity;
+    int failed; /* an addition found no memory; the context knows */
+} orli_str;
+
+static orli_str orli_str_new(orl_ctx *ctx) {
+    orli_str s;
+    memset(&s, 0, sizeof s);
+    s.ctx = ctx;
+    return s;
+}
+
+static void orli_str_add(orli_str *s, const char *bytes, size_t n) {
+    if (s->failed || ORLI_RESERVE(s->ctx, s->data, s->capacity, orli_add(s->length, orli_add(n, 1))) != ORL_OK) {
+        s->failed = 1;
+        return;
+    }
+    if (n) memcpy(s->data + s->length, bytes, n);
+    s->length += n;
+    s->data[s->length] = 0;
+}
+static void orli_str_puts(orli_str *s, const char *text) { orli_str_add(s, text, strlen(text)); }
+
+static void orli_str_printf(orli_str *s, const char *format, ...) ORLI_PRINTF(2, 3);
+static void orli_str_printf(orli_str *s, const char *format, ...) {
+    char small[512];
+    int n;
+    va_list args;
+    va_start(args, format);
+    n = vsnprintf(small, sizeof small, format, args);
+    va_end(args);
+    if (n < 0) return;
+    if ((size_t)n < sizeof small) {
+        orli_str_add(s, small, (size_t)n);
+    } else if (ORLI_RESERVE(s->ctx, s->data, s->capacity, orli_add(s->length, (size_t)n + 1)) == ORL_OK) {
+        va_start(args, format);
+        vsnprintf(s->data + s->length, (size_t)n + 1, format, args);
+        va_end(args);
+        s->length += (size_t)n;
+    } else {
+        s->failed = 1;
+    }
+}
+
+static void orli_str_free(orli_str *s) {
+    orli_free(s->ctx, s->data);
+    *s = orli_str_new(s->ctx);
+}
+
+/* Hands the text over (an empty string if nothing was added), or NULL if memory ran out. */
+static char *orli_str_take(orli_str *s) {
+    char *text;
+    if (!s->data) orli_str_add(s, "", 0);
+    text = s->failed ? NULL : s->data;
+    if (s->failed) orli_free(s->ctx, s->data);
+    *s = orli_str_new(s->ctx);
+    return text;
+}
+
+/* ---- arena: a stack of bytes that is emptied at once ----
+ * It grows by whole chunks; the next reset melts them into one, so that after the first steps of a
+ * training run nothing is allocated any more. A dry arena only counts. */
+
+#define ORLI_ARENA_CHUNKS 64
+typedef struct orli_arena {
+    orl_ctx *ctx;
+    char *chunk[ORLI_ARENA_CHUNKS];
+    size_t size[ORLI_ARENA_CHUNKS];
+    size_t chunks, current, used; /* used: in the current chunk */
+    size_t total, peak;           /* bytes handed out since the reset; the most ever */
+    int dry;
+} orli_arena;
+
+static void orli_arena_free(orli_arena *a) {
+    size_t i;
+    for (i = 0; i < a->chunks; i++) orli_free(a->ctx, a->chunk[i]);
+    a->chunks = a->current = a->used = a->total = 0;
+}
+
+static void orli_arena_reset(orli_arena *a) {
+    if (a->chunks > 1) {
+        size_t whole = 0, i;
+        for (i = 0; i < a->chunks; i++) whole += a->size[i];
+        orli_arena_free(a);
+        a->chunk[0] = (char *)orli_alloc(a->ctx, whole, 1);
+        a->size[0] = whole;
+        a->chunks = a->chunk[0] ? 1 : 0;
+    }
+    a->current = a->used = a->total = 0;
+}
+
+static void *orli_arena_alloc(orli_arena *a, size_t count, size_t size) {
+    size_t bytes = orli_mul(count, size);
+    char *p;
+    if (bytes < SIZE_MAX - ORLI_ALIGN) bytes = orli_round_up(bytes, ORLI_ALIGN);
+    a->total = orli_add(a->total, bytes);
+    a->peak = ORLI_MAX(a->peak, a->total);
+    if (a->dry) return NULL;
+    if (!a->chunks || bytes > a->size[a->current] - a->used) {
+        size_t fresh = ORLI_MAX(bytes, (size_t)1 << 18);
+        if (a->chunks) fresh = ORLI_MAX(fresh, a->total / 4); /* a quarter of what is there, so that chunks stay few */
+        if (a->chunks == ORLI_ARENA_CHUNKS || !(a->chunk[a->chunks] = (char *)orli_alloc(a->ctx, fresh, 1))) return NULL;
+        a->size[a->chunks] = fresh;
+        a->current = a->chunks++;
+        a->used = 0;
+    }
+    p = a->chunk[a->current] + a->used;
+    a->used += bytes;
+    return p;
+}
+#endif /* section 2 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 3
+/* =================================================================================================
+ * >>platform   3. PLATFORM: clock, processor, files
+ * =================================================================================================
+ * Purpose:    everything that asks the operating system or the processor something.
+ * Depends on: base.
+ * Invariants: a file appears whole or not at all: written beside its name, flushed, renamed, the
+ *             directory flushed. Reading maps the file where it can.
+ * Threads:    any.
+ * Tested by:  tests/test_03_platform.c */
+
+#ifndef CLOCK_MONOTONIC
+#error "offline_rlhf.h: POSIX is hidden. Include this header before any libc header, or compile with -std=gnu99, or define _POSIX_C_SOURCE=200809L"
+#endif
+
+ORL_API double orl_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static size_t orli_cores(void) {
+#if defined(__linux__) && defined(CPU_COUNT)
+    cpu_set_t set; /* what this process may use, which is less than the machine has in a container */
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return (size_t)CPU_COUNT(&set);
+#endif
+    {
+        long n = sysconf(_SC_NPROCESSORS_ONLN);
+        return n > 0 ? (size_t)n : 1;
+    }
+}
+
+/* ---- instruction sets ---- */
+
+typedef enum orli_isa { ORLI_ISA_SCALAR, ORLI_ISA_AVX2, ORLI_ISA_AVX512, ORLI_ISA_COUNT } orli_isa;
+static const char *const orli_isa_names[ORLI_ISA_COUNT] = {"scalar", "avx2", "avx512"};
+
+#if (defined(__x86_64__) || defined(_M_X64)) && !defined(ORL_NO_SIMD)
+#define ORLI_X86 1
+#else
+#define ORLI_X86 0
+#endif
+
+/* The best instruction set that the processor has and the operating system saves the registers of. */
+static orli_isa orli_isa_detect(void) {
+#if ORLI_X86
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return ORLI_ISA_SCALAR;
+    if (!(c & (1u << 27)) || !(c & (1u << 12))) return ORLI_ISA_SCALAR; /* OSXSAVE, FMA */
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low & 6u) != 6u || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & (1u << 5))) return ORLI_ISA_SCALAR; /* AVX2 */
+    if ((low & 0xe6u) == 0xe6u && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31)))
+        return ORLI_ISA_AVX512; /* F, DQ, BW, VL */
+    return ORLI_ISA_AVX2;
+#else
+    return ORLI_ISA_SCALAR;
+#endif
+}
+
+/* Rounding to nearest and flush-to-zero, for the calling thread; returns what was set before. */
+static unsigned orli_float_mode_enter(void) {
+#if ORLI_X86
+    unsigned before = _mm_getcsr();
+    _mm_setcsr((before & ~0xe040u) | 0x8040u); /* RC = nearest, FTZ = DAZ = 1 */
+    return before;
+#else
+    return 0;
+#endif
+}
+static void orli_float_mode_leave(unsigned before) {
+#if ORLI_X86
+    _mm_setcsr(before);
+#else
+    (void)before;
+#endif
+}
+
+/* ---- files ---- */
+
+typedef struct orli_file { /* a whole file to read, mapped */
+    const char *data;
+    size_t size;
+    int mapped;
+} orli_file;
+
+static orl_status orli_file_open(orl_ctx *ctx, const char *path, orli_file *file) {
+    struct stat info;
+    int fd;
+    void *p;
+    memset(file, 0, sizeof *file);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    fd = open(path, O_RDONLY);
+    if (fd < 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+        close(fd);
+        return orli_fail(ctx, ORL_ERR_IO, "%s: is not a regular file", path);
+    }
+    file->size = (size_t)info.st_size;
+    file->data = "";
+    if (file->size) {
+        p = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED) {
+            close(fd);
+            return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+        }
+        file->data = (const char *)p;
+        file->mapped = 1;
+    }
+    close(fd);
+    return ORL_OK;
+}
+
+static void orli_file_close(orli_file *file) {
+    if (file->mapped) munmap((void *)(uintptr_t)file->data, file->size);
+    memset(file, 0, sizeof *file);
+}
+
+static int orli_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+/* Flushes the directory that holds `path`, so that a rename in it survives a power cut. */
+static void orli_sync_parent(const char *path) {
+    char dir[4096];
+    const char *slash = strrchr(path, '/');
+    int fd;
+    if (slash && (size_t)(slash - path) >= sizeof dir) return;
+    if (!slash) snprintf(dir, sizeof dir, ".");
+    else snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    fd = open(dir, O_RDONLY);
+    if (fd >= 0) fsync(fd), close(fd);
+}
+
+/* A file that is being written under path.tmp and takes its name when it is complete. */
+typedef struct orli_writer {
+    orl_ctx *ctx;
+    FILE *file;
+    char path[4096], temporary[4096 + 8];
+} orli_writer;
+
+static orl_status orli_writer_open(orl_ctx *ctx, const char *path, orli_writer *w) {
+    memset(w, 0, sizeof *w);
+    w->ctx = ctx;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (strlen(path) >= sizeof w->path) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", path);
+    snprintf(w->path, sizeof w->path, "%s", path);
+    snprintf(w->temporary, sizeof w->temporary, "%s.tmp", path);
+    w->file = fopen(w->temporary, "wb");
+    if (!w->file) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be written: %s", w->temporary, strerror(errno));
+    return ORL_OK;
+}
+
+static void orli_writer_put(orli_writer *w, const void *bytes, size_t n) {
+    if (w->file && n && fwrite(bytes, 1, n, w->file) != n && !orl_failed(w->ctx))
+        orli_fail(w->ctx, ORL_ERR_IO, "%s: cannot be written: %s", w->temporary, strerror(errno));
+}
+
+/* Completes the file, or removes what was written if anything has failed. */
+static orl_status orli_writer_close(orli_writer *w) {
+    if (!w->file) return orl_error_status(w->ctx);
+    if (!orl_failed(w->ctx) && (fflush(w->file) != 0 || fsync(fileno(w->file)) != 0))
+        orli_fail(w->ctx, ORL_ERR_IO, "%s: cannot be written: %s", w->temporary, strerror(errno));
+    fclose(w->file);
+    w->file = NULL;
+    if (!orl_failed(w->ctx) && rename(w->temporary, w->path) != 0)
+        orli_fail(w->ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", w->temporary, w->path, strerror(errno));
+    if (orl_failed(w->ctx)) remove(w->temporary);
+    else orli_sync_parent(w->path);
+    return orl_error_status(w->ctx);
+}
+
+static orl_status orli_write_file(orl_ctx *ctx, const char *path, const void *bytes, size_t n) {
+    orli_writer w;
+    if (orli_writer_open(ctx, path, &w) != ORL_OK) return orl_error_status(ctx);
+    orli_writer_put(&w, bytes, n);
+    return orli_writer_close(&w);
+}
+
+static orl_status orli_make_dir(orl_ctx *ctx, const char *path) {
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (mkdir(path, 0777) == 0 || (errno == EEXIST)) return ORL_OK;
+    return orli_fail(ctx, ORL_ERR_IO, "%s: the directory cannot be made: %s", path, strerror(errno));
+}
+
+/* dir + "/" + name into a buffer of 4096. */
+static orl_status orli_join(orl_ctx *ctx, char *path, const char *dir, const char *name) {
+    int n = snprintf(path, 4096, "%s/%s", dir, name);
+    return n > 0 && n < 4096 ? ORL_OK : orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
+}
+#endif /* section 3 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 4
+/* =================================================================================================
+ * >>threads   4. THREADS: one pool, deterministic by construction
+ * =================================================================================================
+ * Purpose:    orli_parallel(ctx, kind, tasks, fn, arg) runs fn(arg, task, worker) for every task.
+ * Depends on: platform.             Owns: the worker threads and a scratch block for each.
+ * Invariants: which worker runs a task is left to chance, so a task writes only what is its own and
+ *             sums within itself; then the bits do not depend on the number of threads.
+ * Threads:    called from the context's thread; not re-entrant (a task never calls it).
+ * Numerics:   workers and, for the call, the caller run in round-to-nearest with flush-to-zero.
+ * Tested by:  tests/test_04_threads.c */
+
+typedef void (*orli_task_fn)(void *arg, size_t task, size_t worker);
+
+/* Who asks for parallel work: tests look here to see that a path really ran as two tasks or more. */
+typedef enum orli_work {
+    ORLI_WORK_GEMM, ORLI_WORK_PACK, ORLI_WORK_ROWS, ORLI_WORK_ATTENTION, ORLI_WORK_ATTENTION_BACKWARD,
+    ORLI_WORK_EMBEDDING, ORLI_WORK_HEAD, ORLI_WORK_OPTIMIZER, ORLI_WORK_SAMPLE, ORLI_WORK_OTHER, ORLI_WORK_COUNT
+} orli_work;
+
+#define ORLI_SCRATCH ((size_t)1 << 20) /* bytes per worker */
+#define ORLI_SPIN 4000                 /* polls before a thread parks: some tens of µs */
+
+typedef struct orli_worker {
+    struct orli_pool *pool;
+    size_t index;
+} orli_worker;
+
+typedef struct orli_pool {
+    orl_ctx *ctx;
+    size_t threads, started;
+    pthread_t *thread;
+    orli_worker *worker;
+    char *scratch;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake, finished;
+    /* one job at a time; a generation number tells workers that there is a new one */
+    orli_task_fn fn;
+    void *arg;
+    size_t tasks, next, running; /* next, running, generation: atomic */
+    unsigned generation;
+    int parked, stop;
+    size_t most_tasks[ORLI_WORK_COUNT]; /* the most tasks any call of a kind had */
+} orli_pool;
+
+static void orli_pause(void) {
+#if ORLI_X86
+    _mm_pause();
+#endif
+}
+
+static void orli_pool_drain(orli_pool *pool, size_t worker) {
+    size_t task;
+    while ((task = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED)) < pool->tasks) pool->fn(pool->arg, task, worker);
+}
+
+static void *orli_pool_main(void *p) {
+    orli_worker *self = (orli_worker *)p;
+    orli_pool *pool = self->pool;
+    unsigned seen = 0;
+    orli_float_mode_enter();
+    for (;;) {
+        int spin;
+        for (spin = 0; spin < ORLI_SPIN && __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen; spin++) orli_pause();
+        if (__atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen) {
+            pthread_mutex_lock(&pool->mutex);
+            pool->parked++;
+            while (__atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+            pool->parked--;
+            pthread_mutex_unlock(&pool->mutex);
+        }
+        seen = __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&pool->stop, __ATOMIC_ACQUIRE)) return NULL;
+        orli_pool_drain(pool, self->index);
+        if (__atomic_sub_fetch(&pool->running, 1, __ATOMIC_ACQ_REL) == 0) {
+            pthread_mutex_lock(&pool->mutex); /* the caller may have parked */
+            pthread_cond_signal(&pool->finished);
+            pthread_mutex_unlock(&pool->mutex);
+        }
+    }
+}
+
+static void orli_parallel(orl_ctx *ctx, orli_work kind, size_t tasks, orli_task_fn fn, void *arg) {
+    orli_pool *pool = ctx->pool;
+    unsigned mode = orli_float_mode_enter();
+    size_t i;
+    int spin;
+    pool->most_tasks[kind] = ORLI_MAX(pool->most_tasks[kind], tasks);
+    if (pool->started == 0 || tasks < 2) {
+        for (i = 0; i < tasks; i++) fn(arg, i, 0);
+        orli_float_mode_leave(mode);
+        return;
+    }
+    pool->fn = fn;
+    pool->arg = arg;
+    pool->tasks = tasks;
+    __atomic_store_n(&pool->next, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->running, pool->started, __ATOMIC_RELEASE);
+    pthread_mutex_lock(&pool->mutex);
+    __atomic_add_fetch(&pool->generation, 1, __ATOMIC_ACQ_REL);
+    if (pool->parked) pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+    orli_pool_drain(pool, 0);
+    for (spin = 0; spin < ORLI_SPIN && __atomic_load_n(&pool->running, __ATOMIC_ACQUIRE); spin++) orli_pause();
+    if (__atomic_load_n(&pool->running, __ATOMIC_ACQUIRE)) {
+        pthread_mutex_lock(&pool->mutex);
+        while (__atomic_load_n(&pool->running, __ATOMIC_ACQUIRE)) pthread_cond_wait(&pool->finished, &pool->mutex);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    orli_float_mode_leave(mode);
+}
+
+static void *orli_scratch(orl_ctx *ctx, size_t worker) { return ctx->pool->scratch + worker * ORLI_SCRATCH; }
+
+static void orli_pool_destroy(orl_ctx *ctx) {
+    orli_pool *pool = ctx->pool;
+    size_t i;
+    if (!pool) return;
+    pthread_mutex_lock(&pool->mutex);
+    __atomic_store_n(&pool->stop, 1, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&pool->generation, 1, __ATOMIC_ACQ_REL);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+    for (i = 0; i < pool->started; i++) pthread_join(pool->thread[i], NULL);
+    pthread_mutex_destroy(&pool->mutex);
+    pthread_cond_destroy(&pool->wake);
+    pthread_cond_destroy(&pool->finished);
+    orli_free(ctx, pool->thread);
+    orli_free(ctx, pool->worker);
+    orli_free(ctx, pool->scratch);
+    orli_free(ctx, pool);
+    ctx->pool = NULL;
+}
+
+/* The caller is worker 0; threads − 1 more are started. A thread that cannot be started is done without. */
+static orl_status orli_pool_create(orl_ctx *ctx, size_t threads) {
+    orli_pool *pool = (orli_pool *)orli_alloc_zero(ctx, 1, sizeof *pool);
+    size_t i;
+    if (!pool) return ORL_ERR_MEMORY;
+    pool->ctx = ctx;
+    pool->threads = threads;
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    pthread_cond_init(&pool->finished, NULL);
+    ctx->pool = pool;
+    pool->thread = (pthread_t *)orli_alloc_zero(ctx, threads, sizeof *pool->thread);
+    pool->worker = (orli_worker *)orli_alloc_zero(ctx, threads, sizeof *pool->worker);
+    pool->scratch = (char *)orli_alloc(ctx, threads, ORLI_SCRATCH);
+    if (!pool->thread || !pool->worker || !pool->scratch) return ORL_ERR_MEMORY;
+    for (i = 1; i < threads; i++) {
+        pool->worker[i].pool = pool;
+        pool->worker[i].index = i;
+        if (pthread_create(&pool->thread[i - 1], NULL, orli_pool_main, &pool->worker[i]) != 0) break;
+        pool->started++;
+    }
+    return ORL_OK;
+}
+#endif /* section 4 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 5
+/* =================================================================================================
+ * >>rng   5. RNG: counter-based
+ * =================================================================================================
+ * Purpose:    random numbers that are a pure function of (key, stream, counter): nothing to save but
+ *             the counter, nothing to share between threads.
+ * Depends on: nothing.
+ * Source:     Philox4x32-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+ * Tested by:  tests/test_05_rng.c (the authors' known answers) */
+
+typedef struct orli_rng {
+    uint64_t key, stream, counter; /* counter: of blocks of four 32-bit words */
+    uint32_t word[4];
+    unsigned left;                 /* words of the block not used yet */
+} orli_rng;
+
+static void orli_philox(uint64_t key, uint64_t stream, uint64_t counter, uint32_t out[4]) {
+    uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    int round;
+    for (round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)b;
+        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)a;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+}
+
+static orli_rng orli_rng_new(uint64_t key, uint64_t stream) {
+    orli_rng r;
+    memset(&r, 0, sizeof r);
+    r.key = key;
+    r.stream = stream;
+    return r;
+}
+
+static uint32_t orli_rng_u32(orli_rng *r) {
+    if (!r->left) {
+        orli_philox(r->key, r->stream, r->counter++, r->word);
+        r->left = 4;
+    }
+    return r->word[4 - r->left--];
+}
+
+/* [0, 1) with 53 bits */
+static double orli_rng_uniform(orli_rng *r) {
+    uint32_t high = orli_rng_u32(r) >> 5, low = orli_rng_u32(r) >> 6;
+    return ((double)high * 67108864.0 + (double)low) / 9007199254740992.0;
+}
+
+/* 0 … n−1, every value equally likely (Lemire's method without its rejection: the bias is < n / 2^64). */
+static size_t orli_rng_below(orli_rng *r, size_t n) {
+    return (size_t)(orli_rng_uniform(r) * (double)n);
+}
+
+/* N(0, 1) by Box and Muller; a pair is drawn and one thrown away, so that no state hides here. */
+static double orli_rng_normal(orli_rng *r) {
+    double u = 1.0 - orli_rng_uniform(r), v = orli_rng_uniform(r);
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+
+/* A random order of 0 … n−1 (Fisher and Yates). */
+static void orli_shuffle(size_t *order, size_t n, uint64_t key, uint64_t stream) {
+    orli_rng r = orli_rng_new(key, stream);
+    size_t i;
+    for (i = 0; i < n; i++) order[i] = i;
+    for (i = n; i > 1; i--) {
+        size_t j = orli_rng_below(&r, i), t = order[i - 1];
+        order[i - 1] = order[j];
+        order[j] = t;
+    }
+}
+#endif /* section 5 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 6
+/* =================================================================================================
+ * >>kernels   6. KERNELS: everything that computes in bulk
+ * =================================================================================================
+ * Purpose:    matrix products (orli_gemm …) and a table of row kernels (orli_kernels) for each
+ *             instruction set; all other sections compute through these.
+ * Depends on: threads.              Owns: nothing; temporary memory is the worker's scratch block.
+ * Invariants: an element of a matrix product is one chain of fused multiply-adds in ascending k
+ *             within blocks of k that depend on k alone, the blocks added in order. So a row has the
+ *             same bits alone or in a batch, packed or not, on any number of threads. Elementwise
+ *             kernels give each element the same bits wherever it stands; reductions have an order
+ *             that n alone fixes. All this per instruction set: two sets need not agree.
+ * Threads:    orli_gemm* and orli_pack run in parallel; the kernels in the table are for use in tasks.
+ * Numerics:   every multiply that is added to something is an explicit fused multiply-add, so that
+ *             nothing is left for a compiler to contract in its own way (the scalar set fuses where
+ *             the build has the instruction). Denormal results may be flushed to zero.
+ * Tested by:  tests/test_06_kernels.c;  measured by tests/bench/bench_kernels.c
+ *
+ * How to read it: the driver of a product goes orli_gemm → orli_gemm_task → orli_gemm_block → tile. The
+ * tile is the micro-kernel: `tile_rows` × `tile_cols` numbers of C in registers, one step of k at a time. */
+
+/* Element (i, j) is at data[i·rs + j·cs]; one of rs, cs is 1. */
+typedef struct orli_mat {
+    const orl_real *data;
+    size_t rs, cs;
+} orli_mat;
+
+typedef struct orli_adamw { /* corrections: 1 − β^t */
+    orl_real lr, beta1, beta2, eps, decay, correction1, correction2, grad_scale;
+} orli_adamw;
+
+/* How a tile leaves C: C = Σ, C = C + Σ, or the chain goes on from C. */
+enum { ORLI_SET, ORLI_ADD, ORLI_CHAIN };
+
+/* C (rows, tile_cols) from A (rows, k), element (i, p) at a[i·a_row + p·a_k], and from B (k, tile_cols):
+ * row p is the vector at b0 + p·b_k, then the vector at b1 + p·b_k. One function for each number of rows. */
+typedef void (*orli_tile_fn)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
+                             const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode);
+
+#define ORLI_TILE 16       /* positions in a tile of keys or values */
+#define ORLI_TILE_ROWS 14  /* the most rows a register tile has in any instruction set, … */
+#define ORLI_TILE_COLS 32  /* … and columns */
+#define ORLI_GEMM_K 512    /* longest block of k */
+
+/* One table for each instruction set. y, dx, … do not overlap x unless it is said. */
+typedef struct orli_kernels {
+    const char *name;
+    size_t width;                /* lanes of a vector */
+    size_t tile_rows, tile_cols; /* of the register tile; tile_cols is 2·width */
+    /* An orli_tile_fn for rows ≤ tile_rows, cols ≤ tile_cols: B has all columns, C is touched in the first cols. */
+    void (*tile)(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
+                 const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode);
+    /* panel[p·step + l] = x[l·lane + p·next] for lanes l < count ≤ width, p < k: one of lane, next is 1 */
+    void (*pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel, size_t step);
+
+    void (*add)(size_t n, orl_real *y, const orl_real *x);                /* y += x */
+    void (*axpy)(size_t n, orl_real *y, orl_real a, const orl_real *x);   /* y += a·x */
+    void (*scale)(size_t n, orl_real *y, orl_real a);                     /* y *= a */
+    void (*mul)(size_t n, orl_real *y, const orl_real *a, const orl_real *b);
+    orl_real (*dot)(size_t n, const orl_real *a, const orl_real *b);
+    orl_real (*sum)(size_t n, const orl_real *x);
+    orl_real (*max)(size_t n, const orl_real *x);                         /* −∞ if n = 0 */
+    double (*sum_squares)(size_t n, const orl_real *x);
+
+    void (*exp)(size_t n, orl_real *y, const orl_real *x);                /* these three: y may be x */
+    void (*tanh)(size_t n, orl_real *y, const orl_real *x);
+    void (*log)(size_t n, orl_real *y, const orl_real *x);
+    orl_real (*softmax_row)(size_t n, orl_real *y, const orl_real *x);    /* y may be x; returns log Σ e^x */
+    orl_real (*log_sum_exp)(size_t n, const orl_real *x);
+
+    void (*layernorm)(size_t d, const orl_real *x, const orl_real *w, const orl_real *b, orl_real eps, orl_real *y,
+                      orl_real *mean, orl_real *rstd);
+    void (*layernorm_backward)(size_t d, const orl_real *x, const orl_real *w, const orl_real *dy, orl_real mean,
+                               orl_real rstd, orl_real *dx, orl_real *dw, orl_real *db); /* each += or NULL */
+    void (*rmsnorm)(size_t d, const orl_real *x, const orl_real *w, orl_real eps, orl_real *y, orl_real *rstd);
+    void (*rmsnorm_backward)(size_t d, const orl_real *x, const orl_real *w, const orl_real *dy, orl_real rstd,
+                             orl_real *dx, orl_real *dw);                                /* each += or NULL */
+    void (*gelu)(size_t n, orl_real *y, const orl_real *x);
+    void (*gelu_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy);
+    void (*swiglu)(size_t n, orl_real *y, const orl_real *gate, const orl_real *up);
+    void (*swiglu_backward)(size_t n, orl_real *dgate, orl_real *dup, const orl_real *gate, const orl_real *up,
+                            const orl_real *dy);
+    void (*rope)(size_t half, orl_real *x, const orl_real *cosine, const orl_real *sine);
+    void (*adamw)(size_t n, orl_real *w, const orl_real *g, orl_real *m, orl_real *v, const orli_adamw *p);
+
+    /* Causal attention of one head. Query i, at position p = position0 + i, sees the keys
+     * max(0, p + 1 − window) … p. ktile[t]: (d, 16), vtile[t]: (16, d), of positions 16t … 16t+15. What lies
+     * beyond the last visible position may be anything. lse[i] = log Σ e^(scale·q·k). */
+    void (*attention)(size_t d, size_t nq, const orl_real *q, size_t q_stride, size_t position0,
+                      const orl_real *const *ktile, const orl_real *const *vtile, size_t window, orl_real scale,
+                      orl_real *out, size_t out_stride, orl_real *lse, void *scratch);
+    /* Adds to dq, to the tiles dktile and dvtile (visible positions only). */
+    void (*attention_backward)(size_t d, size_t nq, const orl_real *q, size_t q_stride, size_t position0,
+                               const orl_real *const *ktile, const orl_real *const *vtile, size_t window,
+                               orl_real scale, const orl_real *out, size_t out_stride, const orl_real *dout,
+                               size_t dout_stride, const orl_real *lse, orl_real *dq, size_t dq_stride,
+                               orl_real *const *dktile, orl_real *const *dvtile, void *scratch);
+} orli_kernels;
+
+/* The template below is compiled once for each instruction set. To that end this header includes itself
+ * (under the name ORL_HEADER) inside a region that lets the compiler use the set: in such a pass
+ * ORLI_KERNEL_PASS says which set it is, the guards hide all but the template, and ORLI_K(name) gives its
+ * functions names of their own. So the implementation's #if is closed here, the template stands
+ * between two such blocks, and the second block begins with the passes. A new set needs a pass number,
+ * a block of vocabulary and an instantiation. */
+#ifndef ORL_HEADER
+#define ORL_HEADER "offline_rlhf.h"
+#endif
+#define ORLI_PASS_SCALAR 1
+#define ORLI_PASS_AVX2 2
+#define ORLI_PASS_AVX512 3
+
+#endif /* section 6 */
+#endif /* first half of the implementation */
+
+#if defined(ORLI_KERNEL_PASS)
+
+/* ---- the vector vocabulary ----------------------------------------------------------------------
+ * orli_v is a vector of ORLI_W numbers. load_n and store_n touch only the first n lanes where n < ORLI_W
+ * (load_n fills up with zeros). fma(a, b, c) = a·b + c, fnma = c − a·b. min(a, b) is a < b ? a : b, so b
+ * if either is NaN; max likewise. less(a, b, yes, no) selects by lane. ldexp(x, n) = x·2^n for integral
+ * −252 ≤ n ≤ 254; split(x, &e) = x/2^e in [1, 2) for normal x > 0. sum and top reduce the lanes in a fixed order. */
+
+#if ORLI_KERNEL_PASS == ORLI_PASS_SCALAR
+
+#define ORLI_K(name) orli_##name##_scalar
+#define ORLI_W 1
+#define ORLI_ROWS 4
+#define orli_v orl_real
+#define orli_v_set1(a) ((orl_real)(a))
+#define orli_v_load(p) (*(p))
+#define orli_v_load_n(p, n) ((n) ? *(p) : (orl_real)0)
+#define orli_v_store(p, a) ((void)(*(p) = (a)))
+#define orli_v_store_n(p, n, a) ((void)((n) ? (*(p) = (a)) : (a)))
+#define orli_v_add(a, b) ((a) + (b))
+#define orli_v_sub(a, b) ((a) - (b))
+#define orli_v_mul(a, b) ((a) * (b))
+#define orli_v_div(a, b) ((a) / (b))
+#define orli_v_min(a, b) ((a) < (b) ? (a) : (b))
+#define orli_v_max(a, b) ((a) > (b) ? (a) : (b))
+#define orli_v_less(a, b, yes, no) ((a) < (b) ? (yes) : (no))
+#define orli_v_sum(a) (a)
+#define orli_v_top(a) (a)
+#if ORLI_DOUBLE
+#define orli_v_sqrt(a) sqrt(a)
+#define orli_v_abs(a) fabs(a)
+#define orli_v_sign(a, b) copysign(a, b)
+#else
+#define orli_v_sqrt(a) sqrtf(a)
+#define orli_v_abs(a) fabsf(a)
+#define orli_v_sign(a, b) copysignf(a, b)
+#endif
+#if ORLI_DOUBLE && defined(__FP_FAST_FMA)
+#define orli_v_fma(a, b, c) __builtin_fma(a, b, c)
+#elif !ORLI_DOUBLE && defined(__FP_FAST_FMAF)
+#define orli_v_fma(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#define orli_v_fma(a, b, c) ((a) * (b) + (c)) /* no instruction for it; a call would be far too slow */
+#endif
+#define orli_v_fnma(a, b, c) orli_v_fma(-(a), b, c)
+#if !ORLI_DOUBLE
+static inline orli_v ORLI_K(v_ldexp)(orli_v x, orli_v n) {
+    int32_t whole = n >= -252.0f ? (int32_t)n : 0, half = whole / 2, bits[2]; /* 0 for NaN, which x is then */
+    float power[2];
+    bits[0] = (half + 127) * (1 << 23);
+    bits[1] = (whole - half + 127) * (1 << 23);
+    memcpy(power, bits, sizeof power);
+    return x * power[0] * power[1];
+}
+static inline orli_v ORLI_K(v_split)(orli_v x, orli_v *e) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    *e = (float)((int32_t)(bits >> 23) - 127);
+    bits = (bits & 0x7fffffu) | 0x3f800000u;
+    memcpy(&x, &bits, sizeof bits);
+    return x;
+}
+#endif
+
+#elif ORLI_KERNEL_PASS == ORLI_PASS_AVX2
+
+#define ORLI_K(name) orli_##name##_avx2
+#define ORLI_W 8
+#define ORLI_ROWS 6
+#define orli_v __m256
+#define orli_v_set1(a) _mm256_set1_ps(a)
+#define orli_v_load(p) _mm256_loadu_ps(p)
+#define orli_v_store(p, a) _mm256_storeu_ps(p, a)
+#define orli_v_add(a, b) _mm256_add_ps(a, b)
+#define orli_v_sub(a, b) _mm256_sub_ps(a, b)
+#define orli_v_mul(a, b) _mm256_mul_ps(a, b)
+#define orli_v_div(a, b) _mm256_div_ps(a, b)
+#define orli_v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define orli_v_fnma(a, b, c) _mm256_fnmadd_ps(a, b, c)
+#define orli_v_min(a, b) _mm256_min_ps(a, b)
+#define orli_v_max(a, b) _mm256_max_ps(a, b)
+#define orli_v_less(a, b, yes, no) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ))
+#define orli_v_sqrt(a) _mm256_sqrt_ps(a)
+#define orli_v_abs(a) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a)
+#define orli_v_sign(a, b) _mm256_or_ps(a, _mm256_and_ps(_mm256_set1_ps(-0.0f), b)) /* a ≥ 0 */
+
+static inline __m256i ORLI_K(v_mask)(size_t n) { /* the first n lanes, n < 8 */
+    static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    return _mm256_loadu_si256((const __m256i *)(const void *)(ones + 8 - n));
+}
+static inline orli_v ORLI_K(v_load_n)(const float *p, size_t n) {
+    return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, ORLI_K(v_mask)(n));
+}
+static inline void ORLI_K(v_store_n)(float *p, size_t n, orli_v a) {
+    if (n >= 8) _mm256_storeu_ps(p, a);
+    else _mm256_maskstore_ps(p, ORLI_K(v_mask)(n), a);
+}
+static inline float ORLI_K(v_sum)(orli_v a) {
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+static inline float ORLI_K(v_top)(orli_v a) {
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+static inline orli_v ORLI_K(v_ldexp)(orli_v x, orli_v n) {
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
+    __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+}
+static inline orli_v ORLI_K(v_split)(orli_v x, orli_v *e) {
+    __m256i bits = _mm256_castps_si256(x);
+    *e = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(127)));
+    bits = _mm256_or_si256(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fffff)), _mm256_set1_epi32(0x3f800000));
+    return _mm256_castsi256_ps(bits);
+}
+/* Row l of four numbers and row l + 4 in the two halves. */
+static inline __m256 ORLI_K(v_quads)(const float *x, size_t lane) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(x)), _mm_loadu_ps(x + 4 * lane), 1);
+}
+#define orli_v_unpacklo(a, b) _mm256_unpacklo_ps(a, b)
+#define orli_v_unpackhi(a, b) _mm256_unpackhi_ps(a, b)
+#define orli_v_shuffle(a, b, how) _mm256_shuffle_ps(a, b, how)
+
+#elif ORLI_KERNEL_PASS == ORLI_PASS_AVX512
+
+#define ORLI_K(name) orli_##name##_avx512
+#define ORLI_W 16
+#define ORLI_ROWS 14
+#define orli_v __m512
+#define ORLI_ALL ((__mmask16)0xffff) /* some intrinsics are written with it since g++ 12 warns of their plain forms */
+#define orli_v_set1(a) _mm512_set1_ps(a)
+#define orli_v_load(p) _mm512_loadu_ps(p)
+#define orli_v_store(p, a) _mm512_storeu_ps(p, a)
+#define orli_v_add(a, b) _mm512_add_ps(a, b)
+#define orli_v_sub(a, b) _mm512_sub_ps(a, b)
+#define orli_v_mul(a, b) _mm512_mul_ps(a, b)
+#define orli_v_div(a, b) _mm512_div_ps(a, b)
+#define orli_v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define orli_v_fnma(a, b, c) _mm512_fnmadd_ps(a, b, c)
+#define orli_v_min(a, b) _mm512_maskz_min_ps(ORLI_ALL, a, b)
+#define orli_v_max(a, b) _mm512_maskz_max_ps(ORLI_ALL, a, b)
+#define orli_v_less(a, b, yes, no) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes)
+#define orli_v_sqrt(a) _mm512_maskz_sqrt_ps(ORLI_ALL, a)
+#define orli_v_abs(a) _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a)
+#define orli_v_sign(a, b) _mm512_or_ps(a, _mm512_and_ps(_mm512_set1_ps(-0.0f), b)) /* a ≥ 0 */
+
+static inline __mmask16 ORLI_K(v_mask)(size_t n) { return (__mmask16)((1u << n) - 1u); }
+static inline orli_v ORLI_K(v_load_n)(const float *p, size_t n) {
+    return n >= 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(ORLI_K(v_mask)(n), p);
+}
+static inline void ORLI_K(v_store_n)(float *p, size_t n, orli_v a) {
+    if (n >= 16) _mm512_storeu_ps(p, a);
+    else _mm512_mask_storeu_ps(p, ORLI_K(v_mask)(n), a);
+}
+#define orli_v_half(a, which) _mm512_maskz_extractf32x8_ps((__mmask8)0xff, a, which)
+static inline float ORLI_K(v_sum)(orli_v a) {
+    __m256 y = _mm256_add_ps(orli_v_half(a, 0), orli_v_half(a, 1));
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+static inline float ORLI_K(v_top)(orli_v a) {
+    __m256 y = _mm256_max_ps(orli_v_half(a, 0), orli_v_half(a, 1));
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+static inline orli_v ORLI_K(v_ldexp)(orli_v x, orli_v n) { return _mm512_maskz_scalef_ps(ORLI_ALL, x, n); }
+static inline orli_v ORLI_K(v_split)(orli_v x, orli_v *e) {
+    __m512i bits = _mm512_castps_si512(x), exponent = _mm512_maskz_srlv_epi32(ORLI_ALL, bits, _mm512_set1_epi32(23));
+    *e = _mm512_maskz_cvtepi32_ps(ORLI_ALL, _mm512_sub_epi32(exponent, _mm512_set1_epi32(127)));
+    bits = _mm512_or_si512(_mm512_and_si512(bits, _mm512_set1_epi32(0x7fffff)), _mm512_set1_epi32(0x3f800000));
+    return _mm512_castsi512_ps(bits);
+}
+/* Rows l, l + 4, l + 8, l + 12 of four numbers in the four quarters. */
+static inline __m512 ORLI_K(v_quads)(const float *x, size_t lane) {
+    __m512 a = _mm512_castps128_ps512(_mm_loadu_ps(x));
+    a = _mm512_maskz_insertf32x4(ORLI_ALL, a, _mm_loadu_ps(x + 4 * lane), 1);
+    a = _mm512_maskz_insertf32x4(ORLI_ALL, a, _mm_loadu_ps(x + 8 * lane), 2);
+    return _mm512_maskz_insertf32x4(ORLI_ALL, a, _mm_loadu_ps(x + 12 * lane), 3);
+}
+#define orli_v_unpacklo(a, b) _mm512_maskz_unpacklo_ps(ORLI_ALL, a, b)
+#define orli_v_unpackhi(a, b) _mm512_maskz_unpackhi_ps(ORLI_ALL, a, b)
+#define orli_v_shuffle(a, b, how) _mm512_shuffle_ps(a, b, how)
+
+#endif /* vocabulary */
+
+#if ORLI_W > 1
+#define orli_v_load_n(p, n) ORLI_K(v_load_n)(p, n)
+#define orli_v_store_n(p, n, a) ORLI_K(v_store_n)(p, n, a)
+#define orli_v_sum(a) ORLI_K(v_sum)(a)
+#define orli_v_top(a) ORLI_K(v_top)(a)
+#endif
+#define orli_v_zero() orli_v_set1((orl_real)0)
+#define orli_c(x) orli_v_set1((orl_real)(x)) /* a constant in every lane */
+
+/* ---- matrix products: the register tile ---------------------------------------------------------
+ * The accumulators have names, p0 q0 p1 q1 …, because gcc keeps an array of them in memory. Row i
+ * loads nothing but one number of A, broadcast; the strides of A are free, so that A may lie as it is,
+ * copied row by row, or transposed. */
+
+#define ORLI_TILE_ZERO(i) orli_v p##i = orli_v_zero(), q##i = orli_v_zero();
+#define ORLI_TILE_LOAD(i) p##i = orli_v_load(c + i * c_row), q##i = orli_v_load(c + i * c_row + ORLI_W);
+#define ORLI_TILE_STEP(i)                                                              \
+    {                                                                                  \
+        orli_v x = orli_v_set1(*(const orl_real *)(const void *)(at + i * row_bytes)); \
+        p##i = orli_v_fma(x, u, p##i), q##i = orli_v_fma(x, v, q##i);                  \
+    }
+#define ORLI_TILE_PLUS(i)                                \
+    p##i = orli_v_add(orli_v_load(c + i * c_row), p##i); \
+    q##i = orli_v_add(orli_v_load(c + i * c_row + ORLI_W), q##i);
+#define ORLI_TILE_STORE(i) orli_v_store(c + i * c_row, p##i), orli_v_store(c + i * c_row + ORLI_W, q##i);
+
+#define ORLI_TILE_DEFINE(rows)                                                                             \
+    static void ORLI_K(tile##rows)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,    \
+                                   const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode) {  \
+        const char *at = (const char *)a;                                                                  \
+        const size_t row_bytes = a_row * sizeof *a, step_bytes = a_k * sizeof *a;                          \
+        ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                  \
+        (void)row_bytes;                                                                                   \
+        if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                      \
+        for (; k; k--) {                                                                                   \
+            orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                               \
+            ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                              \
+            at += step_bytes, b0 += b_k, b1 += b_k;                                                        \
+        }                                                                                                  \
+        if (mode == ORLI_ADD) { ORLI_REPEAT##rows(ORLI_TILE_PLUS) }                                        \
+        ORLI_REPEAT##rows(ORLI_TILE_STORE)                                                                 \
+    }
+
+#define ORLI_REPEAT1(X) X(0)
+#define ORLI_REPEAT2(X) ORLI_REPEAT1(X) X(1)
+#define ORLI_REPEAT3(X) ORLI_REPEAT2(X) X(2)
+#define ORLI_REPEAT4(X) ORLI_REPEAT3(X) X(3)
+#define ORLI_REPEAT5(X) ORLI_REPEAT4(X) X(4)
+#define ORLI_REPEAT6(X) ORLI_REPEAT5(X) X(5)
+#define ORLI_REPEAT7(X) ORLI_REPEAT6(X) X(6)
+#define ORLI_REPEAT8(X) ORLI_REPEAT7(X) X(7)
+#define ORLI_REPEAT9(X) ORLI_REPEAT8(X) X(8)
+#define ORLI_REPEAT10(X) ORLI_REPEAT9(X) X(9)
+#define ORLI_REPEAT11(X) ORLI_REPEAT10(X) X(10)
+#define ORLI_REPEAT12(X) ORLI_REPEAT11(X) X(11)
+#define ORLI_REPEAT13(X) ORLI_REPEAT12(X) X(12)
+#define ORLI_REPEAT14(X) ORLI_REPEAT13(X) X(13)
+
+ORLI_TILE_DEFINE(1)
+ORLI_TILE_DEFINE(2)
+ORLI_TILE_DEFINE(3)
+ORLI_TILE_DEFINE(4)
+#if ORLI_ROWS > 4
+ORLI_TILE_DEFINE(5)
+ORLI_TILE_DEFINE(6)
+#endif
+#if ORLI_ROWS > 6
+ORLI_TILE_DEFINE(7)
+ORLI_TILE_DEFINE(8)
+ORLI_TILE_DEFINE(9)
+ORLI_TILE_DEFINE(10)
+ORLI_TILE_DEFINE(11)
+ORLI_TILE_DEFINE(12)
+ORLI_TILE_DEFINE(13)
+ORLI_TILE_DEFINE(14)
+#endif
+
+static const orli_tile_fn ORLI_K(tiles)[ORLI_ROWS + 1] = {
+    NULL, ORLI_K(tile1), ORLI_K(tile2), ORLI_K(tile3), ORLI_K(tile4),
+#if ORLI_ROWS > 4
+    ORLI_K(tile5), ORLI_K(tile6),
+#endif
+#if ORLI_ROWS > 6
+    ORLI_K(tile7), ORLI_K(tile8), ORLI_K(tile9), ORLI_K(tile10), ORLI_K(tile11), ORLI_K(tile12), ORLI_K(tile13),
+    ORLI_K(tile14),
+#endif
+};
+
+static void ORLI_K(tile)(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k,
+                         const orl_real *b0, const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode) {
+    orl_real whole[ORLI_ROWS * 2 * ORLI_W]; /* a narrow tile is computed here, in full width */
+    size_t i, j;
+    if (cols == 2 * ORLI_W) {
+        ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, c, c_row, mode);
+        return;
+    }
+    memset(whole, 0, rows * 2 * ORLI_W * sizeof *whole);
+    if (mode == ORLI_CHAIN)
+        for (i = 0; i < rows; i++) memcpy(whole + i * 2 * ORLI_W, c + i * c_row, cols * sizeof *c);
+    ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, whole, 2 * ORLI_W, ORLI_CHAIN);
+    for (i = 0; i < rows; i++)
+        for (j = 0; j < cols; j++)
+            c[i * c_row + j] = mode == ORLI_ADD ? c[i * c_row + j] + whole[i * 2 * ORLI_W + j] : whole[i * 2 * ORLI_W + j];
+}
+
+/* Brings a strip of up to ORLI_W lanes into the order the tile reads: one vector for each step of k. */
+static void ORLI_K(pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel,
+                         size_t step) {
+    size_t p = 0, l;
+    if (lane == 1 || count == 0) {
+        for (; p < k; p++) orli_v_store(panel + p * step, orli_v_load_n(x + p * next, count));
+        return;
+    }
+#if ORLI_W > 1
+    /* lanes lie in different rows: 4 × 4 blocks are transposed within each quarter of the vector */
+    for (; next == 1 && count == ORLI_W && p + 4 <= k; p += 4) {
+        orli_v a = ORLI_K(v_quads)(x + p, lane), b = ORLI_K(v_quads)(x + lane + p, lane);
+        orli_v c = ORLI_K(v_quads)(x + 2 * lane + p, lane), d = ORLI_K(v_quads)(x + 3 * lane + p, lane);
+        orli_v ab = orli_v_unpacklo(a, b), cd = orli_v_unpacklo(c, d);
+        orli_v_store(panel + p * step, orli_v_shuffle(ab, cd, 0x44));
+        orli_v_store(panel + (p + 1) * step, orli_v_shuffle(ab, cd, 0xee));
+        ab = orli_v_unpackhi(a, b), cd = orli_v_unpackhi(c, d);
+        orli_v_store(panel + (p + 2) * step, orli_v_shuffle(ab, cd, 0x44));
+        orli_v_store(panel + (p + 3) * step, orli_v_shuffle(ab, cd, 0xee));
+    }
+#endif
+    for (; p < k; p++)
+        for (l = 0; l < ORLI_W; l++) panel[p * step + l] = l < count ? x[l * lane + p * next] : (orl_real)0;
+}
+
+/* ---- exp, tanh, log ------------------------------------------------------------------------------
+ * Polynomials of S. L. Moshier's Cephes library (expf, tanhf, logf) on reduced arguments; at most 4 ulp
+ * of error, checked over the whole range. In double precision these are libm's. */
+
+#if ORLI_DOUBLE
+#define orli_v_exp(x) exp(x)
+#define orli_v_tanh(x) tanh(x)
+#define orli_v_log(x) log(x)
+#else
+#define orli_v_exp(x) ORLI_K(v_exp)(x)
+#define orli_v_tanh(x) ORLI_K(v_tanh)(x)
+#define orli_v_log(x) ORLI_K(v_log)(x)
+
+/* e^x = 2^n·e^r, n = round(x / log 2), |r| ≤ log(2)/2; log 2 in two parts, the first of few bits. */
+static inline orli_v ORLI_K(v_exp)(orli_v x) {
+    const orli_v shift = orli_c(12582912.0f); /* 1.5·2^23: adding it rounds to an integer */
+    orli_v n, r, y;
+    x = orli_v_max(orli_c(-104.0f), orli_v_min(orli_c(89.0f), x)); /* beyond: 0 and ∞. NaN stays. */
+    n = orli_v_sub(orli_v_fma(x, orli_c(1.44269504088896341f), shift), shift);
+    r = orli_v_fnma(n, orli_c(0.693359375f), x);
+    r = orli_v_fnma(n, orli_c(-2.12194440e-4f), r);
+    y = orli_v_fma(orli_c(1.9875691500e-4f), r, orli_c(1.3981999507e-3f));
+    y = orli_v_fma(y, r, orli_c(8.3334519073e-3f));
+    y = orli_v_fma(y, r, orli_c(4.1665795894e-2f));
+    y = orli_v_fma(y, r, orli_c(1.6666665459e-1f));
+    y = orli_v_fma(y, r, orli_c(5.0000001201e-1f));
+    y = orli_v_add(orli_v_fma(y, orli_v_mul(r, r), r), orli_c(1.0f));
+    return ORLI_K(v_ldexp)(y, n);
+}
+
+/* A polynomial near 0, where 1 − 2/(e^2|x| + 1) would cancel. */
+static inline orli_v ORLI_K(v_tanh)(orli_v x) {
+    orli_v a = orli_v_abs(x), z = orli_v_mul(x, x), near, far;
+    near = orli_v_fma(orli_c(-5.70498872745e-3f), z, orli_c(2.06390887954e-2f));
+    near = orli_v_fma(near, z, orli_c(-5.37397155531e-2f));
+    near = orli_v_fma(near, z, orli_c(1.33314422036e-1f));
+    near = orli_v_fma(near, z, orli_c(-3.33332819422e-1f));
+    near = orli_v_fma(orli_v_mul(near, z), x, x);
+    far = orli_v_add(orli_v_exp(orli_v_add(a, a)), orli_c(1.0f));
+    far = orli_v_sign(orli_v_sub(orli_c(1.0f), orli_v_div(orli_c(2.0f), far)), x);
+    return orli_v_less(a, orli_c(0.625f), near, far);
+}
+
+/* log x = e·log 2 + log(1 + m), √½ ≤ 1 + m < √2. */
+static inline orli_v ORLI_K(v_log)(orli_v x) {
+    const orli_v zero = orli_v_zero(), one = orli_c(1.0f), infinity = orli_c(INFINITY), tiny = orli_c(1.17549435e-38f);
+    orli_v e, m, z, y;
+    m = ORLI_K(v_split)(orli_v_less(x, tiny, orli_v_mul(x, orli_c(33554432.0f)), x), &e);
+    e = orli_v_less(x, tiny, orli_v_sub(e, orli_c(25.0f)), e); /* a denormal number was taken times 2^25 */
+    e = orli_v_less(orli_c(1.41421356f), m, orli_v_add(e, one), e);
+    m = orli_v_sub(orli_v_less(orli_c(1.41421356f), m, orli_v_mul(m, orli_c(0.5f)), m), one);
+    z = orli_v_mul(m, m);
+    y = orli_v_fma(orli_c(7.0376836292e-2f), m, orli_c(-1.1514610310e-1f));
+    y = orli_v_fma(y, m, orli_c(1.1676998740e-1f));
+    y = orli_v_fma(y, m, orli_c(-1.2420140846e-1f));
+    y = orli_v_fma(y, m, orli_c(1.4249322787e-1f));
+    y = orli_v_fma(y, m, orli_c(-1.6668057665e-1f));
+    y = orli_v_fma(y, m, orli_c(2.0000714765e-1f));
+    y = orli_v_fma(y, m, orli_c(-2.4999993993e-1f));
+    y = orli_v_fma(y, m, orli_c(3.3333331174e-1f));
+    y = orli_v_fma(e, orli_c(-2.12194440e-4f), orli_v_mul(orli_v_mul(y, m), z));
+    y = orli_v_add(m, orli_v_fnma(z, orli_c(0.5f), y));
+    y = orli_v_fma(e, orli_c(0.693359375f), y);
+    y = orli_v_less(zero, x, y, orli_v_less(x, zero, orli_c(NAN), orli_c(-INFINITY)));
+    return orli_v_less(x, infinity, y, x); /* ∞ and NaN are their own logarithms */
+}
+#endif
+
+/* σ(x) = 1 / (1 + e^−x) */
+static inline orli_v ORLI_K(v_sigmoid)(orli_v x) {
+    return orli_v_div(orli_c(1.0f), orli_v_add(orli_c(1.0f), orli_v_exp(orli_v_sub(orli_v_zero(), x))));
+}
+
+/* ---- elementwise --------------------------------------------------------------------------------- */
+
+#define ORLI_EACH(i, n) for (i = 0; i < (n); i += ORLI_W)
+#define ORLI_GET(x) orli_v_load_n((x) + i, n - i) /* within ORLI_EACH(i, n) */
+#define ORLI_PUT(y, value) orli_v_store_n((y) + i, n - i, value)
+
+static void ORLI_K(add)(size_t n, orl_real *y, const orl_real *x) {
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_add(ORLI_GET(y), ORLI_GET(x)));
+}
+static void ORLI_K(axpy)(size_t n, orl_real *y, orl_real a, const orl_real *x) {
+    const orli_v factor = orli_v_set1(a);
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_fma(factor, ORLI_GET(x), ORLI_GET(y)));
+}
+static void ORLI_K(scale)(size_t n, orl_real *y, orl_real a) {
+    const orli_v factor = orli_v_set1(a);
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_mul(factor, ORLI_GET(y)));
+}
+static void ORLI_K(mul)(size_t n, orl_real *y, const orl_real *a, const orl_real *b) {
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_mul(ORLI_GET(a), ORLI_GET(b)));
+}
+static void ORLI_K(exp)(size_t n, orl_real *y, const orl_real *x) {
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_exp(ORLI_GET(x)));
+}
+static void ORLI_K(tanh)(size_t n, orl_real *y, const orl_real *x) {
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_tanh(ORLI_GET(x)));
+}
+static void ORLI_K(log)(size_t n, orl_real *y, const orl_real *x) {
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_log(ORLI_GET(x)));
+}
+
+/* ½x(1 + tanh u) = x·σ(2u), u = √(2/π)·(x + 0.044715x³). This is 2u. */
+static inline orli_v ORLI_K(v_gelu_inner)(orli_v x) {
+    orli_v x2 = orli_v_mul(x, x);
+    return orli_v_mul(orli_v_mul(orli_c(1.5957691216057308), x), orli_v_fma(orli_c(0.044715), x2, orli_c(1.0)));
+}
+static void ORLI_K(gelu)(size_t n, orl_real *y, const orl_real *x) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v a = ORLI_GET(x);
+        ORLI_PUT(y, orli_v_mul(a, ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(a))));
+    }
+}
+/* d/dx x·σ(z) = σ + x·σ(1 − σ)·z', z' = 2√(2/π)·(1 + 3·0.044715x²) */
+static void ORLI_K(gelu_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v a = ORLI_GET(x), s = ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(a));
+        orli_v slope = orli_v_fma(orli_c(0.2140644488178007), orli_v_mul(a, a), orli_c(1.5957691216057308));
+        slope = orli_v_mul(orli_v_mul(a, slope), orli_v_fnma(s, s, s));
+        ORLI_PUT(dx, orli_v_fma(ORLI_GET(dy), orli_v_add(s, slope), ORLI_GET(dx)));
+    }
+}
+
+static void ORLI_K(swiglu)(size_t n, orl_real *y, const orl_real *gate, const orl_real *up) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v g = ORLI_GET(gate);
+        ORLI_PUT(y, orli_v_mul(orli_v_mul(g, ORLI_K(v_sigmoid)(g)), ORLI_GET(up)));
+    }
+}
+/* d silu(g) = σ + g·σ(1 − σ) */
+static void ORLI_K(swiglu_backward)(size_t n, orl_real *dgate, orl_real *dup, const orl_real *gate,
+                                    const orl_real *up, const orl_real *dy) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v g = ORLI_GET(gate), s = ORLI_K(v_sigmoid)(g), d = ORLI_GET(dy);
+        orli_v slope = orli_v_fma(g, orli_v_fnma(s, s, s), s);
+        ORLI_PUT(dup, orli_v_fma(d, orli_v_mul(g, s), ORLI_GET(dup)));
+        ORLI_PUT(dgate, orli_v_fma(orli_v_mul(d, ORLI_GET(up)), slope, ORLI_GET(dgate)));
+    }
+}
+
+static void ORLI_K(rope)(size_t n, orl_real *x, const orl_real *cosine, const orl_real *sine) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v a = ORLI_GET(x), b = ORLI_GET(x + n), c = ORLI_GET(cosine), s = ORLI_GET(sine);
+        ORLI_PUT(x, orli_v_fnma(b, s, orli_v_mul(a, c)));
+        ORLI_PUT(x + n, orli_v_fma(a, s, orli_v_mul(b, c)));
+    }
+}
+
+/* Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2. */
+static void ORLI_K(adamw)(size_t n, orl_real *w, const orl_real *g, orl_real *m, orl_real *v, const orli_adamw *p) {
+    const orli_v beta1 = orli_v_set1(p->beta1), rest1 = orli_v_set1((orl_real)1 - p->beta1), scale = orli_v_set1(p->grad_scale);
+    const orli_v beta2 = orli_v_set1(p->beta2), rest2 = orli_v_set1((orl_real)1 - p->beta2), eps = orli_v_set1(p->eps);
+    const orli_v c1 = orli_v_set1(p->correction1), c2 = orli_v_set1(p->correction2);
+    const orli_v lr = orli_v_set1(p->lr), decay = orli_v_set1(p->decay);
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v a = orli_v_mul(ORLI_GET(g), scale), weight = ORLI_GET(w), step;
+        orli_v first = orli_v_fma(beta1, ORLI_GET(m), orli_v_mul(rest1, a));
+        orli_v second = orli_v_fma(beta2, ORLI_GET(v), orli_v_mul(orli_v_mul(rest2, a), a));
+        step = orli_v_div(orli_v_div(first, c1), orli_v_add(orli_v_sqrt(orli_v_div(second, c2)), eps));
+        ORLI_PUT(m, first);
+        ORLI_PUT(v, second);
+        ORLI_PUT(w, orli_v_fnma(lr, orli_v_fma(decay, weight, step), weight));
+    }
+}
+
+/* ---- reductions: four accumulators, then the lanes ------------------------------------------------ */
+
+static orl_real ORLI_K(dot)(size_t n, const orl_real *a, const orl_real *b) {
+    orli_v s = orli_v_zero(), t = s, u = s, v = s;
+    size_t i = 0;
+    for (; n - i >= 4 * ORLI_W; i += 4 * ORLI_W) {
+        s = orli_v_fma(orli_v_load(a + i), orli_v_load(b + i), s);
+        t = orli_v_fma(orli_v_load(a + i + ORLI_W), orli_v_load(b + i + ORLI_W), t);
+        u = orli_v_fma(orli_v_load(a + i + 2 * ORLI_W), orli_v_load(b + i + 2 * ORLI_W), u);
+        v = orli_v_fma(orli_v_load(a + i + 3 * ORLI_W), orli_v_load(b + i + 3 * ORLI_W), v);
+    }
+    for (; i < n; i += ORLI_W) s = orli_v_fma(ORLI_GET(a), ORLI_GET(b), s);
+    return orli_v_sum(orli_v_add(orli_v_add(s, t), orli_v_add(u, v)));
+}
+
+static orl_real ORLI_K(sum)(size_t n, const orl_real *x) {
+    orli_v s = orli_v_zero(), t = s, u = s, v = s;
+    size_t i = 0;
+    for (; n - i >= 4 * ORLI_W; i += 4 * ORLI_W) {
+        s = orli_v_add(s, orli_v_load(x + i));
+        t = orli_v_add(t, orli_v_load(x + i + ORLI_W));
+        u = orli_v_add(u, orli_v_load(x + i + 2 * ORLI_W));
+        v = orli_v_add(v, orli_v_load(x + i + 3 * ORLI_W));
+    }
+    for (; i < n; i += ORLI_W) s = orli_v_add(s, ORLI_GET(x));
+    return orli_v_sum(orli_v_add(orli_v_add(s, t), orli_v_add(u, v)));
+}
+
+static orl_real ORLI_K(max)(size_t n, const orl_real *x) {
+    orl_real top = (orl_real)-INFINITY;
+    size_t i = 0;
+    if (n >= ORLI_W) {
+        orli_v s = orli_v_load(x), t = s;
+        for (i = ORLI_W; n - i >= 2 * ORLI_W; i += 2 * ORLI_W) {
+            s = orli_v_max(s, orli_v_load(x + i));
+            t = orli_v_max(t, orli_v_load(x + i + ORLI_W));
+        }
+        for (; n - i >= ORLI_W; i += ORLI_W) s = orli_v_max(s, orli_v_load(x + i));
+        top = orli_v_top(orli_v_max(s, t));
+    }
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+static double ORLI_K(sum_squares)(size_t n, const orl_real *x) {
+    double s[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    size_t i, j;
+    for (i = 0; n - i >= 8; i += 8)
+        for (j = 0; j < 8; j++) s[j] += (double)x[i + j] * (double)x[i + j]; /* exact products of floats */
+    for (; i < n; i++) s[0] += (double)x[i] * (double)x[i];
+    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+}
+
+/* Σ e^(x − shift), each term stored in y unless y is NULL. */
+static orl_real ORLI_K(sum_exp)(size_t n, orl_real *y, const orl_real *x, orl_real shift) {
+    const orli_v c = orli_v_set1(shift);
+    orli_v total = orli_v_zero();
+    orl_real rest[ORLI_W];
+    size_t i = 0, tail = n % ORLI_W;
+    for (; n - i >= ORLI_W; i += ORLI_W) {
+        orli_v e = orli_v_exp(orli_v_sub(orli_v_load(x + i), c));
+        if (y) orli_v_store(y + i, e);
+        total = orli_v_add(total, e);
+    }
+    if (tail) { /* lanes past the end must count as 0, not as e^−shift */
+        orli_v_store(rest, orli_v_exp(orli_v_sub(ORLI_GET(x), c)));
+        if (y) memcpy(y + i, rest, tail * sizeof *rest);
+        total = orli_v_add(total, orli_v_load_n(rest, tail));
+    }
+    return orli_v_sum(total);
+}
+
+static orl_real ORLI_K(log1)(orl_real x) {
+    ORLI_K(log)(1, &x, &x);
+    return x;
+}
+
+static orl_real ORLI_K(softmax_row)(size_t n, orl_real *y, const orl_real *x) {
+    orl_real top = ORLI_K(max)(n, x), total = ORLI_K(sum_exp)(n, y, x, top);
+    ORLI_K(scale)(n, y, (orl_real)1 / total);
+    return top + ORLI_K(log1)(total);
+}
+static orl_real ORLI_K(log_sum_exp)(size_t n, const orl_real *x) {
+    orl_real top = ORLI_K(max)(n, x);
+    return n ? top + ORLI_K(log1)(ORLI_K(sum_exp)(n, NULL, x, top)) : top;
+}
+
+/* ---- normalisation --------------------------------------------------------------------------------- */
+
+/* y = x̂·w + b, x̂ = (x − mean)·rstd, rstd = 1/√(variance + eps)  (Ba et al. 2016) */
+static void ORLI_K(layernorm)(size_t n, const orl_real *x, const orl_real *w, const orl_real *b, orl_real eps,
+                              orl_real *y, orl_real *mean, orl_real *rstd) {
+    orl_real m = ORLI_K(sum)(n, x) / (orl_real)n, r;
+    const orli_v centre = orli_v_set1(m);
+    orli_v factor;
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_sub(ORLI_GET(x), centre));
+    r = (orl_real)1 / (orl_real)sqrt((double)(ORLI_K(dot)(n, y, y) / (orl_real)n + eps));
+    factor = orli_v_set1(r);
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_fma(orli_v_mul(ORLI_GET(y), factor), ORLI_GET(w), ORLI_GET(b)));
+    *mean = m;
+    *rstd = r;
+}
+
+/* dx = rstd·(g − mean(g) − x̂·mean(g ⊙ x̂)), g = dy ⊙ w;  dw = dy ⊙ x̂;  db = dy.
+ * LayerNorm and, with mean 0 and no mean(g), RMSNorm. */
+static void ORLI_K(norm_backward)(size_t n, const orl_real *x, const orl_real *w, const orl_real *dy, orl_real mean,
+                                  orl_real rstd, orl_real *dx, orl_real *dw, orl_real *db, int centred) {
+    const orli_v centre = orli_v_set1(mean), factor = orli_v_set1(rstd);
+    orli_v sum_g = orli_v_zero(), sum_gx = sum_g, mean_g = sum_g, mean_gx;
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v h = orli_v_mul(orli_v_sub(ORLI_GET(x), centre), factor), d = ORLI_GET(dy), g = orli_v_mul(d, ORLI_GET(w));
+        sum_g = orli_v_add(sum_g, g);
+        sum_gx = orli_v_fma(g, h, sum_gx);
+        if (dw) ORLI_PUT(dw, orli_v_fma(d, h, ORLI_GET(dw)));
+        if (db) ORLI_PUT(db, orli_v_add(ORLI_GET(db), d));
+    }
+    if (!dx) return;
+    if (centred) mean_g = orli_v_set1(orli_v_sum(sum_g) / (orl_real)n);
+    mean_gx = orli_v_set1(orli_v_sum(sum_gx) / (orl_real)n);
+    ORLI_EACH(i, n) {
+        orli_v h = orli_v_mul(orli_v_sub(ORLI_GET(x), centre), factor), g = orli_v_mul(ORLI_GET(dy), ORLI_GET(w));
+        g = orli_v_fnma(h, mean_gx, orli_v_sub(g, mean_g));
+        ORLI_PUT(dx, orli_v_fma(g, factor, ORLI_GET(dx)));
+    }
+}
+static void ORLI_K(layernorm_backward)(size_t n, const orl_real *x, const orl_real *w, const orl_real *dy,
+                                       orl_real mean, orl_real rstd, orl_real *dx, orl_real *dw, orl_real *db) {
+    ORLI_K(norm_backward)(n, x, w, dy, mean, rstd, dx, dw, db, 1);
+}
+
+/* y = x·rstd·w, rstd = 1/√(mean(x²) + eps)  (Zhang & Sennrich 2019) */
+static void ORLI_K(rmsnorm)(size_t n, const orl_real *x, const orl_real *w, orl_real eps, orl_real *y, orl_real *rstd) {
+    orl_real r = (orl_real)1 / (orl_real)sqrt((double)(ORLI_K(dot)(n, x, x) / (orl_real)n + eps));
+    const orli_v factor = orli_v_set1(r);
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_mul(orli_v_mul(ORLI_GET(x), factor), ORLI_GET(w)));
+    *rstd = r;
+}
+static void ORLI_K(rmsnorm_backward)(size_t n, const orl_real *x, const orl_real *w, const orl_real *dy, orl_real rstd,
+                                     orl_real *dx, orl_real *dw) {
+    ORLI_K(norm_backward)(n, x, w, dy, (orl_real)0, rstd, dx, dw, NULL, 0);
+}
+
+/* ---- attention -------------------------------------------------------------------------------------
+ * S = scale·Q·Kᵀ, P = softmax of the visible part, O = P·V  (Vaswani et al. 2017, eq. 1). A block of
+ * queries at a time, as many as a register tile has rows. A row's arithmetic is its own: scores are
+ * chains over d; the maximum is exact; the sum runs over whole tiles with 0 for what is not
+ * visible; the chain over positions has exactly the visible ones. So a query has the same bits whatever
+ * stands in its block, and a decoded token those of training. */
+
+/* The visible positions of the query at position p are first … p. */
+#define ORLI_FIRST(p, window) ((p) + 1 > (window) ? (p) + 1 - (window) : 0)
+
+/* S (rows, positions of tiles t0 … t1−1) = A (rows, d)·tiles (d, 16): lanes run over positions. */
+static void ORLI_K(tile_scores)(size_t d, size_t rows, const orl_real *a, size_t a_row, const orl_real *const *tile,
+                                size_t t0, size_t t1, orl_real *s, size_t s_row) {
+    size_t p, last = ORLI_TILE * t1 - ORLI_W; /* the last vector of positions */
+    for (p = ORLI_TILE * t0; p <= last; p += 2 * ORLI_W) {
+        size_t next = ORLI_MIN(p + ORLI_W, last); /* the second half repeats the first if the tiles are odd */
+        ORLI_K(tiles)[rows](d, a, a_row, 1, tile[p / ORLI_TILE] + p % ORLI_TILE, tile[next / ORLI_TILE] + next % ORLI_TILE,
+                            ORLI_TILE, s + (p - ORLI_TILE * t0), s_row, ORLI_SET);
+    }
+}
+
+/* C (m, n) from A (m, k) and a small B (k, n) that lies as it is; pad: (k, 2·ORLI_W), for n's tail. */
+static void ORLI_K(product)(size_t m, size_t n, size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b,
+                            size_t b_k, orl_real *c, size_t c_row, int mode, orl_real *pad) {
+    size_t i, j, rows;
+    for (j = 0; j < n; j += 2 * ORLI_W) {
+        size_t cols = ORLI_MIN(n - j, (size_t)2 * ORLI_W), step = b_k;
+        const orl_real *strip = b + j;
+        if (cols < 2 * ORLI_W) {
+            ORLI_K(pack)(ORLI_MIN(cols, (size_t)ORLI_W), k, b + j, 1, b_k, pad, 2 * ORLI_W);
+            ORLI_K(pack)(cols > ORLI_W ? cols - ORLI_W : 0, k, b + j + ORLI_MIN(cols, (size_t)ORLI_W), 1, b_k, pad + ORLI_W,
+                         2 * ORLI_W);
+            strip = pad;
+            step = 2 * ORLI_W;
+        }
+        for (i = 0; i < m; i += rows) {
+            rows = ORLI_MIN(m - i, (size_t)ORLI_ROWS);
+            ORLI_K(tile)(rows, cols, k, a + i * a_row, a_row, a_k, strip, strip + ORLI_W, step, c + i * c_row + j, c_row, mode);
+        }
+    }
+}
+
+/* C (rows, d) goes on with P (rows, positions low … high−1)·V; p points at position 16·t0 of its rows. */
+static void ORLI_K(tile_values)(size_t d, size_t rows, const orl_real *p, size_t p_row, size_t t0, size_t low, size_t high,
+                                const orl_real *const *vtile, orl_real *c, size_t c_row, orl_real *pad) {
+    while (low < high) {
+        size_t t = low / ORLI_TILE, end = ORLI_MIN(high, (t + 1) * ORLI_TILE);
+        ORLI_K(product)(rows, d, end - low, p + (low - t0 * ORLI_TILE), p_row, 1, vtile[t] + (low - t * ORLI_TILE) * d, d, c,
+                        c_row, ORLI_CHAIN, pad);
+        low = end;
+    }
+}
+
+/* One row of scores, s[0] being position `base`, becomes e^(s − max), 0 where it is not visible. */
+static orl_real ORLI_K(softmax_visible)(orl_real *s, size_t base, size_t first, size_t position, orl_real *lse) {
+    size_t begin = first / ORLI_TILE * ORLI_TILE - base, end = (position / ORLI_TILE + 1) * ORLI_TILE - base, n;
+    orl_real top, total;
+    for (n = begin; n < first - base; n++) s[n] = (orl_real)-INFINITY;
+    for (n = position + 1 - base; n < end; n++) s[n] = (orl_real)-INFINITY;
+    top = ORLI_K(max)(end - begin, s + begin);
+    total = ORLI_K(sum_exp)(end - begin, s + begin, s + begin, top);
+    *lse = top + ORLI_K(log1)(total);
+    return total;
+}
+
+static void ORLI_K(attention)(size_t d, size_t nq, const orl_real *q, size_t q_stride, size_t position0,
+                              const orl_real *const *ktile, const orl_real *const *vtile, size_t window, orl_real scale,
+                              orl_real *out, size_t out_stride, orl_real *lse, void *scratch) {
+    orl_real *scaled = (orl_real *)scratch, *pad = scaled + ORLI_ROWS * d, *s = pad + ORLI_TILE * 2 * ORLI_W;
+    const size_t room = ORLI_SCRATCH / sizeof *s - (size_t)(s - scaled);
+    orl_real inverse[ORLI_ROWS];
+    size_t i0, i, rows, row;
+    for (i0 = 0; i0 < nq; i0 += rows) {
+        const size_t p0 = position0 + i0, t0 = ORLI_FIRST(p0, window) / ORLI_TILE;
+        size_t low, high;
+        orl_real *o = out + i0 * out_stride;
+        rows = ORLI_MIN(nq - i0, (size_t)ORLI_ROWS); /* or as many as there is room for */
+        while (row = ((p0 + rows - 1) / ORLI_TILE + 2 - t0) * ORLI_TILE, rows > 1 && row > room / rows) rows--;
+        for (i = 0; i < rows; i++) {
+            memcpy(scaled + i * d, q + (i0 + i) * q_stride, d * sizeof *q);
+            ORLI_K(scale)(d, scaled + i * d, scale);
+        }
+        ORLI_K(tile_scores)(d, rows, scaled, d, ktile, t0, (p0 + rows - 1) / ORLI_TILE + 1, s, row);
+        for (i = 0; i < rows; i++)
+            inverse[i] = (orl_real)1 / ORLI_K(softmax_visible)(s + i * row, t0 * ORLI_TILE, ORLI_FIRST(p0 + i, window),
+                                                               p0 + i, &lse[i0 + i]);
+        /* positions low … high−1 are seen by all rows and go through one tile; the others row by row */
+        high = p0 + 1;
+        low = ORLI_MIN(ORLI_FIRST(p0 + rows - 1, window), high);
+        for (i = 0; i < rows; i++) {
+            memset(o + i * out_stride, 0, d * sizeof *o);
+            ORLI_K(tile_values)(d, 1, s + i * row, row, t0, ORLI_FIRST(p0 + i, window), low, vtile, o + i * out_stride, 0, pad);
+        }
+        ORLI_K(tile_values)(d, rows, s, row, t0, low, high, vtile, o, out_stride, pad);
+        for (i = 0; i < rows; i++) {
+            ORLI_K(tile_values)(d, 1, s + i * row, row, t0, ORLI_MAX(high, ORLI_FIRST(p0 + i, window)), p0 + i + 1, vtile,
+                                o + i * out_stride, 0, pad);
+            ORLI_K(scale)(d, o + i * out_stride, inverse[i]);
+        }
+    }
+}
+
+/* Backward, with D_i = Σ dO_i ⊙ O_i (Dao et al. 2022, algorithm 4):
+ *   dV = Pᵀ·dO   dS = P ⊙ (dO·Vᵀ − D)   dQ = scale·dS·K   dK = dSᵀ·(scale·Q)
+ * P is computed again from the scores and lse, for blocks of 64 queries and two tiles of positions. */
+
+#define ORLI_BACK_ROWS 64
+#define ORLI_BACK_COLS (2 * ORLI_TILE)
+
+typedef struct ORLI_K(back) { /* buffers of a block; r: its rows */
+    orl_real *q, *dq;         /* (r, d): scale·Q; dQ/scale, summed over the tiles */
+    orl_real *p, *ds;         /* (r, 32): P; dO·Vᵀ and then dS */
+    orl_real *vt, *dk;        /* (d, 32): Vᵀ; dK */
+    orl_real *kt;             /* (32, kt_row): Kᵀ of a d-major tile, so rows of keys */
+    orl_real *pad, d_sum[ORLI_BACK_ROWS];
+    size_t kt_row;
+} ORLI_K(back);
+
+/* P and dS of one row from its scores and dO·Vᵀ; the visible positions are low … high−1 of the 32. */
+static void ORLI_K(back_row)(orl_real *p, orl_real *ds, size_t low, size_t high, orl_real lse, orl_real d_sum) {
+    size_t i;
+    for (i = 0; i < ORLI_BACK_COLS; i++)
+        if (i < low || i >= high) p[i] = (orl_real)-INFINITY, ds[i] = d_sum; /* P = 0, dS = 0·0 */
+    ORLI_K(sum_exp)(ORLI_BACK_COLS, p, p, lse);
+    ORLI_EACH(i, ORLI_BACK_COLS)
+        orli_v_store(ds + i, orli_v_mul(orli_v_load(p + i), orli_v_sub(orli_v_load(ds + i), orli_v_set1(d_sum))));
+}
+
+/* Fills vt and kt from `tiles` tiles; positions from `count` on, which may be anything, become 0. */
+static void ORLI_K(back_tiles)(size_t d, const ORLI_K(back) *b, const orl_real *const *ktile, const orl_real *const *vtile,
+                               size_t tiles, size_t count) {
+    size_t t, i;
+    for (t = 0; t < tiles; t++) {
+        for (i = 0; i < ORLI_TILE; i += ORLI_W) { /* lanes: positions */
+            size_t at = t * ORLI_TILE + i;
+            ORLI_K(pack)(at < count ? ORLI_MIN(count - at, (size_t)ORLI_W) : 0, d, vtile[t] + i * d, d, 1, b->vt + at,
+                         ORLI_BACK_COLS);
+        }
+        for (i = 0; i < d; i += ORLI_W) /* lanes: d */
+            ORLI_K(pack)(ORLI_MIN(d - i, (size_t)ORLI_W), ORLI_TILE, ktile[t] + i * ORLI_TILE, ORLI_TILE, 1,
+                         b->kt + t * ORLI_TILE * b->kt_row + i, b->kt_row);
+    }
+    for (i = tiles * ORLI_TILE; i < ORLI_BACK_COLS; i += ORLI_W) ORLI_K(pack)(0, d, b->vt, 1, 0, b->vt + i, ORLI_BACK_COLS);
+    memset(b->kt + count * b->kt_row, 0, (ORLI_BACK_COLS - count) * b->kt_row * sizeof *b->kt);
+}
+
+static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, size_t q_stride, size_t position0,
+                                       const orl_real *const *ktile, const orl_real *const *vtile, size_t window,
+                                       orl_real scale, const orl_real *out, size_t out_stride, const orl_real *dout,
+                                       size_t dout_stride, const orl_real *lse, orl_real *dq, size_t dq_stride,
+                                       orl_real *const *dktile, orl_real *const *dvtile, void *scratch) {
+    ORLI_K(back) b;
+    size_t i0, i, j, t, rows;
+    b.kt_row = orli_round_up(d, ORLI_W);
+    b.q = (orl_real *)scratch, b.dq = b.q + ORLI_BACK_ROWS * d;
+    b.p = b.dq + ORLI_BACK_ROWS * d, b.ds = b.p + ORLI_BACK_ROWS * ORLI_BACK_COLS;
+    b.vt = b.ds + ORLI_BACK_ROWS * ORLI_BACK_COLS, b.dk = b.vt + d * ORLI_BACK_COLS;
+    b.kt = b.dk + d * ORLI_BACK_COLS, b.pad = b.kt + ORLI_BACK_COLS * b.kt_row;
+    for (i0 = 0; i0 < nq; i0 += rows) {
+        const size_t p0 = position0 + i0, first_seen = ORLI_FIRST(p0, window);
+        const orl_real *dO = dout + i0 * dout_stride;
+        rows = ORLI_MIN(nq - i0, (size_t)ORLI_BACK_ROWS);
+        for (i = 0; i < rows; i++) {
+            memcpy(b.q + i * d, q + (i0 + i) * q_stride, d * sizeof *q);
+            ORLI_K(scale)(d, b.q + i * d, scale);
+            b.d_sum[i] = ORLI_K(dot)(d, dO + i * dout_stride, out + (i0 + i) * out_stride);
+        }
+        memset(b.dq, 0, rows * d * sizeof *b.dq);
+        for (t = first_seen / ORLI_TILE; t * ORLI_TILE < p0 + rows; t += 2) {
+            const size_t base = t * ORLI_TILE, count = ORLI_MIN(p0 + rows - base, (size_t)ORLI_BACK_COLS);
+            const size_t tiles = (count - 1) / ORLI_TILE + 1, start = ORLI_MAX(base, first_seen) - base;
+            ORLI_K(back_tiles)(d, &b, ktile + t, vtile + t, tiles, count);
+            for (i = 0; i < rows; i += ORLI_ROWS)
+                ORLI_K(tile_scores)(d, ORLI_MIN(rows - i, (size_t)ORLI_ROWS), b.q + i * d, d, ktile, t, t + tiles,
+                                    b.p + i * ORLI_BACK_COLS, ORLI_BACK_COLS);
+            ORLI_K(product)(rows, ORLI_BACK_COLS, d, dO, dout_stride, 1, b.vt, ORLI_BACK_COLS, b.ds, ORLI_BACK_COLS, ORLI_SET, b.pad);
+            for (i = 0; i < rows; i++) {
+                size_t low = ORLI_MAX(ORLI_FIRST(p0 + i, window), base) - base;
+                size_t high = ORLI_MIN(ORLI_MAX(p0 + i + 1, base) - base, (size_t)ORLI_BACK_COLS);
+                ORLI_K(back_row)(b.p + i * ORLI_BACK_COLS, b.ds + i * ORLI_BACK_COLS, low, high, lse[i0 + i], b.d_sum[i]);
+            }
+            ORLI_K(product)(rows, d, ORLI_BACK_COLS, b.ds, ORLI_BACK_COLS, 1, b.kt, b.kt_row, b.dq, d, ORLI_ADD, b.pad);
+            ORLI_K(product)(d, ORLI_BACK_COLS, rows, b.q, 1, d, b.ds, ORLI_BACK_COLS, b.dk, ORLI_BACK_COLS, ORLI_SET, b.pad);
+            for (i = 0; i < tiles; i++) { /* into the tiles, at positions from … to−1 of each */
+                size_t from = start > i * ORLI_TILE ? ORLI_MIN(start - i * ORLI_TILE, (size_t)ORLI_TILE) : 0;
+                size_t to = ORLI_MIN(count - i * ORLI_TILE, (size_t)ORLI_TILE);
+                if (from >= to) continue;
+                for (j = 0; j < d; j++)
+                    ORLI_K(add)(to - from, dktile[t + i] + j * ORLI_TILE + from, b.dk + j * ORLI_BACK_COLS + i * ORLI_TILE + from);
+                ORLI_K(product)(to - from, d, rows, b.p + i * ORLI_TILE + from, 1, ORLI_BACK_COLS, dO, dout_stride,
+                                dvtile[t + i] + from * d, d, ORLI_ADD, b.pad);
+            }
+        }
+        for (i = 0; i < rows; i++) ORLI_K(axpy)(d, dq + (i0 + i) * dq_stride, scale, b.dq + i * d);
+    }
+}
+
+static const orli_kernels ORLI_K(kernels) = {
+    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(pack),
+    ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
+    ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
+    ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
+    ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(swiglu), ORLI_K(swiglu_backward), ORLI_K(rope), ORLI_K(adamw),
+    ORLI_K(attention), ORLI_K(attention_backward)
+};
+
+/* the names are free again for the next pass */
+#undef ORLI_K
+#undef ORLI_W
+#undef ORLI_ROWS
+#undef orli_v
+#undef ORLI_ALL
+#undef orli_v_half
+#undef orli_v_set1
+#undef orli_v_load
+#undef orli_v_load_n
+#undef orli_v_store
+#undef orli_v_store_n
+#undef orli_v_add
+#undef orli_v_sub
+#undef orli_v_mul
+#undef orli_v_div
+#undef orli_v_fma
+#undef orli_v_fnma
+#undef orli_v_min
+#undef orli_v_max
+#undef orli_v_less
+#undef orli_v_sqrt
+#undef orli_v_abs
+#undef orli_v_sign
+#undef orli_v_sum
+#undef orli_v_top
+#undef orli_v_unpacklo
+#undef orli_v_unpackhi
+#undef orli_v_shuffle
+
+#endif /* ORLI_KERNEL_PASS */
+
+/* ---- second half of the implementation: the passes, then what is compiled once ---- */
+
+#if defined(OFFLINE_RLHF_IMPLEMENTATION) && !defined(ORLI_KERNELS_INSTANTIATED)
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 6
+#define ORLI_KERNELS_INSTANTIATED
+
+#define ORLI_KERNEL_PASS ORLI_PASS_SCALAR
+#define ORLI_KERNEL_NAME "scalar"
+#include ORL_HEADER
+#undef ORLI_KERNEL_NAME
+#undef ORLI_KERNEL_PASS
+
+#if ORLI_X86 && !ORLI_DOUBLE
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define ORLI_KERNEL_PASS ORLI_PASS_AVX2
+#define ORLI_KERNEL_NAME "avx2"
+#include ORL_HEADER
+#undef ORLI_KERNEL_NAME
+#undef ORLI_KERNEL_PASS
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+#define ORLI_KERNEL_PASS ORLI_PASS_AVX512
+#define ORLI_KERNEL_NAME "avx512"
+#include ORL_HEADER
+#undef ORLI_KERNEL_NAME
+#undef ORLI_KERNEL_PASS
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif /* ORLI_X86 */
+
+/* ---- choosing an instruction set ---- */
+
+static const orli_kernels *orli_kernels_of(orli_isa isa) { /* NULL if it is not compiled in */
+    if (isa == ORLI_ISA_SCALAR) return &orli_kernels_scalar;
+#if ORLI_X86 && !ORLI_DOUBLE
+    if (isa == ORLI_ISA_AVX2) return &orli_kernels_avx2;
+    if (isa == ORLI_ISA_AVX512) return &orli_kernels_avx512;
+#endif
+    return NULL;
+}
+
+/* By name, or the best there is if name is NULL. */
+static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
+    char there[64] = "";
+    int isa;
+    for (isa = (int)orli_isa_detect(); isa >= 0; isa--) {
+        const orli_kernels *kern = orli_kernels_of((orli_isa)isa);
+        if (!kern) continue;
+        if (!name || strcmp(name, kern->name) == 0) return kern;
+        snprintf(there + strlen(there), sizeof there - strlen(there), "%s%s", there[0] ? ", " : "", kern->name);
+    }
+    orli_fail(ctx, ORL_ERR_ARGUMENT, "isa \"%.32s\" is not available: choose among %s, or none for the best", name, there);
+    return NULL;
+}
+
+/* ---- matrix products: the driver -------------------------------------------------------------------
+ * A block of B, packed into panels of tile_cols columns, stays in the second-level cache while the row
+ * tiles of A pass by it; a row tile stays in the first level while it meets each panel. A panel is (k,
+ * tile_cols), one row for each step of k. Panels packed beforehand hold the whole k and are used in place. */
+
+#define ORLI_GEMM_A (ORLI_TILE_ROWS * (ORLI_GEMM_K + 16))             /* numbers of scratch for a row tile, … */
+#define ORLI_GEMM_B (ORLI_SCRATCH / 4 * 3 / sizeof(orl_real))         /* … for a block of B */
+#define ORLI_GEMM_SERIAL 300000.0                                     /* FLOPs not worth a second thread */
+
+typedef struct orli_gemm_job {
+    const orli_kernels *kern;
+    orl_ctx *ctx;
+    size_t m, n, k;
+    orli_mat a, b;
+    const orl_real *panels; /* B packed by orli_pack, or NULL */
+    orl_real *c;
+    size_t ldc;
+    int accumulate;
+    size_t grid_m, grid_n;  /* tasks along m and n */
+} orli_gemm_job;
+
+/* Where part `index` of `parts` of n things begins. */
+static size_t orli_part(size_t n, size_t parts, size_t index) { return n / parts * index + ORLI_MIN(index, n % parts); }
+
+/* B (k, n) into panels, `stride` numbers from one to the next. */
+static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_mat b, orl_real *panels, size_t stride) {
+    const size_t w = kern->width;
+    size_t j;
+    for (j = 0; j < orli_round_up(n, kern->tile_cols); j += w)
+        kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), k, b.data + ORLI_MIN(j, n) * b.cs, b.cs, b.rs,
+                   panels + j / kern->tile_cols * stride + j % kern->tile_cols, kern->tile_cols);
+}
+
+/* Copies a row tile where it lies badly: rows far apart fight for the same cache sets. Returns its strides in *a. */
+static void orli_gemm_row_tile(const orli_kernels *kern, size_t rows, size_t k, size_t panels, orl_real *copy, orli_mat *a) {
+    size_t i;
+    if (panels < 3 || (a->cs == 1 && rows <= 4)) return;
+    if (a->cs == 1) {
+        for (i = 0; i < rows; i++) memcpy(copy + i * (ORLI_GEMM_K + 16), a->data + i * a->rs, k * sizeof *copy);
+        a->rs = ORLI_GEMM_K + 16;
+    } else {
+        const size_t step = orli_round_up(rows, kern->width);
+        for (i = 0; i < rows; i += kern->width)
+            kern->pack(ORLI_MIN(rows - i, kern->width), k, a->data + i * a->rs, a->rs, a->cs, copy + i, step);
+        a->rs = 1;
+        a->cs = step;
+    }
+    a->data = copy;
+}
+
+/* Rows i0 … i1−1, columns j0 … j1−1 (j0 begins a panel) of C. */
+static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
+    const orli_kernels *kern = g->kern;
+    const size_t cols = kern->tile_cols, k_blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K, row_tiles = (i1 - i0 + kern->tile_rows - 1) / kern->tile_rows;
+    const size_t kc = g->k ? orli_round_up((g->k + k_blocks - 1) / k_blocks, 16) : 16, most = ORLI_GEMM_B / kc / cols * cols;
+    const size_t nc = j1 > j0 ? orli_round_up((j1 - j0 + (j1 - j0 - 1) / most) / ((j1 - j0 - 1) / most + 1), cols) : cols;
+    orl_real *a_copy = (orl_real *)scratch, *b_copy = a_copy + ORLI_GEMM_A;
+    size_t i, j, p, t, x;
+    if (g->k == 0 && !g->accumulate)
+        for (i = i0; i < i1; i++) memset(g->c + i * g->ldc + j0, 0, (j1 - j0) * sizeof *g->c);
+    for (j = j0; j < j1; j += nc) {
+        const size_t n = ORLI_MIN(nc, j1 - j);
+        for (p = 0; p < g->k; p += kc) {
+            const size_t k = ORLI_MIN(kc, g->k - p);
+            const int mode = p || g->accumulate ? ORLI_ADD : ORLI_SET;
+            const orl_real *panels = b_copy;
+            size_t stride = k * cols;
+            if (g->panels) {
+                panels = g->panels + j * g->k + p * cols;
+                stride = g->k * cols;
+            } else {
+                orli_mat part = g->b;
+                part.data += p * part.rs + j * part.cs;
+                orli_pack_panels(kern, n, k, part, b_copy, stride);
+            }
+            for (t = 0; t < row_tiles; t++) {
+                const size_t rows = orli_part(i1 - i0, row_tiles, t + 1) - orli_part(i1 - i0, row_tiles, t);
+                orli_mat a = g->a;
+                i = i0 + orli_part(i1 - i0, row_tiles, t);
+                a.data += i * a.rs + p * a.cs;
+                orli_gemm_row_tile(kern, rows, k, (n + cols - 1) / cols, a_copy, &a);
+                for (x = 0; x < n; x += cols) {
+                    const orl_real *panel = panels + x / cols * stride;
+                    kern->tile(rows, ORLI_MIN(cols, n - x), k, a.data, a.rs, a.cs, panel, panel + kern->width, cols,
+                               g->c + i * g->ldc + j + x, g->ldc, mode);
+                }
+            }
+        }
+    }
+}
+
+static void orli_gemm_task(void *arg, size_t task, size_t worker) {
+    const orli_gemm_job *g = (const orli_gemm_job *)arg;
+    const size_t mi = task % g->grid_m, ni = task / g->grid_m, cols = g->kern->tile_cols, panels = (g->n + cols - 1) / cols;
+    const size_t j0 = orli_part(panels, g->grid_n, ni) * cols, j1 = orli_part(panels, g->grid_n, ni + 1) * cols;
+    orli_gemm_block(g, orli_part(g->m, g->grid_m, mi), orli_part(g->m, g->grid_m, mi + 1), j0, ORLI_MIN(j1, g->n),
+                    orli_scratch(g->ctx, worker));
+}
+
+/* One task a thread. Along n if each then has 8 panels or more (each packs its own part of B), else along m. */
+static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
+    const size_t panels = (g->n + g->kern->tile_cols - 1) / g->kern->tile_cols;
+    const size_t row_tiles = (g->m + g->kern->tile_rows - 1) / g->kern->tile_rows;
+    const double flops = 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    size_t threads = flops < ORLI_GEMM_SERIAL ? 1 : ctx->pool->threads;
+    if (!g->m || !g->n) return;
+    g->ctx = ctx;
+    g->grid_n = ORLI_MAX(1, ORLI_MIN(threads, g->panels ? panels : panels / 8));
+    g->grid_m = ORLI_MIN(row_tiles, threads / g->grid_n);
+    g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
+    ctx->flops += flops;
+    orli_parallel(ctx, ORLI_WORK_GEMM, g->grid_m * g->grid_n, orli_gemm_task, g);
+}
+
+static orli_gemm_job orli_gemm_job_new(const orli_kernels *kern, size_t m, size_t n, size_t k, orli_mat a, orl_real *c,
+                                       size_t ldc, int accumulate) {
+    orli_gemm_job g;
+    memset(&g, 0, sizeof g);
+    g.kern = kern;
+    g.m = m, g.n = n, g.k = k;
+    g.a = a;
+    g.c = c;
+    g.ldc = ldc;
+    g.accumulate = accumulate;
+    return g;
+}
+
+/* C (m, n), row stride ldc, = A (m, k)·B (k, n), or += it. */
+static void orli_gemm(orl_ctx *ctx, size_t m, size_t n, size_t k, orli_mat a, orli_mat b, orl_real *c, size_t ldc,
+                      int accumulate) {
+    orli_gemm_job g = orli_gemm_job_new(ctx->kernels, m, n, k, a, c, ldc, accumulate);
+    g.b = b;
+    orli_gemm_run(ctx, &g);
+}
+
+/* The same with a B that orli_pack has packed. */
+static void orli_gemm_packed(orl_ctx *ctx, size_t m, size_t n, size_t k, orli_mat a, const orl_real *panels, orl_real *c,
+                             size_t ldc, int accumulate) {
+    orli_gemm_job g = orli_gemm_job_new(ctx->kernels, m, n, k, a, c, ldc, accumulate);
+    g.panels = panels;
+    orli_gemm_run(ctx, &g);
+}
+
+/* The same inside a task, with that worker's scratch; its FLOPs are for the caller to count. */
+static void orli_gemm_serial(const orli_kernels *kern, size_t m, size_t n, size_t k, orli_mat a, orli_mat b, orl_real *c,
+                             size_t ldc, int accumulate, void *scratch) {
+    orli_gemm_job g = orli_gemm_job_new(kern, m, n, k, a, c, ldc, accumulate);
+    g.b = b;
+    orli_gemm_block(&g, 0, m, 0, n, scratch);
+}
+
+static size_t orli_pack_size(const orl_ctx *ctx, size_t n, size_t k) { /* in orl_real; depends on the instruction set */
+    return orli_mul(orli_round_up(n, ctx->kernels->tile_cols), k);
+}
+
+typedef struct orli_pack_job {
+    const orli_kernels *kern;
+    size_t n, k, parts;
+    orli_mat b;
+    orl_real *panels;
+} orli_pack_job;
+
+static void orli_pack_task(void *arg, size_t task, size_t worker) {
+    const orli_pack_job *job = (const orli_pack_job *)arg;
+    const size_t cols = job->kern->tile_cols, panels = (job->n + cols - 1) / cols;
+    const size_t j0 = orli_part(panels, job->parts, task) * cols, j1 = orli_part(panels, job->parts, task + 1) * cols;
+    orli_mat b = job->b;
+    (void)worker;
+    b.data += j0 * b.cs;
+    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, b, job->panels + j0 * job->k, cols * job->k);
+}
+
+static void orli_pack(orl_ctx *ctx, size_t n, size_t k, orli_mat b, orl_real *panels) {
+    orli_pack_job job;
+    job.kern = ctx->kernels;
+    job.n = n, job.k = k;
+    job.parts = ORLI_MIN(ctx->pool->threads, (n + job.kern->tile_cols - 1) / job.kern->tile_cols);
+    job.b = b;
+    job.panels = panels;
+    if (n && k) orli_parallel(ctx, ORLI_WORK_PACK, job.parts, orli_pack_task, &job);
+}
+#endif /* section 6 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 7
+/* =================================================================================================
+ * >>tensor   7. TENSOR: contexts, parameters, a tape of fused operators
+ * =================================================================================================
+ * Purpose:    reverse-mode differentiation over coarse operators on packed sequences.
+ * Depends on: kernels, threads, base.   Owns: a tape owns its tensors until the next reset.
+ * Invariants: every operator is a node with its inputs, its result and one backward function; nodes
+ *             are visited in reverse order of creation, so a gradient is complete when it is read.
+ *             An operator given NULL returns NULL: the first failure travels to the end.
+ *             On a dry tape shapes and bytes are worked out, nothing is computed: that is how the
+ *             memory of a training run is known before it starts.
+ * Threads:    operators are called from one thread and split their rows over the pool.
+ * Numerics:   sums over rows run in a fixed order that depends on sizes alone.
+ * Tested by:  tests/test_07_tensor.c (every gradient, in double) */
+
+/* ---- 7.1 context ---- */
+
+ORL_API orl_config orl_config_default(void) {
+    orl_config c;
+    memset(&c, 0, sizeof c);
+    return c;
+}
+
+ORL_API orl_ctx *orl_create(const orl_config *config) {
+    orl_ctx *ctx = (orl_ctx *)ORL_MALLOC(sizeof *ctx);
+    const char *isa = getenv("ORL_ISA");
+    if (!ctx) return NULL;
+    memset(ctx, 0, sizeof *ctx);
+    ctx->config = config ? *config : orl_config_default();
+    if (!isa || !*isa) isa = ctx->config.isa;
+    ctx->config.isa = NULL; /* the string is the caller's */
+    ctx->started = orl_seconds();
+    ctx->kernels = orli_kernels_select(ctx, isa);
+    if (!ctx->kernels) ctx->kernels = orli_kernels_of(ORLI_ISA_SCALAR); /* the error is remembered */
+    ctx->isa_name = ctx->kernels->name;
+    if (orli_pool_create(ctx, ctx->config.threads ? ctx->config.threads : orli_cores()) != ORL_OK) {
+        orl_destroy(ctx); /* without a pool nothing can run */
+        return NULL;
+    }
+    return ctx;
+}
+
+ORL_API void orl_destroy(orl_ctx *ctx) {
+    if (!ctx) return;
+    while (ctx->objects) orli_object_free(ctx->objects);
+    orli_pool_destroy(ctx);
+    ORL_FREE(ctx);
+}
+
+ORL_API const char *orl_isa(const orl_ctx *ctx) { return ctx ? ctx->isa_name : "none"; }
+ORL_API size_t orl_threads(const orl_ctx *ctx) { return ctx ? ctx->pool->started + 1 : 0; }
+ORL_API size_t orl_memory_now(const orl_ctx *ctx) { return ctx ? ctx->memory_now : 0; }
+ORL_API size_t orl_memory_peak(const orl_ctx *ctx) { return ctx ? ctx->memory_peak : 0; }
+
+ORL_API orl_cost orl_cost_now(const orl_ctx *ctx) {
+    orl_cost cost;
+    memset(&cost, 0, sizeof cost);
+    if (!ctx) return cost;
+    cost.tokens = ctx->tokens;
+    cost.flops = ctx->flops;
+    cost.seconds = orl_seconds() - ctx->started;
+    cost.peak_bytes = ctx->memory_peak;
+    return cost;
+}
+
+ORL_API orl_cost orl_cost_since(const orl_ctx *ctx, orl_cost before) {
+    orl_cost cost = orl_cost_now(ctx);
+    cost.tokens -= before.tokens;
+    cost.flops -= before.flops;
+    cost.seconds -= before.seconds;
+    return cost;
+}
+
+/* ---- 7.2 parameters ---- */
+
+struct orl_param {
+    orl_params *set;
+    char *name;
+    size_t rows, cols;
+    int rank;               /* decay falls on rank ≥ 2 alone */
+    orl_real *data, *grad;  /* grad: into the set's one gradient array; NULL if nothing trains */
+    orl_real *packed;       /* panels of dataᵀ for frozen use, valid while packed_version == version */
+    size_t version, packed_version;
+    orl_param *next;
+};
+
+struct orl_params {
+    orli_object object;
+    orl_param *first, *last;
+    size_t count;    /* numbers in all */
+    orl_real *grads; /* (count), all parameters end to end */
+};
+
+static void orli_params_destroy(orli_object *object) {
+    orl_params *set = (orl_params *)object;
+    while (set->first) {
+        orl_param *p = set->first;
+        set->first = p->next;
+        orli_free(object->ctx, p->name);
+        orli_free(object->ctx, p->data);
+        orli_free(object->ctx, p->packed);
+        orli_free(object->ctx, p);
+    }
+    orli_free(object->ctx, set->grads);
+}
+
+ORL_API orl_params *orl_params_create(orl_ctx *ctx) {
+    return (orl_params *)orli_object_create(ctx, sizeof(orl_params), orli_params_destroy);
+}
+
+ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows, size_t cols, int rank) {
+    orl_ctx *ctx = set ? set->object.ctx : NULL;
+    orl_param *p;
+    if (orl_failed(ctx)) return NULL;
+    if (orl_param_find(set, name)) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "parameter '%s' is there already: give it another name", name);
+        return NULL;
+    }
+    if (set->grads) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "parameter '%s': add parameters before their first gradient", name);
+        return NULL;
+    }
+    p = (orl_param *)orli_alloc_zero(ctx, 1, sizeof *p);
+    if (!p) return NULL;
+    p->set = set;
+    p->rows = rows, p->cols = cols, p->rank = rank, p->version = 1;
+    p->name = orli_copy_string(ctx, name);
+    p->data = (orl_real *)orli_alloc_zero(ctx, orli_mul(rows, cols), sizeof(orl_real));
+    if (set->last) set->last->next = p;
+    else set->first = p;
+    set->last = p;
+    set->count += rows * cols;
+    return p->name && p->data ? p : NULL;
+}
+
+ORL_API orl_param *orl_param_find(orl_params *set, const char *name) {
+    orl_param *p;
+    for (p = set ? set->first : NULL; p; p = p->next)
+        if (p->name && strcmp(p->name, name) == 0) return p;
+    return NULL;
+}
+
+ORL_API orl_real *orl_param_data(orl_param *p) { return p ? p->data : NULL; }
+ORL_API orl_real *orl_param_grad(orl_param *p) { return p ? p->grad : NULL; }
+ORL_API void orl_param_changed(orl_param *p) {
+    if (p) p->version++;
+}
+ORL_API size_t orl_params_count(const orl_params *set) { return set ? set->count : 0; }
+
+/* Gives the set its gradient array: from now on operators on its parameters record themselves. */
+static orl_status orli_params_train(orl_params *set) {
+    orl_param *p;
+    size_t at = 0;
+    if (set->grads) return ORL_OK;
+    set->grads = (orl_real *)orli_alloc_zero(set->object.ctx, set->count, sizeof(orl_real));
+    if (!set->grads) return ORL_ERR_MEMORY;
+    for (p = set->first; p; at += p->rows * p->cols, p = p->next) p->grad = set->grads + at;
+    return ORL_OK;
+}
+
+/* Takes it away: the set is frozen. */
+static void orli_params_freeze(orl_params *set) {
+    orl_param *p;
+    orli_free(set->object.ctx, set->grads);
+    set->grads = NULL;
+    for (p = set->first; p; p = p->next) p->grad = NULL;
+}
+
+ORL_API void orl_params_zero_grad(orl_params *set) {
+    if (!set || orl_failed(set->object.ctx) || orli_params_train(set) != ORL_OK) return;
+    memset(set->grads, 0, set->count * sizeof(orl_real));
+}
+
+/* Panels of dataᵀ for x·wᵀ, packed at most once per version; NULL if there is no memory for them. */
+static const orl_real *orli_param_packed(orl_ctx *ctx, orl_param *p) {
+    orli_mat wt;
+    if (p->packed && p->packed_version == p->version) return p->packed;
+    if (!p->packed) p->packed = (orl_real *)orli_alloc(ctx, orli_pack_size(ctx, p->rows, p->cols), sizeof(orl_real));
+    if (!p->packed) return NULL;
+    wt.data = p->data, wt.rs = 1, wt.cs = p->cols;
+    orli_pack(ctx, p->rows, p->cols, wt, p->packed);
+    p->packed_version = p->version;
+    return p->packed;
+}
+
+/* ---- 7.3 the tape ---- */
+
+typedef void (*orli_backward_fn)(orl_tape *tape, orl_tensor *y);
+
+struct orl_tensor {
+    size_t rows, cols;
+    orl_real *data, *grad;  /* grad: NULL until something flows */
+    orl_tensor *in[3];      /* inputs; NULL where there is none */
+    orli_backward_fn backward;
+    void *saved;            /* the operator's own: attributes and what its backward needs */
+    orl_param *param;       /* of a leaf */
+    int needs_grad;
+    orl_tensor *previous;   /* the node created before this one */
+};
+
+typedef struct orli_rope_table { /* cos, sin, −sin of position·theta^(−2i/d): (positions, half) each */
+    double theta;
+    size_t half, positions;
+    orl_real *cosine, *sine, *minus_sine;
+} orli_rope_table;
+
+struct orl_tape {
+    orli_object object;
+    orli_arena nodes, values; /* nodes: structs and attributes; values: numbers, not there when dry */
+    orl_tensor *last;
+    int inference;            /* frozen: nothing is recorded, packed weights are used */
+    orli_rope_table rope;
+    struct orli_tile_plan *plan; /* of the stream attended to last */
+};
+
+static void orli_tape_destroy(orli_object *object) {
+    orl_tape *tape = (orl_tape *)object;
+    orli_arena_free(&tape->nodes);
+    orli_arena_free(&tape->values);
+    orli_free(object->ctx, tape->rope.cosine);
+}
+
+ORL_API orl_tape *orl_tape_create(orl_ctx *ctx) {
+    orl_tape *tape = (orl_tape *)orli_object_create(ctx, sizeof *tape, orli_tape_destroy);
+    if (tape) tape->nodes.ctx = tape->values.ctx = ctx;
+    return tape;
+}
+
+ORL_API void orl_tape_reset(orl_tape *tape) {
+    if (!tape) return;
+    orli_arena_reset(&tape->nodes);
+    orli_arena_reset(&tape->values);
+    tape->last = NULL;
+    tape->plan = NULL;
+}
+
+ORL_API void orl_tape_free(orl_tape *tape) {
+    if (tape) orli_object_free(&tape->object);
+}
+
+ORL_API size_t orl_rows(const orl_tensor *x) { return x ? x->rows : 0; }
+ORL_API size_t orl_cols(const orl_tensor *x) { return x ? x->cols : 0; }
+ORL_API const orl_real *orl_data(const orl_tensor *x) { return x ? x->data : NULL; }
+ORL_API const orl_real *orl_grad(const orl_tensor *x) { return x ? x->grad : NULL; }
+
+static orl_real *orli_values(orl_tape *tape, size_t rows, size_t cols) {
+    return (orl_real *)orli_arena_alloc(&tape->values, orli_mul(rows, cols), sizeof(orl_real));
+}
+static int orli_dry(const orl_tape *tape) { return tape->values.dry; }
+
+/* A new node with room for its result. `saved_bytes` of zeroed memory for the operator. */
+static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tensor *a, orl_tensor *b, orl_tensor *c,
+                             orli_backward_fn backward, size_t saved_bytes) {
+    orl_tensor *y;
+    if (orl_failed(tape->object.ctx)) return NULL;
+    y = (orl_tensor *)orli_arena_alloc(&tape->nodes, 1, sizeof *y + saved_bytes);
+    if (!y) return NULL;
+    memset(y, 0, sizeof *y + saved_bytes);
+    y->rows = rows, y->cols = cols;
+    y->in[0] = a, y->in[1] = b, y->in[2] = c;
+    y->needs_grad = !tape->inference && ((a && a->needs_grad) || (b && b->needs_grad) || (c && c->needs_grad));
+    y->backward = backward;
+    y->saved = y + 1;
+    y->previous = tape->last;
+    tape->last = y;
+    y->data = orli_values(tape, rows, cols);
+    return y->data || orli_dry(tape) ? y : NULL;
+}
+
+/* Where the gradient of x adds up: zeroed memory at first; NULL if x needs none (or the tape is dry). */
+static orl_real *orli_grad(orl_tape *tape, orl_tensor *x) {
+    if (!x || !x->needs_grad) return NULL;
+    if (!x->grad) {
+        x->grad = orli_values(tape, x->rows, x->cols);
+        if (x->grad) memset(x->grad, 0, x->rows * x->cols * sizeof(orl_real));
+    }
+    return x->grad;
+}
+
+/* The same for an operator that can overwrite: *accumulate tells whether there is something to add to. */
+static orl_real *orli_grad_or_fresh(orl_tape *tape, orl_tensor *x, int *accumulate) {
+    if (!x || !x->needs_grad) return NULL;
+    *accumulate = x->grad != NULL;
+    if (!x->grad) x->grad = orli_values(tape, x->rows, x->cols);
+    return x->grad;
+}
+
+static orl_tensor *orli_mismatch(orl_tape *tape, const char *op, const orl_tensor *a, const orl_tensor *b) {
+    orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "%s: shapes (%zu, %zu) and (%zu, %zu) do not fit", op, a->rows, a->cols,
+              b->rows, b->cols);
+    return NULL;
+}
+
+ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss) {
+    orl_ctx *ctx = tape ? tape->object.ctx : NULL;
+    orl_tensor *y;
+    unsigned mode;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (!loss || loss->rows != 1 || loss->cols != 1)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_backward: the loss must be one number, (1, 1): orl_sum makes it");
+    if (!loss->needs_grad) return ORL_OK;
+    mode = orli_float_mode_enter();
+    if (orli_grad(tape, loss)) loss->grad[0] += 1;
+    for (y = tape->last; y; y = y->previous)
+        if (y->backward && y->needs_grad && (y->grad || orli_dry(tape))) y->backward(tape, y);
+    orli_float_mode_leave(mode);
+    return orl_error_status(ctx);
+}
+
+/* ---- 7.4 leaves ---- */
+
+static orl_tensor *orli_leaf(orl_tape *tape, const orl_real *data, size_t rows, size_t cols, int needs_grad) {
+    orl_tensor *y;
+    if (!tape) return NULL;
+    y = orli_node(tape, rows, cols, NULL, NULL, NULL, NULL, 0);
+    if (!y) return NULL;
+    y->needs_grad = needs_grad && !tape->inference;
+    if (data && y->data) memcpy(y->data, data, rows * cols * sizeof(orl_real));
+    return y;
+}
+ORL_API orl_tensor *orl_constant(orl_tape *tape, const orl_real *data, size_t rows, size_t cols) {
+    return orli_leaf(tape, data, rows, cols, 0);
+}
+ORL_API orl_tensor *orl_variable(orl_tape *tape, const orl_real *data, size_t rows, size_t cols) {
+    return orli_leaf(tape, data, rows, cols, 1);
+}
+
+ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *p) {
+    orl_tensor *y;
+    if (!tape || !p) return NULL;
+    y = orli_node(tape, 0, 0, NULL, NULL, NULL, NULL, 0);
+    if (!y) return NULL;
+    y->rows = p->rows, y->cols = p->cols;
+    y->data = p->data;
+    y->grad = tape->inference ? NULL : p->grad;
+    y->needs_grad = y->grad != NULL;
+    y->param = p;
+    return y;
+}
+
+/* ---- 7.5 elementwise ----
+ * One node kind for f(x), one for f(a, b); what f is stands in two switches each, forward and slope. */
+
+#define ORLI_CHUNK 16384 /* elements per task */
+
+typedef enum orli_map {
+    ORLI_MAP_SCALE, ORLI_MAP_SHIFT, ORLI_MAP_EXP, ORLI_MAP_LOG, ORLI_MAP_TANH, ORLI_MAP_SQUARE, ORLI_MAP_SOFTPLUS, ORLI_MAP_CLAMP, ORLI_MAP_GELU,
+    ORLI_MAP_ADD, ORLI_MAP_SUB, ORLI_MAP_MUL, ORLI_MAP_MINIMUM, ORLI_MAP_MAXIMUM, ORLI_MAP_SWIGLU
+} orli_map;
+
+typedef struct orli_map_saved {
+    orli_map kind;
+    orl_real p, q; /* scale factor, shift term, clamp's bounds */
+} orli_map_saved;
+
+typedef struct orli_map_job {
+    const orli_kernels *kern;
+    orli_map_saved f;
+    size_t n;
+    orl_real *y;              /* forward: result */
+    const orl_real *a, *b;    /* inputs */
+    const orl_real *dy;       /* backward: gradient of the result … */
+    orl_real *da, *db;        /* … and where those of the inputs add up; NULL if not wanted */
+} orli_map_job;
+
+static void orli_map_forward(void *arg, size_t task, size_t worker) {
+    const orli_map_job *j = (const orli_map_job *)arg;
+    size_t first = task * ORLI_CHUNK, n = ORLI_MIN(j->n - first, (size_t)ORLI_CHUNK), i;
+    orl_real *y = j->y + first;
+    const orl_real *a = j->a + first, *b = j->b ? j->b + first : NULL, p = j->f.p, q = j->f.q;
+    (void)worker;
+    switch (j->f.kind) {
+    case ORLI_MAP_SCALE: for (i = 0; i < n; i++) y[i] = p * a[i]; break;
+    case ORLI_MAP_SHIFT: for (i = 0; i < n; i++) y[i] = a[i] + p; break;
+    case ORLI_MAP_EXP: j->kern->exp(n, y, a); break;
+    case ORLI_MAP_LOG: j->kern->log(n, y, a); break;
+    case ORLI_MAP_TANH: j->kern->tanh(n, y, a); break;
+    case ORLI_MAP_SQUARE: for (i = 0; i < n; i++) y[i] = a[i] * a[i]; break;
+    case ORLI_MAP_SOFTPLUS: /* max(x, 0) + log(1 + e^−|x|): never overflows */
+        for (i = 0; i < n; i++) y[i] = (orl_real)(ORLI_MAX((double)a[i], 0.0) + log1p(exp(-fabs((double)a[i]))));
+        break;
+    case ORLI_MAP_CLAMP: for (i = 0; i < n; i++) y[i] = a[i] < p ? p : a[i] > q ? q : a[i]; break;
+    case ORLI_MAP_GELU: j->kern->gelu(n, y, a); break;
+    case ORLI_MAP_ADD: memcpy(y, a, n * sizeof *y), j->kern->add(n, y, b); break;
+    case ORLI_MAP_SUB: for (i = 0; i < n; i++) y[i] = a[i] - b[i]; break;
+    case ORLI_MAP_MUL: j->kern->mul(n, y, a, b); break;
+    case ORLI_MAP_MINIMUM: for (i = 0; i < n; i++) y[i] = a[i] <= b[i] ? a[i] : b[i]; break;
+    case ORLI_MAP_MAXIMUM: for (i = 0; i < n; i++) y[i] = a[i] >= b[i] ? a[i] : b[i]; break;
+    case ORLI_MAP_SWIGLU: j->kern->swiglu(n, y, a, b); break;
+    }
+}
+
+/* da += dy·∂f/∂a, db += dy·∂f/∂b */
+static void orli_map_backward(void *arg, size_t task, size_t worker) {
+    const orli_map_job *j = (const orli_map_job *)arg;
+    size_t first = task * ORLI_CHUNK, n = ORLI_MIN(j->n - first, (size_t)ORLI_CHUNK), i;
+    const orl_real *a = j->a + first, *b = j->b ? j->b + first : NULL, *y = j->y + first, *dy = j->dy + first;
+    orl_real *da = j->da ? j->da + first : NULL, *db = j->db ? j->db + first : NULL;
+    orl_real p = j->f.p, q = j->f.q;
+    (void)worker;
+    switch (j->f.kind) {
+    case ORLI_MAP_SCALE: j->kern->axpy(n, da, p, dy); break;
+    case ORLI_MAP_SHIFT: j->kern->add(n, da, dy); break;
+    case ORLI_MAP_EXP: for (i = 0; i < n; i++) da[i] += dy[i] * y[i]; break;
+    case ORLI_MAP_LOG: for (i = 0; i < n; i++) da[i] += dy[i] / a[i]; break;
+    case ORLI_MAP_TANH: for (i = 0; i < n; i++) da[i] += dy[i] * (1 - y[i] * y[i]); break;
+    case ORLI_MAP_SQUARE: for (i = 0; i < n; i++) da[i] += dy[i] * 2 * a[i]; break;
+    case ORLI_MAP_SOFTPLUS: for (i = 0; i < n; i++) da[i] += (orl_real)((double)dy[i] / (1.0 + exp(-(double)a[i]))); break;
+    case ORLI_MAP_CLAMP: for (i = 0; i < n; i++) da[i] += a[i] < p || a[i] > q ? 0 : dy[i]; break;
+    case ORLI_MAP_GELU: j->kern->gelu_backward(n, da, a, dy); break;
+    case ORLI_MAP_ADD:
+        if (da) j->kern->add(n, da, dy);
+        if (db) j->kern->add(n, db, dy);
+        break;
+    case ORLI_MAP_SUB:
+        if (da) j->kern->add(n, da, dy);
+        if (db) j->kern->axpy(n, db, -1, dy);
+        break;
+    case ORLI_MAP_MUL:
+        for (i = 0; da && i < n; i++) da[i] += dy[i] * b[i];
+        for (i = 0; db && i < n; i++) db[i] += dy[i] * a[i];
+        break;
+    case ORLI_MAP_MINIMUM: /* at a tie a gets it all */
+        for (i = 0; da && i < n; i++) da[i] += a[i] <= b[i] ? dy[i] : 0;
+        for (i = 0; db && i < n; i++) db[i] += a[i] <= b[i] ? 0 : dy[i];
+        break;
+    case ORLI_MAP_MAXIMUM:
+        for (i = 0; da && i < n; i++) da[i] += a[i] >= b[i] ? dy[i] : 0;
+        for (i = 0; db && i < n; i++) db[i] += a[i] >= b[i] ? 0 : dy[i];
+        break;
+    case ORLI_MAP_SWIGLU: j->kern->swiglu_backward(n, da, db, a, b, dy); break;
+    }
+}
+
+static orli_map_job orli_map_job_of(orl_tape *tape, orl_tensor *y) {
+    orli_map_job job;
+    memset(&job, 0, sizeof job);
+    job.kern = tape->object.ctx->kernels;
+    job.f = *(orli_map_saved *)y->saved;
+    job.n = y->rows * y->cols;
+    job.y = y->data;
+    job.a = y->in[0]->data;
+    job.b = y->in[1] ? y->in[1]->data : NULL;
+    return job;
+}
+
+static void orli_map_gradient(orl_tape *tape, orl_tensor *y) {
+    orli_map_job job = orli_map_job_of(tape, y);
+    job.dy = y->grad;
+    job.da = orli_grad(tape, y->in[0]);
+    job.db = orli_grad(tape, y->in[1]);
+    if (!orli_dry(tape)) orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_backward, &job);
+}
+
+static orl_tensor *orli_map_apply(orl_tape *tape, orli_map kind, const char *name, orl_tensor *a, orl_tensor *b, double p, double q) {
+    orl_tensor *y;
+    orli_map_saved *f;
+    orli_map_job job;
+    if (!tape || !a || (kind >= ORLI_MAP_ADD && !b)) return NULL;
+    if (b && (a->rows != b->rows || a->cols != b->cols)) return orli_mismatch(tape, name, a, b);
+    y = orli_node(tape, a->rows, a->cols, a, b, NULL, orli_map_gradient, sizeof *f);
+    if (!y) return NULL;
+    f = (orli_map_saved *)y->saved;
+    f->kind = kind, f->p = (orl_real)p, f->q = (orl_real)q;
+    if (orli_dry(tape)) return y;
+    job = orli_map_job_of(tape, y);
+    orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_forward, &job);
+    return y;
+}
+
+ORL_API orl_tensor *orl_add(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_ADD, "orl_add", a, b, 0, 0); }
+ORL_API orl_tensor *orl_sub(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_SUB, "orl_sub", a, b, 0, 0); }
+ORL_API orl_tensor *orl_mul(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_MUL, "orl_mul", a, b, 0, 0); }
+ORL_API orl_tensor *orl_min(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_MINIMUM, "orl_min", a, b, 0, 0); }
+ORL_API orl_tensor *orl_max(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_MAXIMUM, "orl_max", a, b, 0, 0); }
+ORL_API orl_tensor *orl_swiglu(orl_tape *t, orl_tensor *gate, orl_tensor *up) { return orli_map_apply(t, ORLI_MAP_SWIGLU, "orl_swiglu", gate, up, 0, 0); }
+ORL_API orl_tensor *orl_scale(orl_tape *t, orl_tensor *x, double factor) { return orli_map_apply(t, ORLI_MAP_SCALE, "orl_scale", x, NULL, factor, 0); }
+ORL_API orl_tensor *orl_shift(orl_tape *t, orl_tensor *x, double term) { return orli_map_apply(t, ORLI_MAP_SHIFT, "orl_shift", x, NULL, term, 0); }
+ORL_API orl_tensor *orl_exp(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_EXP, "orl_exp", x, NULL, 0, 0); }
+ORL_API orl_tensor *orl_log(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_LOG, "orl_log", x, NULL, 0, 0); }
+ORL_API orl_tensor *orl_tanh(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_TANH, "orl_tanh", x, NULL, 0, 0); }
+ORL_API orl_tensor *orl_square(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_SQUARE, "orl_square", x, NULL, 0, 0); }
+ORL_API orl_tensor *orl_softplus(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_SOFTPLUS, "orl_softplus", x, NULL, 0, 0); }
+ORL_API orl_tensor *orl_gelu(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_GELU, "orl_gelu", x, NULL, 0, 0); }
+ORL_API orl_tensor *orl_clamp(orl_tape *t, orl_tensor *x, double low, double high) {
+    return orli_map_apply(t, ORLI_MAP_CLAMP, "orl_clamp", x, NULL, low, high);
+}
+
+/* ---- 7.6 sums and choices of rows ---- */
+
+/* y[g] = Σ x[start[g]] … x[start[g+1] − 1]; a plain sum is one group of everything. */
+typedef struct orli_groups_saved {
+    const size_t *start;
+    size_t whole[2];
+} orli_groups_saved;
+
+static void orli_sum_backward(orl_tape *tape, orl_tensor *y) {
+    const size_t *start = ((orli_groups_saved *)y->saved)->start;
+    orl_real *dx = orli_grad(tape, y->in[0]);
+    size_t g, i;
+    if (orli_dry(tape) || !dx) return;
+    for (g = 0; g < y->rows; g++)
+        for (i = start[g]; i < start[g + 1]; i++) dx[i] += y->grad[g];
+}
+
+static void orli_sum_forward(orl_tensor *y, const orl_real *x) {
+    const size_t *start = ((orli_groups_saved *)y->saved)->start;
+    size_t g, i;
+    for (g = 0; g < y->rows; g++) {
+        double sum = 0; /* losses are summed in double */
+        for (i = start[g]; i < start[g + 1]; i++) sum += (double)x[i];
+        y->data[g] = (orl_real)sum;
+    }
+}
+
+ORL_API orl_tensor *orl_sum(orl_tape *tape, orl_tensor *x) {
+    orli_groups_saved *s;
+    orl_tensor *y;
+    if (!tape || !x) return NULL;
+    y = orli_node(tape, 1, 1, x, NULL, NULL, orli_sum_backward, sizeof *s);
+    if (!y) return NULL;
+    s = (orli_groups_saved *)y->saved;
+    s->whole[1] = x->rows * x->cols;
+    s->start = s->whole;
+    if (!orli_dry(tape)) orli_sum_forward(y, x->data);
+    return y;
+}
+
+ORL_API orl_tensor *orl_sum_groups(orl_tape *tape, orl_tensor *x, const size_t *start, size_t groups) {
+    orl_tensor *y;
+    size_t *copy;
+    if (!tape || !x || !start) return NULL;
+    if (x->cols != 1 || start[groups] > x->rows) {
+        orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "orl_sum_groups: x must be (n, 1) with n ≥ the last start");
+        return NULL;
+    }
+    y = orli_node(tape, groups, 1, x, NULL, NULL, orli_sum_backward, sizeof(orli_groups_saved));
+    copy = (size_t *)orli_arena_alloc(&tape->nodes, groups + 1, sizeof *copy);
+    if (!y || !copy) return NULL;
+    memcpy(copy, start, (groups + 1) * sizeof *copy);
+    ((orli_groups_saved *)y->saved)->start = copy;
+    if (!orli_dry(tape)) orli_sum_forward(y, x->data);
+    return y;
+}
+
+static void orli_gather_backward(orl_tape *tape, orl_tensor *y) {
+    const size_t *row = *(size_t **)y->saved;
+    orl_real *dx = orli_grad(tape, y->in[0]);
+    size_t i;
+    if (orli_dry(tape) || !dx) return; /* in order: several may name one row (a shared prompt's last) */
+    for (i = 0; i < y->rows; i++) tape->object.ctx->kernels->add(y->cols, dx + row[i] * y->cols, y->grad + i * y->cols);
+}
+
+ORL_API orl_tensor *orl_gather(orl_tape *tape, orl_tensor *x, const size_t *row, size_t n) {
+    orl_tensor *y;
+    size_t *copy, i;
+    if (!tape || !x || (n && !row)) return NULL;
+    y = orli_node(tape, n, x->cols, x, NULL, NULL, orli_gather_backward, sizeof copy);
+    copy = (size_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
+    if (!y || !copy) return NULL;
+    *(size_t **)y->saved = copy;
+    for (i = 0; i < n; i++) {
+        if (row[i] >= x->rows) {
+            orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "orl_gather: row %zu of %zu", row[i], x->rows);
+            return NULL;
+        }
+        copy[i] = row[i];
+        if (!orli_dry(tape)) memcpy(y->data + i * x->cols, x->data + row[i] * x->cols, x->cols * sizeof(orl_real));
+    }
+    return y;
+}
+
+ORL_API orl_tensor *orl_every(orl_tape *tape, orl_tensor *x, size_t first, size_t stride) {
+    size_t n, i, *row;
+    if (!tape || !x || !stride) return NULL;
+    n = first < x->rows ? (x->rows - first + stride - 1) / stride : 0;
+    row = (size_t *)orli_arena_alloc(&tape->nodes, n, sizeof *row);
+    if (!row) return NULL;
+    for (i = 0; i < n; i++) row[i] = first + i * stride;
+    return orl_gather(tape, x, row, n);
+}
+
+/* ---- 7.7 linear: y = x·wᵀ + b.   x: (n, in), w: (out, in), b: (1, out) → (n, out)
+ *      dx = dy·w,  dw = dyᵀ·x,  db = Σ rows of dy.   Cost: 2·n·in·out each way and operand. ---- */
+
+static orli_mat orli_mat_of(const orl_real *data, size_t rs, size_t cs) {
+    orli_mat m;
+    m.data = data, m.rs = rs, m.cs = cs;
+    return m;
+}
+
+#define ORLI_COLUMN_BLOCK 64 /* per task of a sum over rows */
+#define ORLI_ROWS 32    /* rows per task of a row operator */
+
+typedef struct orli_bias_job {
+    const orli_kernels *kern;
+    size_t n, d;
+    orl_real *y;
+    const orl_real *x;
+} orli_bias_job;
+
+static void orli_bias_rows(void *arg, size_t task, size_t worker) { /* y[i] += x for every row i */
+    const orli_bias_job *j = (const orli_bias_job *)arg;
+    size_t i, end = ORLI_MIN(j->n, (task + 1) * ORLI_ROWS);
+    (void)worker;
+    for (i = task * ORLI_ROWS; i < end; i++) j->kern->add(j->d, j->y + i * j->d, j->x);
+}
+static void orli_bias_columns(void *arg, size_t task, size_t worker) { /* y += Σ_i x[i], a block of columns */
+    const orli_bias_job *j = (const orli_bias_job *)arg;
+    size_t first = task * ORLI_COLUMN_BLOCK, width = ORLI_MIN(j->d - first, (size_t)ORLI_COLUMN_BLOCK), i;
+    (void)worker;
+    for (i = 0; i < j->n; i++) j->kern->add(width, j->y + first, j->x + i * j->d + first);
+}
+
+static void orli_add_bias(orl_ctx *ctx, orl_real *y, size_t n, size_t d, const orl_real *b) {
+    orli_bias_job job;
+    job.kern = ctx->kernels, job.n = n, job.d = d, job.y = y, job.x = b;
+    orli_parallel(ctx, ORLI_WORK_ROWS, (n + ORLI_ROWS - 1) / ORLI_ROWS, orli_bias_rows, &job);
+}
+static void orli_add_column_sums(orl_ctx *ctx, orl_real *db, const orl_real *dy, size_t n, size_t d) {
+    orli_bias_job job;
+    job.kern = ctx->kernels, job.n = n, job.d = d, job.y = db, job.x = dy;
+    orli_parallel(ctx, ORLI_WORK_ROWS, (d + ORLI_COLUMN_BLOCK - 1) / ORLI_COLUMN_BLOCK, orli_bias_columns, &job);
+}
+
+static void orli_linear_backward(orl_tape *tape, orl_tensor *y) {
+    orl_tensor *x = y->in[0], *w = y->in[1];
+    orl_ctx *ctx = tape->object.ctx;
+    size_t n = x->rows, in = x->cols, out = w->rows;
+    int accumulate = 0;
+    orl_real *dx = orli_grad_or_fresh(tape, x, &accumulate), *dw = orli_grad(tape, w), *db = orli_grad(tape, y->in[2]);
+    if (orli_dry(tape)) return;
+    if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
+    if (dw) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
+    if (db) orli_add_column_sums(ctx, db, y->grad, n, out);
+}
+
+ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b) {
+    orl_tensor *y;
+    orl_ctx *ctx;
+    const orl_real *panels = NULL;
+    if (!tape || !x || !w) return NULL;
+    if (x->cols != w->cols) return orli_mismatch(tape, "orl_linear", x, w);
+    if (b && (b->rows * b->cols != w->rows)) return orli_mismatch(tape, "orl_linear's bias", w, b);
+    y = orli_node(tape, x->rows, w->rows, x, w, b, orli_linear_backward, 0);
+    if (!y) return NULL;
+    ctx = tape->object.ctx;
+    if (orli_dry(tape)) return y;
+    if (tape->inference && w->param && !(panels = orli_param_packed(ctx, w->param))) return NULL;
+    if (panels) orli_gemm_packed(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), panels, y->data, w->rows, 0);
+    else orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of(w->data, 1, w->cols), y->data, w->rows, 0);
+    if (b) orli_add_bias(ctx, y->data, x->rows, w->rows, b->data);
+    return y;
+}
+
+/* ---- 7.8 embedding: y[i] = table[id[i]].   dtable[id[i]] += dy[i], in order of i ---- */
+
+typedef struct orli_embedding_job {
+    const orli_kernels *kern;
+    const int32_t *id;
+    size_t n, d;
+    orl_real *table_grad;
+    const orl_real *dy;
+} orli_embedding_job;
+
+static void orli_embedding_columns(void *arg, size_t task, size_t worker) {
+    const orli_embedding_job *j = (const orli_embedding_job *)arg;
+    size_t first = task * ORLI_COLUMN_BLOCK, width = ORLI_MIN(j->d - first, (size_t)ORLI_COLUMN_BLOCK), i;
+    (void)worker;
+    for (i = 0; i < j->n; i++) j->kern->add(width, j->table_grad + (size_t)j->id[i] * j->d + first, j->dy + i * j->d + first);
+}
+
+static void orli_embedding_backward(orl_tape *tape, orl_tensor *y) {
+    orli_embedding_job job;
+    job.kern = tape->object.ctx->kernels;
+    job.id = *(int32_t **)y->saved;
+    job.n = y->rows, job.d = y->cols, job.dy = y->grad;
+    job.table_grad = orli_grad(tape, y->in[0]);
+    if (orli_dry(tape) || !job.table_grad) return;
+    orli_parallel(tape->object.ctx, ORLI_WORK_EMBEDDING, (job.d + ORLI_COLUMN_BLOCK - 1) / ORLI_COLUMN_BLOCK, orli_embedding_columns, &job);
+}
+
+ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32_t *id, size_t n) {
+    orl_tensor *y;
+    int32_t *copy;
+    size_t i;
+    if (!tape || !table || (n && !id)) return NULL;
+    y = orli_node(tape, n, table->cols, table, NULL, NULL, orli_embedding_backward, sizeof copy);
+    copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
+    if (!y || !copy) return NULL;
+    *(int32_t **)y->saved = copy;
+    for (i = 0; i < n; i++) {
+        if (id[i] < 0 || (size_t)id[i] >= table->rows) {
+            orli_fail(tape->object.ctx, ORL_ERR_MISMATCH, "token id %d is outside the vocabulary of %zu: model and tokenizer do not belong together",
+                      (int)id[i], table->rows);
+            return NULL;
+        }
+        copy[i] = id[i];
+        if (!orli_dry(tape)) memcpy(y->data + i * table->cols, table->data + (size_t)id[i] * table->cols, table->cols * sizeof(orl_real));
+    }
+    return y;
+}
+
+/* ---- 7.9 norms ----
+ * LayerNorm: y = (x − mean)·rstd ⊙ w + b;  RMSNorm: y = x·rstd ⊙ w, rstd = 1/√(mean square + eps).
+ * dw and db sum over rows: each task sums its own block of rows, the blocks are added in order. */
+
+typedef struct orli_norm_saved {
+    orl_real eps, *mean, *rstd; /* mean: NULL for RMSNorm */
+} orli_norm_saved;
+
+typedef struct orli_norm_job {
+    const orli_kernels *kern;
+    const orli_norm_saved *s;
+    const orl_real *x, *w, *b, *dy;
+    orl_real *y, *dx, *partial; /* partial: (tasks, 2, d) of dw and db */
+    size_t n, d;
+} orli_norm_job;
+
+static void orli_norm_forward(void *arg, size_t task, size_t worker) {
+    const orli_norm_job *j = (const orli_norm_job *)arg;
+    size_t i, end = ORLI_MIN(j->n, (task + 1) * ORLI_ROWS), d = j->d;
+    (void)worker;
+    for (i = task * ORLI_ROWS; i < end; i++) {
+        if (j->s->mean) j->kern->layernorm(d, j->x + i * d, j->w, j->b, j->s->eps, j->y + i * d, &j->s->mean[i], &j->s->rstd[i]);
+        else j->kern->rmsnorm(d, j->x + i * d, j->w, j->s->eps, j->y + i * d, &j->s->rstd[i]);
+    }
+}
+
+static void orli_norm_backward_rows(void *arg, size_t task, size_t worker) {
+    const orli_norm_job *j = (const orli_norm_job *)arg;
+    size_t i, end = ORLI_MIN(j->n, (task + 1) * ORLI_ROWS), d = j->d;
+    orl_real *dw = j->partial ? j->partial + task * 2 * d : NULL, *db = dw ? dw + d : NULL;
+    (void)worker;
+    if (dw) memset(dw, 0, 2 * d * sizeof *dw);
+    for (i = task * ORLI_ROWS; i < end; i++) {
+        const orl_real *x = j->x + i * d, *dy = j->dy + i * d;
+        orl_real *dx = j->dx ? j->dx + i * d : NULL;
+        if (j->s->mean) j->kern->layernorm_backward(d, x, j->w, dy, j->s->mean[i], j->s->rstd[i], dx, dw, db);
+        else j->kern->rmsnorm_backward(d, x, j->w, dy, j->s->rstd[i], dx, dw);
+    }
+}
+
+static void orli_norm_backward(orl_tape *tape, orl_tensor *y) {
+    orli_norm_job job;
+    orl_real *dw = orli_grad(tape, y->in[1]), *db = orli_grad(tape, y->in[2]);
+    size_t tasks = (y->rows + ORLI_ROWS - 1) / ORLI_ROWS, i;
+    memset(&job, 0, sizeof job);
+    job.kern = tape->object.ctx->kernels;
+    job.s = (orli_norm_saved *)y->saved;
+    job.x = y->in[0]->data, job.w = y->in[1]->data, job.dy = y->grad;
+    job.n = y->rows, job.d = y->cols;
+    job.dx = orli_grad(tape, y->in[0]);
+    if (dw || db || (orli_dry(tape) && y->in[1]->needs_grad)) job.partial = orli_values(tape, tasks * 2, y->cols);
+    if (orli_dry(tape) || orl_failed(tape->object.ctx)) return;
+    orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, tasks, orli_norm_backward_rows, &job);
+    for (i = 0; i < tasks; i++) {
+        if (dw) job.kern->add(job.d, dw, job.partial + i * 2 * job.d);
+        if (db) job.kern->add(job.d, db, job.partial + i * 2 * job.d + job.d);
+    }
+}
+
+static orl_tensor *orli_norm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b, double eps, int centered) {
+    orl_tensor *y;
+    orli_norm_saved *s;
+    orli_norm_job job;
+    if (!tape || !x || !w || (centered && !b)) return NULL;
+    if (w->rows * w->cols != x->cols || (b && b->rows * b->cols != x->cols)) return orli_mismatch(tape, "norm", x, w);
+    y = orli_node(tape, x->rows, x->cols, x, w, b, orli_norm_backward, sizeof *s);
+    if (!y) return NULL;
+    s = (orli_norm_saved *)y->saved;
+    s->eps = (orl_real)eps;
+    s->rstd = orli_values(tape, x->rows, 1);
+    if (centered) s->mean = orli_values(tape, x->rows, 1);
+    if (orli_dry(tape)) return y;
+    if (!s->rstd || (centered && !s->mean)) return NULL;
+    memset(&job, 0, sizeof job);
+    job.kern = tape->object.ctx->kernels;
+    job.s = s;
+    job.x = x->data, job.w = w->data, job.b = b ? b->data : NULL, job.y = y->data;
+    job.n = x->rows, job.d = x->cols;
+    orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (x->rows + ORLI_ROWS - 1) / ORLI_ROWS, orli_norm_forward, &job);
+    return y;
+}
+ORL_API orl_tensor *orl_layernorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b, double eps) {
+    return orli_norm(tape, x, w, b, eps, 1);
+}
+ORL_API orl_tensor *orl_rmsnorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, double eps) {
+    return orli_norm(tape, x, w, NULL, eps, 0);
+}
+
+/* ---- 7.10 packed streams ---- */
+
+typedef struct orli_stream_holder { /* the public struct, behind what a context needs to own it */
+    orli_object object;
+    orl_stream stream;
+} orli_stream_holder;
+
+static void orli_stream_destroy(orli_object *object) {
+    orl_stream *s = &((orli_stream_holder *)object)->stream;
+    orli_free(s->ctx, s->token);
+    orli_free(s->ctx, s->position);
+    orli_free(s->ctx, s->segment);
+}
+ORL_API orl_stream *orl_stream_create(orl_ctx *ctx) {
+    orli_stream_holder *h = (orli_stream_holder *)orli_object_create(ctx, sizeof *h, orli_stream_destroy);
+    if (!h) return NULL;
+    h->stream.ctx = ctx;
+    return &h->stream;
+}
+ORL_API void orl_stream_free(orl_stream *s) {
+    if (s) orli_object_free(&((orli_stream_holder *)(void *)((char *)s - offsetof(orli_stream_holder, stream)))->object);
+}
+ORL_API void orl_stream_clear(orl_stream *s) {
+    if (s) s->tokens = s->segments = 0;
+}
+
+ORL_API size_t orl_stream_add(orl_stream *s, const int32_t *token, size_t n, size_t parent) {
+    orl_segment *g;
+    size_t i;
+    if (!s || orl_failed(s->ctx) || (n && !token)) return ORL_ROOT;
+    if (parent != ORL_ROOT && (parent >= s->segments || s->segment[parent].root != s->segment[s->segments - 1].root)) {
+        orli_fail(s->ctx, ORL_ERR_ARGUMENT, "orl_stream_add: the parent must be a segment of the tree added last");
+        return ORL_ROOT;
+    }
+    if (ORLI_RESERVE(s->ctx, s->token, s->token_capacity, s->tokens + n) != ORL_OK ||
+        ORLI_RESERVE(s->ctx, s->position, s->position_capacity, s->tokens + n) != ORL_OK ||
+        ORLI_RESERVE(s->ctx, s->segment, s->segment_capacity, s->segments + 1) != ORL_OK)
+        return ORL_ROOT;
+    g = &s->segment[s->segments];
+    g->start = s->tokens;
+    g->length = n;
+    g->parent = parent;
+    g->root = parent == ORL_ROOT ? s->segments : s->segment[parent].root;
+    g->position = parent == ORL_ROOT ? 0 : s->segment[parent].position + s->segment[parent].length;
+    if (n) memcpy(s->token + s->tokens, token, n * sizeof *token);
+    for (i = 0; i < n; i++) s->position[s->tokens + i] = (int32_t)(g->position + i);
+    s->tokens += n;
+    return s->segments++;
+}
+
+/* Makes the segment added last longer. */
+static orl_status orli_stream_append(orl_stream *s, const int32_t *token, size_t n) {
+    orl_segment *g = &s->segment[s->segments - 1];
+    size_t i;
+    if (ORLI_RESERVE(s->ctx, s->token, s->token_capacity, s->tokens + n) != ORL_OK ||
+        ORLI_RESERVE(s->ctx, s->position, s->position_capacity, s->tokens + n) != ORL_OK)
+        return ORL_ERR_MEMORY;
+    if (n) memcpy(s->token + s->tokens, token, n * sizeof *token);
+    for (i = 0; i < n; i++) s->position[s->tokens + i] = (int32_t)(g->position + g->length + i);
+    g->length += n;
+    s->tokens += n;
+    return ORL_OK;
+}
+
+/* The stream's row that holds position p of the sequence ending in segment s. */
+static size_t orli_stream_row(const orl_stream *stream, size_t s, size_t p) {
+    while (p < stream->segment[s].position) s = stream->segment[s].parent;
+    return stream->segment[s].start + p - stream->segment[s].position;
+}
+
+/* ---- 7.11 rotary embedding (Su et al., arXiv 2104.09864), the half-split form:
+ *      (x_i, x_{i+d/2}) is rotated by position·theta^(−2i/d); backwards by minus that ---- */
+
+static orl_status orli_rope_prepare(orl_ctx *ctx, orli_rope_table *t, double theta, size_t half, size_t positions) {
+    size_t p, i;
+    if (t->theta == theta && t->half == half && t->positions >= positions) return ORL_OK;
+    positions = orli_round_up(positions, 64);
+    orli_free(ctx, t->cosine);
+    t->positions = 0;
+    t->cosine = (orl_real *)orli_alloc(ctx, orli_mul(positions, 3 * half), sizeof(orl_real));
+    if (!t->cosine) return ORL_ERR_MEMORY;
+    t->sine = t->cosine + positions * half;
+    t->minus_sine = t->sine + positions * half; /* rotates back */
+    t->theta = theta, t->half = half, t->positions = positions;
+    for (i = 0; i < half; i++) {
+        double frequency = pow(theta, -(double)i / (double)half);
+        for (p = 0; p < positions; p++) {
+            t->cosine[p * half + i] = (orl_real)cos((double)p * frequency);
+            t->sine[p * half + i] = (orl_real)sin((double)p * frequency);
+            t->minus_sine[p * half + i] = -t->sine[p * half + i];
+        }
+    }
+    return ORL_OK;
+}
+
+typedef struct orli_rope_job {
+    const orli_kernels *kern;
+    const int32_t *position;
+    const orl_real *cosine, *sine;
+    orl_real *x;
+    size_t n, heads, half;
+} orli_rope_job;
+
+static void orli_rope_rows(void *arg, size_t task, size_t worker) {
+    const orli_rope_job *j = (const orli_rope_job *)arg;
+    size_t i, h, half = j->half, end = ORLI_MIN(j->n, (task + 1) * ORLI_ROWS);
+    (void)worker;
+    for (i = task * ORLI_ROWS; i < end; i++)
+        for (h = 0; h < j->heads; h++)
+            j->kern->rope(half, j->x + (i * j->heads + h) * 2 * half, j->cosine + (size_t)j->position[i] * half,
+                          j->sine + (size_t)j->position[i] * half);
+}
+
+/* Rotates x in place: the table's sine forwards, minus_sine backwards. */
+static void orli_rope_apply(orl_ctx *ctx, const orli_rope_table *table, const orl_real *sine, orl_real *x, const int32_t *position,
+                            size_t n, size_t heads) {
+    orli_rope_job job;
+    job.kern = ctx->kernels, job.position = position, job.cosine = table->cosine, job.sine = sine;
+    job.x = x, job.n = n, job.heads = heads, job.half = table->half;
+    orli_parallel(ctx, ORLI_WORK_ROWS, (n + ORLI_ROWS - 1) / ORLI_ROWS, orli_rope_rows, &job);
+}
+
+typedef struct orli_rope_saved {
+    const orl_stream *stream;
+    size_t heads;
+} orli_rope_saved;
+
+static void orli_rope_backward(orl_tape *tape, orl_tensor *y) {
+    const orli_rope_saved *s = (orli_rope_saved *)y->saved;
+    orl_ctx *ctx = tape->object.ctx;
+    orl_real *dx = orli_grad(tape, y->in[0]);
+    if (orli_dry(tape) || !dx) return; /* dy is read by nobody after this: turn it back where it lies */
+    orli_rope_apply(ctx, &tape->rope, tape->rope.minus_sine, y->grad, s->stream->position, y->rows, s->heads);
+    ctx->kernels->add(y->rows * y->cols, dx, y->grad);
+}
+
+static size_t orli_stream_positions(const orl_stream *stream) { /* 1 + the highest */
+    size_t s, most = 0;
+    for (s = 0; s < stream->segments; s++) most = ORLI_MAX(most, stream->segment[s].position + stream->segment[s].length);
+    return most;
+}
+
+ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads, double theta) {
+    orl_tensor *y;
+    orli_rope_saved *s;
+    orl_ctx *ctx;
+    if (!tape || !x || !stream) return NULL;
+    ctx = tape->object.ctx;
+    if (x->rows != stream->tokens || !heads || x->cols % (2 * heads)) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of even width", x->rows, x->cols, stream->tokens, heads);
+        return NULL;
+    }
+    y = orli_node(tape, x->rows, x->cols, x, NULL, NULL, orli_rope_backward, sizeof *s);
+    if (!y) return NULL;
+    s = (orli_rope_saved *)y->saved;
+    s->stream = stream, s->heads = heads;
+    if (orli_dry(tape)) return y;
+    if (orli_rope_prepare(ctx, &tape->rope, theta, x->cols / heads / 2, orli_stream_positions(stream)) != ORL_OK) return NULL;
+    memcpy(y->data, x->data, x->rows * x->cols * sizeof(orl_real));
+    orli_rope_apply(ctx, &tape->rope, tape->rope.sine, y->data, stream->position, x->rows, heads);
+    return y;
+}
+
+/* ---- 7.12 attention: y = softmax(q·kᵀ/√d + causal mask)·v, per head and sequence ----
+ * Keys and values are laid out in tiles of ORLI_TILE positions, K by columns (d, tile), V by rows
+ * (tile, d). A segment owns the tiles from the one its first position falls into; the columns of that
+ * first tile that belong to its ancestors are copied. A query then walks the tiles of its chain:
+ * ancestors' prompts, pages of a KV cache and plain sequences look the same to the kernel and give
+ * the same bits. Backwards, a tree is one task per kv head: gradients of a shared prompt add up in
+ * the order of the segments.
+ * Cost: 4·d per visible (query, key) forward, 10·d backward. */
+
+typedef struct orli_tile_plan {
+    const orl_stream *stream;
+    size_t segments, tokens;  /* as they were: a changed stream needs a new plan */
+    size_t tiles;             /* in all */
+    size_t *first;            /* (segments): its first own tile */
+    size_t *chain;            /* (segments + 1): where its chain's tile list begins in `list` */
+    size_t *list;             /* tiles by position: own and ancestors' */
+    size_t *root;             /* (roots + 1): segments that begin a tree */
+    size_t roots;
+    double visible;           /* Σ over queries of the keys they see */
+} orli_tile_plan;
+
+static size_t orli_own_tiles(const orl_segment *g) {
+    return (g->position + g->length + ORLI_TILE - 1) / ORLI_TILE - g->position / ORLI_TILE;
+}
+
+static orli_tile_plan *orli_plan_tiles(orl_tape *tape, const orl_stream *stream) {
+    orli_tile_plan *plan = tape->plan;
+    orli_arena *nodes = &tape->nodes;
+    size_t s, t, listed = 0, n = stream->segments;
+    if (plan && plan->stream == stream && plan->segments == n && plan->tokens == stream->tokens) return plan;
+    plan = (orli_tile_plan *)orli_arena_alloc(nodes, 1, sizeof *plan);
+    if (!plan) return NULL;
+    memset(plan, 0, sizeof *plan);
+    plan->stream = stream, plan->segments = n, plan->tokens = stream->tokens;
+    for (s = 0; s < n; s++) listed += (stream->segment[s].position + stream->segment[s].length + ORLI_TILE - 1) / ORLI_TILE;
+    plan->first = (size_t *)orli_arena_alloc(nodes, n, sizeof(size_t));
+    plan->chain = (size_t *)orli_arena_alloc(nodes, n + 1, sizeof(size_t));
+    plan->root = (size_t *)orli_arena_alloc(nodes, n + 1, sizeof(size_t));
+    plan->list = (size_t *)orli_arena_alloc(nodes, listed, sizeof(size_t));
+    if (!plan->first || !plan->chain || !plan->root || !plan->list) return NULL;
+    for (s = 0, listed = 0; s < n; s++) {
+        const orl_segment *g = &stream->segment[s];
+        size_t base = g->position / ORLI_TILE, own = orli_own_tiles(g), i;
+        if (g->parent == ORL_ROOT) plan->root[plan->roots++] = s;
+        plan->first[s] = plan->tiles;
+        plan->tiles += own;
+        plan->chain[s] = listed;
+        for (t = 0; t < base; t++) plan->list[listed++] = plan->list[plan->chain[g->parent] + t]; /* base > 0 only with a parent */
+        for (i = 0; i < own; i++) plan->list[listed++] = plan->first[s] + i;
+        plan->visible += (double)g->length * ((double)g->position + 0.5 * ((double)g->length + 1.0));
+    }
+    plan->chain[n] = listed;
+    plan->root[plan->roots] = n;
+    return tape->plan = plan;
+}
+
+typedef struct orli_attention_saved {
+    const orl_stream *stream;
+    orli_tile_plan *plan;
+    size_t heads, kv_heads;
+    orl_real *k, *v;           /* (kv_heads, tiles, ORLI_TILE·d) */
+    orl_real *lse;             /* (heads, tokens) */
+    const orl_real **pointers; /* (kv_heads, 2, listed): K and V tiles of every chain */
+} orli_attention_saved;
+
+typedef struct orli_attention_job {
+    orl_ctx *ctx;
+    const orli_attention_saved *s;
+    const orl_real *q, *k, *v;
+    orl_real *y;
+    const orl_real *dy;
+    orl_real *dq, *dk, *dv;      /* tensors' gradients */
+    orl_real *dktile, *dvtile;   /* (kv_heads, tiles, ORLI_TILE·d) */
+    orl_real **dpointers;        /* (kv_heads, 2, listed) */
+    size_t d;
+} orli_attention_job;
+
+/* Copies a segment's own tiles of one kv head, and points its chain at them. */
+static void orli_attention_pack(void *arg, size_t task, size_t worker) {
+    const orli_attention_job *j = (const orli_attention_job *)arg;
+    const orli_attention_saved *a = j->s;
+    const orli_tile_plan *plan = a->plan;
+    size_t s = task / a->kv_heads, h = task % a->kv_heads, d = j->d, stride = a->kv_heads * d, t, c, i;
+    const orl_segment *g = &a->stream->segment[s];
+    size_t own = orli_own_tiles(g), end = g->position + g->length, base = g->position / ORLI_TILE;
+    size_t listed = plan->chain[plan->segments];
+    const orl_real **kp = a->pointers + h * 2 * listed, **vp = kp + listed;
+    (void)worker;
+    for (t = 0; t < own; t++) {
+        orl_real *kt = a->k + (h * plan->tiles + plan->first[s] + t) * ORLI_TILE * d;
+        orl_real *vt = a->v + (h * plan->tiles + plan->first[s] + t) * ORLI_TILE * d;
+        for (c = 0; c < ORLI_TILE; c++) {
+            size_t p = (base + t) * ORLI_TILE + c;
+            size_t row = p < end ? orli_stream_row(a->stream, s, p) : 0;
+            const orl_real *k = j->k + row * stride + h * d, *v = j->v + row * stride + h * d;
+            for (i = 0; i < d; i++) kt[i * ORLI_TILE + c] = p < end ? k[i] : 0;
+            for (i = 0; i < d; i++) vt[c * d + i] = p < end ? v[i] : 0;
+        }
+    }
+    for (i = plan->chain[s]; i < plan->chain[s + 1]; i++) {
+        kp[i] = a->k + (h * plan->tiles + plan->list[i]) * ORLI_TILE * d;
+        vp[i] = a->v + (h * plan->tiles + plan->list[i]) * ORLI_TILE * d;
+    }
+}
+
+static void orli_attention_forward(void *arg, size_t task, size_t worker) { /* one segment, one query head */
+    const orli_attention_job *j = (const orli_attention_job *)arg;
+    const orli_attention_saved *a = j->s;
+    size_t s = task / a->heads, h = task % a->heads, kv = h * a->kv_heads / a->heads, d = j->d, width = a->heads * d;
+    const orl_segment *g = &a->stream->segment[s];
+    size_t listed = a->plan->chain[a->plan->segments];
+    const orl_real **kp = a->pointers + kv * 2 * listed + a->plan->chain[s];
+    j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + listed, SIZE_MAX,
+                               (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
+                               a->lse + h * a->stream->tokens + g->start, orli_scratch(j->ctx, worker));
+}
+
+static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) { /* one tree, one kv head */
+    const orli_attention_job *j = (const orli_attention_job *)arg;
+    const orli_attention_saved *a = j->s;
+    const orli_tile_plan *plan = a->plan;
+    size_t tree = task / a->kv_heads, kv = task % a->kv_heads, d = j->d, width = a->heads * d, stride = a->kv_heads * d;
+    size_t group = a->heads / a->kv_heads, listed = plan->chain[plan->segments], s, h, i, t, c;
+    const orl_real **kp = a->pointers + kv * 2 * listed;
+    orl_real **dkp = j->dpointers + kv * 2 * listed;
+    for (s = plan->root[tree]; s < plan->root[tree + 1]; s++) {
+        const orl_segment *g = &a->stream->segment[s];
+        size_t own = orli_own_tiles(g), first = (kv * plan->tiles + plan->first[s]) * ORLI_TILE * d;
+        memset(j->dktile + first, 0, own * ORLI_TILE * d * sizeof(orl_real));
+        memset(j->dvtile + first, 0, own * ORLI_TILE * d * sizeof(orl_real));
+        for (i = plan->chain[s]; i < plan->chain[s + 1]; i++) {
+            dkp[i] = j->dktile + (kv * plan->tiles + plan->list[i]) * ORLI_TILE * d;
+            dkp[listed + i] = j->dvtile + (kv * plan->tiles + plan->list[i]) * ORLI_TILE * d;
+        }
+        for (h = kv * group; h < (kv + 1) * group; h++) {
+            size_t at = g->start * width + h * d, chain = plan->chain[s];
+            j->ctx->kernels->attention_backward(d, g->length, j->q + at, width, g->position, kp + chain, kp + listed + chain, SIZE_MAX,
+                                                (orl_real)(1.0 / sqrt((double)d)), j->y + at, width, j->dy + at, width,
+                                                a->lse + h * a->stream->tokens + g->start, j->dq + at, width, dkp + chain,
+                                                dkp + listed + chain, orli_scratch(j->ctx, worker));
+        }
+    }
+    for (s = plan->root[tree]; s < plan->root[tree + 1]; s++) { /* from tiles back to rows, ancestors' columns to their rows */
+        const orl_segment *g = &a->stream->segment[s];
+        size_t end = g->position + g->length, base = g->position / ORLI_TILE, own = orli_own_tiles(g);
+        for (t = 0; t < own; t++) {
+            const orl_real *kt = j->dktile + (kv * plan->tiles + plan->first[s] + t) * ORLI_TILE * d;
+            const orl_real *vt = j->dvtile + (kv * plan->tiles + plan->first[s] + t) * ORLI_TILE * d;
+            for (c = 0; c < ORLI_TILE && (base + t) * ORLI_TILE + c < end; c++) {
+                size_t row = orli_stream_row(a->stream, s, (base + t) * ORLI_TILE + c) * stride + kv * d;
+                for (i = 0; i < d; i++) j->dk[row + i] += kt[i * ORLI_TILE + c];
+                for (i = 0; i < d; i++) j->dv[row + i] += vt[c * d + i];
+            }
+        }
+    }
+}
+
+static void orli_attention_backward(orl_tape *tape, orl_tensor *y) {
+    const orli_attention_saved *a = (orli_attention_saved *)y->saved;
+    const orli_tile_plan *plan = a->plan;
+    orli_attention_job job;
+    orl_ctx *ctx = tape->object.ctx;
+    size_t tiled;
+    memset(&job, 0, sizeof job);
+    job.ctx = ctx, job.s = a, job.d = y->cols / a->heads;
+    job.q = y->in[0]->data, job.y = y->data, job.dy = y->grad;
+    /* q, k and v all need gradients in every model; where one does not, a scratch gradient takes its place */
+    y->in[0]->needs_grad = y->in[1]->needs_grad = y->in[2]->needs_grad = 1;
+    job.dq = orli_grad(tape, y->in[0]), job.dk = orli_grad(tape, y->in[1]), job.dv = orli_grad(tape, y->in[2]);
+    tiled = orli_mul(a->kv_heads * plan->tiles, ORLI_TILE * job.d);
+    job.dktile = orli_values(tape, tiled, 1);
+    job.dvtile = orli_values(tape, tiled, 1);
+    job.dpointers = (orl_real **)orli_arena_alloc(&tape->nodes, a->kv_heads * 2 * plan->chain[plan->segments], sizeof *job.dpointers);
+    if (orli_dry(tape) || orl_failed(ctx)) return;
+    orli_parallel(ctx, ORLI_WORK_ATTENTION_BACKWARD, plan->roots * a->kv_heads, orli_attention_backward_tree, &job);
+    ctx->flops += 10.0 * (double)y->cols * plan->visible;
+}
+
+ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, orl_tensor *v, const orl_stream *stream,
+                                  size_t heads, size_t kv_heads) {
+    orl_tensor *y;
+    orli_attention_saved *a;
+    orli_attention_job job;
+    orl_ctx *ctx;
+    size_t d, tiled;
+    if (!tape || !q || !k || !v || !stream) return NULL;
+    ctx = tape->object.ctx;
+    d = heads ? q->cols / heads : 0;
+    if (!d || !kv_heads || heads % kv_heads || q->cols != heads * d || k->cols != kv_heads * d || v->cols != k->cols ||
+        q->rows != stream->tokens || k->rows != q->rows || v->rows != q->rows) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_attention: q (%zu, %zu), k (%zu, %zu), v (%zu, %zu) do not fit %zu tokens, %zu heads, %zu kv heads",
+                  q->rows, q->cols, k->rows, k->cols, v->rows, v->cols, stream->tokens, heads, kv_heads);
+        return NULL;
+    }
+    y = orli_node(tape, q->rows, q->cols, q, k, v, orli_attention_backward, sizeof *a);
+    if (!y) return NULL;
+    a = (orli_attention_saved *)y->saved;
+    a->stream = stream, a->heads = heads, a->kv_heads = kv_heads;
+    a->plan = orli_plan_tiles(tape, stream);
+    if (!a->plan) return NULL;
+    tiled = orli_mul(kv_heads * a->plan->tiles, ORLI_TILE * d);
+    a->k = orli_values(tape, tiled, 1);
+    a->v = orli_values(tape, tiled, 1);
+    a->lse = orli_values(tape, heads, stream->tokens);
+    a->pointers = (const orl_real **)orli_arena_alloc(&tape->nodes, kv_heads * 2 * a->plan->chain[stream->segments], sizeof *a->pointers);
+    if (orli_dry(tape)) return y;
+    if (!a->k || !a->v || !a->lse || !a->pointers) return NULL;
+    memset(&job, 0, sizeof job);
+    job.ctx = ctx, job.s = a, job.d = d, job.q = q->data, job.k = k->data, job.v = v->data, job.y = y->data;
+    orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * kv_heads, orli_attention_pack, &job);
+    orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * heads, orli_attention_forward, &job);
+    ctx->flops += 4.0 * (double)q->cols * a->plan->visible;
+    return y;
+}
+
+/* ---- 7.13 the language head: log softmax(h·wᵀ)[target] ----
+ * h: (n, d), w: (vocab, d) → (n, 1). Logits exist for one block of rows at a time and are computed
+ * again backwards: dlogit_j = g·(1[j = target] − p_j), and for the entropy H: −g_H·p_j·(log p_j + H). */
+
+#define ORLI_HEAD_ROWS 256
+
+typedef struct orli_head_saved {
+    const int32_t *target;
+    size_t classes;
+    orl_real *lse;        /* (n) */
+    orl_tensor *entropy;  /* its node, or NULL */
+} orli_head_saved;
+
+typedef struct orli_head_job {
+    const orli_kernels *kern;
+    const int32_t *target;
+    size_t rows, classes;
+    orl_real *logits;                 /* (rows, classes) */
+    orl_real *lse, *logp, *entropy;   /* forward results */
+    const orl_real *dlogp, *dentropy; /* backward: NULL if none flowed */
+} orli_head_job;
+
+#define ORLI_HEAD_TASK 8 /* rows per task */
+
+static void orli_head_forward_rows(void *arg, size_t task, size_t worker) {
+    const orli_head_job *j = (const orli_head_job *)arg;
+    size_t i, c, end = ORLI_MIN(j->rows, (task + 1) * ORLI_HEAD_TASK);
+    (void)worker;
+    for (i = task * ORLI_HEAD_TASK; i < end; i++) {
+        orl_real *z = j->logits + i * j->classes, target = z[j->target[i]];
+        if (j->entropy) { /* H = lse − Σ p·z */
+            double expected = 0;
+            orl_real *p = z; /* z is needed once more: undo the softmax by its logarithm p·(lse + log p) */
+            j->lse[i] = j->kern->softmax_row(j->classes, p, z);
+            for (c = 0; c < j->classes; c++)
+                if (p[c] > 0) expected += (double)p[c] * log((double)p[c]);
+            j->entropy[i] = (orl_real)-expected;
+        } else {
+            j->lse[i] = j->kern->log_sum_exp(j->classes, z);
+        }
+        j->logp[i] = target - j->lse[i];
+    }
+}
+
+static void orli_head_backward_rows(void *arg, size_t task, size_t worker) { /* logits become their gradient */
+    const orli_head_job *j = (const orli_head_job *)arg;
+    size_t i, c, end = ORLI_MIN(j->rows, (task + 1) * ORLI_HEAD_TASK);
+    (void)worker;
+    for (i = task * ORLI_HEAD_TASK; i < end; i++) {
+        orl_real *p = j->logits + i * j->classes, g = j->dlogp ? j->dlogp[i] : 0;
+        j->kern->softmax_row(j->classes, p, p);
+        if (j->dentropy) {
+            orl_real gh = j->dentropy[i], entropy = j->entropy[i];
+            for (c = 0; c < j->classes; c++)
+                p[c] = p[c] > 0 ? -p[c] * (g + gh * ((orl_real)log((double)p[c]) + entropy)) : 0;
+        } else {
+            j->kern->scale(j->classes, p, -g);
+        }
+        p[j->target[i]] += g;
+    }
+}
+
+static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
+    const orli_head_saved *s = (orli_head_saved *)y->saved;
+    orl_tensor *h = y->in[0], *w = y->in[1];
+    orl_ctx *ctx = tape->object.ctx;
+    orl_real *dh, *dw, *logits;
+    size_t n = y->rows, d = h->cols, at, block = ORLI_MIN(n, (size_t)ORLI_HEAD_ROWS);
+    int accumulate = 0;
+    dh = orli_grad_or_fresh(tape, h, &accumulate), dw = orli_grad(tape, w);
+    logits = orli_values(tape, block, s->classes);
+    if (orli_dry(tape) || orl_failed(ctx)) return;
+    for (at = 0; at < n; at += block) {
+        orli_head_job job;
+        memset(&job, 0, sizeof job);
+        job.kern = ctx->kernels, job.target = s->target + at, job.rows = ORLI_MIN(block, n - at), job.classes = s->classes;
+        job.logits = logits, job.dlogp = y->grad + at;
+        if (s->entropy && s->entropy->grad) job.dentropy = s->entropy->grad + at, job.entropy = s->entropy->data + at;
+        orli_gemm(ctx, job.rows, s->classes, d, orli_mat_of(h->data + at * d, d, 1), orli_mat_of(w->data, 1, d), logits, s->classes, 0);
+        orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_backward_rows, &job);
+        if (dh) orli_gemm(ctx, job.rows, d, s->classes, orli_mat_of(logits, s->classes, 1), orli_mat_of(w->data, d, 1), dh + at * d, d, accumulate);
+        if (dw) orli_gemm(ctx, s->classes, d, job.rows, orli_mat_of(logits, 1, s->classes), orli_mat_of(h->data + at * d, d, 1), dw, d, 1);
+    }
+}
+
+/* The entropy is a second result: its gradient waits in its node, and the log-probability's backward,
+ * which runs after it, uses both. This makes sure that it runs. */
+static void orli_entropy_backward(orl_tape *tape, orl_tensor *entropy) { orli_grad(tape, entropy->in[0]); }
+
+ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w, size_t classes, const int32_t *target,
+                                   orl_tensor **entropy) {
+    orl_tensor *y;
+    orli_head_saved *s;
+    orl_ctx *ctx;
+    orl_real *logits;
+    int32_t *copy;
+    const orl_real *panels = NULL;
+    size_t n, d, at, i, block;
+    if (entropy) *entropy = NULL;
+    if (!tape || !h || !w || (h->rows && !target)) return NULL;
+    ctx = tape->object.ctx, n = h->rows, d = h->cols;
+    if (h->cols != w->cols || classes > w->rows) return orli_mismatch(tape, "orl_token_logp", h, w);
+    y = orli_node(tape, n, 1, h, w, NULL, orli_head_backward, sizeof *s);
+    copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
+    if (!y || !copy) return NULL;
+    s = (orli_head_saved *)y->saved;
+    s->target = copy, s->classes = classes;
+    for (i = 0; i < n; i++) {
+        copy[i] = target[i];
+        if (target[i] < 0 || (size_t)target[i] >= classes) {
+            orli_fail(ctx, ORL_ERR_MISMATCH, "token id %d is outside the vocabulary of %zu: model and tokenizer do not belong together", (int)target[i], classes);
+            return NULL;
+        }
+    }
+    s->lse = orli_values(tape, n, 1);
+    if (entropy) *entropy = s->entropy = orli_node(tape, n, 1, y, NULL, NULL, orli_entropy_backward, 0);
+    block = ORLI_MIN(n, (size_t)ORLI_HEAD_ROWS);
+    logits = orli_values(tape, block, classes);
+    if (orli_dry(tape)) return y;
+    if (!s->lse || !logits || (entropy && !s->entropy)) return NULL;
+    if (tape->inference && w->param && classes == w->rows && !(panels = orli_param_packed(ctx, w->param))) return NULL;
+    for (at = 0; at < n; at += block) {
+        orli_head_job job;
+        orli_mat hm = orli_mat_of(h->data + at * d, d, 1);
+        memset(&job, 0, sizeof job);
+        job.kern = ctx->kernels, job.target = copy + at, job.rows = ORLI_MIN(block, n - at), job.classes = classes;
+        job.logits = logits, job.lse = s->lse + at, job.logp = y->data + at;
+        if (s->entropy) job.entropy = s->entropy->data + at;
+        if (panels) orli_gemm_packed(ctx, job.rows, classes, d, hm, panels, logits, classes, 0);
+        else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of(w->data, 1, d), logits, classes, 0);
+        orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows, &job);
+    }
+    return y;
+}
+#endif /* section 7 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 8
+/* =================================================================================================
+ * >>optim   8. OPTIM: AdamW, learning-rate schedules, clipping
+ * =================================================================================================
+ * Purpose:    one optimizer step over a parameter set.
+ * Depends on: tensor.               Owns: the moments.
+ * Invariants: gradients arrive as undivided sums; the division by the batch's count, the clipping by
+ *             the global norm and the update are one pass over memory, and gradients are zero after.
+ * Numerics:   AdamW (Loshchilov and Hutter, arXiv 1711.05101): decoupled decay on matrices only,
+ *             bias-corrected moments, eps outside the root. Norms are summed in double, by blocks.
+ * Tested by:  tests/test_08_optim.c, tests/test_golden.c */
+
+typedef struct orli_adam_block { /* at most ORLI_CHUNK elements of one parameter */
+    orl_real *weight;
+    size_t at, count; /* in the set's gradient array */
+    int decays;
+} orli_adam_block;
+
+typedef struct orli_adam {
+    orl_params *set;
+    orl_real *m, *v;  /* first and second moments: (set->count) */
+    uint64_t step;    /* optimizer steps done */
+    orli_adam_block *block;
+    size_t blocks;
+    double *norm2;    /* (blocks) */
+} orli_adam;
+
+typedef struct orli_adam_options {
+    double lr, beta1, beta2, eps, weight_decay, clip;
+} orli_adam_options;
+
+static void orli_adam_free(orli_adam *a) {
+    orl_ctx *ctx = a->set ? a->set->object.ctx : NULL;
+    orli_free(ctx, a->m);
+    orli_free(ctx, a->v);
+    orli_free(ctx, a->block);
+    orli_free(ctx, a->norm2);
+    memset(a, 0, sizeof *a);
+}
+
+/* Makes the set trainable, with zero moments. */
+static orl_status orli_adam_create(orli_adam *a, orl_params *set) {
+    orl_ctx *ctx = set->object.ctx;
+    orl_param *p;
+    size_t at = 0, blocks = 0;
+    memset(a, 0, sizeof *a);
+    a->set = set;
+    if (orli_params_train(set) != ORL_OK) return orl_error_status(ctx);
+    for (p = set->first; p; p = p->next) blocks += (p->rows * p->cols + ORLI_CHUNK - 1) / ORLI_CHUNK;
+    a->m = (orl_real *)orli_alloc_zero(ctx, set->count, sizeof(orl_real));
+    a->v = (orl_real *)orli_alloc_zero(ctx, set->count, sizeof(orl_real));
+    a->block = (orli_adam_block *)orli_alloc_zero(ctx, blocks, sizeof *a->block);
+    a->norm2 = (double *)orli_alloc_zero(ctx, blocks, sizeof *a->norm2);
+    if (!a->m || !a->v || !a->block || !a->norm2) return ORL_ERR_MEMORY;
+    for (p = set->first; p; p = p->next) {
+        size_t done, n = p->rows * p->cols;
+        for (done = 0; done < n; done += ORLI_CHUNK) {
+            orli_adam_block *b = &a->block[a->blocks++];
+            b->weight = p->data + done;
+            b->at = at + done;
+            b->count = ORLI_MIN(n - done, (size_t)ORLI_CHUNK);
+            b->decays = p->rank >= 2;
+        }
+        at += n;
+    }
+    return ORL_OK;
+}
+
+typedef struct orli_adam_job {
+    orli_adam *a;
+    const orli_kernels *kern;
+    orli_adamw step; /* of the kernel */
+    orl_real decay;
+} orli_adam_job;
+
+static void orli_adam_norm(void *arg, size_t task, size_t worker) {
+    const orli_adam_job *j = (const orli_adam_job *)arg;
+    const orli_adam_block *b = &j->a->block[task];
+    (void)worker;
+    j->a->norm2[task] = j->kern->sum_squares(b->count, j->a->set->grads + b->at);
+}
+
+static void orli_adam_update(void *arg, size_t task, size_t worker) {
+    const orli_adam_job *j = (const orli_adam_job *)arg;
+    const orli_adam_block *b = &j->a->block[task];
+    orli_adamw step = j->step;
+    orl_real *g = j->a->set->grads + b->at;
+    (void)worker;
+    step.decay = b->decays ? j->decay : 0;
+    j->kern->adamw(b->count, b->weight, g, j->a->m + b->at, j->a->v + b->at, &step);
+    memset(g, 0, b->count * sizeof *g);
+}
+
+/* One step with the gradient Σ/divisor. *norm receives its global norm before clipping; a norm that is
+ * not finite changes nothing and is an error. */
+static orl_status orli_adam_step(orli_adam *a, const orli_adam_options *o, double divisor, double *norm) {
+    orl_ctx *ctx = a->set->object.ctx;
+    orli_adam_job job;
+    orl_param *p;
+    size_t i;
+    double sum = 0, scale = 1.0 / divisor;
+    job.a = a, job.kern = ctx->kernels, job.decay = (orl_real)o->weight_decay;
+    orli_parallel(ctx, ORLI_WORK_OPTIMIZER, a->blocks, orli_adam_norm, &job);
+    for (i = 0; i < a->blocks; i++) sum += a->norm2[i];
+    *norm = sqrt(sum) * scale;
+    if (!(*norm <= DBL_MAX))
+        return orli_fail(ctx, ORL_ERR_DATA, "the gradient is not finite at step %llu: lower the learning rate or look at the data",
+                         (unsigned long long)a->step + 1);
+    if (o->clip > 0 && *norm > o->clip) scale *= o->clip / *norm;
+    a->step++;
+    job.step.lr = (orl_real)o->lr;
+    job.step.beta1 = (orl_real)o->beta1;
+    job.step.beta2 = (orl_real)o->beta2;
+    job.step.eps = (orl_real)o->eps;
+    job.step.grad_scale = (orl_real)scale;
+    job.step.correction1 = (orl_real)(1.0 - pow(o->beta1, (double)a->step));
+    job.step.correction2 = (orl_real)(1.0 - pow(o->beta2, (double)a->step));
+    orli_parallel(ctx, ORLI_WORK_OPTIMIZER, a->blocks, orli_adam_update, &job);
+    for (p = a->set->first; p; p = p->next) p->version++;
+    return ORL_OK;
+}
+
+/* The learning rate of step k = 0 … n−1: up linearly over `warmup` steps, then down to lr·min_lr. */
+static double orli_learning_rate(double lr, orl_schedule schedule, size_t warmup, double min_lr, size_t k, size_t n) {
+    double done;
+    if (k < warmup) return lr * (double)(k + 1) / (double)warmup;
+    if (schedule == ORL_CONSTANT || n <= warmup) return lr;
+    done = (double)(k - warmup) / (double)(n - warmup);
+    if (done > 1) done = 1;
+    if (schedule == ORL_COSINE) done = 0.5 * (1.0 - cos(3.141592653589793 * done));
+    return lr * (1.0 - (1.0 - min_lr) * done);
+}
+#endif /* section 8 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 9
+/* =================================================================================================
+ * >>formats   9. FORMATS: JSON and safetensors
+ * =================================================================================================
+ * Purpose:    reading and writing the two formats everything here is kept in.
+ * Depends on: base, platform.       Owns: nothing beyond the structs its callers hold.
+ * Invariants: a file is validated before anything is allocated for it; what is allocated is less than
+ *             twice its size; a reader that has failed reads nothing more, so loops end by themselves.
+ * Threads:    the calling thread only.
+ * Numerics:   numbers do not depend on the locale; doubles and floats survive a round trip exactly;
+ *             narrowing to F16 and BF16 rounds to nearest even.
+ * Source:     RFC 8259 (JSON); github.com/huggingface/safetensors (the format's definition).
+ * Tested by:  tests/test_09_formats.c
+ *
+ * Reading a JSON object is a loop over its keys (every value must be read or skipped):
+ *     orli_json j = orli_json_new(ctx, text, size, path, 1);
+ *     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+ *         if (orli_json_is(&j, "vocab_size")) vocab = (size_t)orli_json_int(&j, 1, 1 << 24);
+ *         else if (orli_json_is(&j, "sizes")) for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) add(orli_json_number(&j));
+ *         else orli_json_skip(&j);
+ *     }
+ *     if (orli_json_end(&j) != ORL_OK) …the context names the file, line and column. */
+
+#if defined(__BYTE_ORDER__) && defined(__ORDER_LITTLE_ENDIAN__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "offline_rlhf.h: safetensors are little-endian and are mapped as they are; big-endian machines are not supported"
+#endif
+
+/* ---- sorting in place ---- */
+
+/* Heapsort: no allocation and no quadratic case, unlike qsort(). compare is a total order. Elements ≤ 128 bytes. */
+static void orli_sort(void *base, size_t n, size_t size, int (*compare)(const void *, const void *)) {
+    char *a = (char *)base, t[128];
+    size_t start = n / 2, end = n, parent, child;
+    ORL_ASSERT(size <= sizeof t);
+    while (end > 1) {
+        if (start > 0) {
+            memcpy(t, a + --start * size, size); /* still building the heap */
+        } else {
+            memcpy(t, a + --end * size, size); /* the largest goes to the end */
+            memcpy(a + end * size, a, size);
+        }
+        for (parent = start; (child = 2 * parent + 1) < end; parent = child) {
+            if (child + 1 < end && compare(a + child * size, a + (child + 1) * size) < 0) child++;
+            if (compare(t, a + child * size) >= 0) break;
+            memcpy(a + parent * size, a + child * size, size);
+        }
+        memcpy(a + parent * size, t, size);
+    }
+}
+
+/* ---- UTF-8 ---- */
+
+/* The bytes of the well-formed character at s (1 … 4) and its code point; 0 if there is none (Unicode 15, table 3-7). */
+static size_t orli_utf8_decode(const char *s, size_t n, uint32_t *code) {
+    const unsigned char *u = (const unsigned char *)s;
+    size_t length, i;
+    uint32_t c;
+    if (!n) return 0;
+    if (u[0] < 0x80) {
+        *code = u[0];
+        return 1;
+    }
+    if (u[0] < 0xc2 || u[0] > 0xf4) return 0;
+    length = u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : 4;
+    if (n < length) return 0;
+    c = u[0] & (0x7fu >> length);
+    for (i = 1; i < length; i++) {
+        if ((u[i] & 0xc0) != 0x80) return 0;
+        c = c << 6 | (u[i] & 0x3fu);
+    }
+    if ((length == 3 && c < 0x800) || (length == 4 && (c < 0x10000 || c > 0x10ffff)) || (c >= 0xd800 && c < 0xe000)) return 0;
+    *code = c;
+    return length;
+}
+
+static size_t orli_utf8_encode(uint32_t c, char out[4]) {
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        out[0] = (char)(0xc0 | c >> 6), out[1] = (char)(0x80 | (c & 0x3f));
+        return 2;
+    }
+    if (c < 0x10000) {
+        out[0] = (char)(0xe0 | c >> 12), out[1] = (char)(0x80 | (c >> 6 & 0x3f)), out[2] = (char)(0x80 | (c & 0x3f));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | c >> 18), out[1] = (char)(0x80 | (c >> 12 & 0x3f));
+    out[2] = (char)(0x80 | (c >> 6 & 0x3f)), out[3] = (char)(0x80 | (c & 0x3f));
+    return 4;
+}
+
+/* ---- texts: many small strings that stay where they are until all are freed ---- */
+
+typedef struct orli_texts {
+    orli_arena arena;
+    char *room; /* the rest of a piece of the arena, which itself deals in 64 bytes */
+    size_t left;
+} orli_texts;
+
+/* A zero-terminated copy, or NULL. */
+static char *orli_texts_add(orli_texts *t, const char *text, size_t length) {
+    char *copy;
+    if (t->left <= length) {
+        size_t piece = ORLI_MAX(orli_add(length, 1), 4096);
+        t->left = 0;
+        t->room = (char *)orli_arena_alloc(&t->arena, piece, 1);
+        if (!t->room) {
+            orli_fail(t->arena.ctx, ORL_ERR_MEMORY, "no memory for more names");
+            return NULL;
+        }
+        t->left = piece;
+    }
+    copy = t->room;
+    if (length) memcpy(copy, text, length);
+    copy[length] = 0;
+    t->room += length + 1;
+    t->left -= length + 1;
+    return copy;
+}
+
+/* ---- names: a set of byte strings, numbered 0, 1, … as they come ---- */
+
+#define ORLI_NONE ((size_t)-1)
+
+typedef struct orli_name {
+    const char *text; /* zero-terminated, and stays where it is */
+    size_t length;
+} orli_name;
+
+typedef struct orli_names {
+    orli_texts texts;
+    orli_name *name;
+    size_t count, capacity;
+    uint32_t *slot; /* 1 + number, 0 empty; open addressing, at most half full */
+    size_t slots;   /* a power of two, or 0 */
+} orli_names;
+
+static orli_names orli_names_new(orl_ctx *ctx) {
+    orli_names n;
+    memset(&n, 0, sizeof n);
+    n.texts.arena.ctx = ctx;
+    return n;
+}
+
+static void orli_names_free(orli_names *n) {
+    orl_ctx *ctx = n->texts.arena.ctx;
+    orli_arena_free(&n->texts.arena);
+    orli_free(ctx, n->name);
+    orli_free(ctx, n->slot);
+    *n = orli_names_new(ctx);
+}
+
+/* Forgets the names and keeps the memory. */
+static void orli_names_clear(orli_names *n) {
+    if (n->slots) memset(n->slot, 0, n->slots * sizeof *n->slot);
+    orli_arena_reset(&n->texts.arena);
+    n->count = n->texts.left = 0;
+}
+
+static uint64_t orli_hash(const void *bytes, size_t n) {
+    const unsigned char *p = (const unsigned char *)bytes;
+    uint64_t h = 0x9E3779B97F4A7C15u ^ n, word;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&word, p, 8);
+        h = (h ^ word) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+    }
+    for (word = 0; n; n--) word = word << 8 | *p++;
+    h = (h ^ word) * 0xD6E8FEB86659FD93u;
+    h = (h ^ h >> 32) * 0xD6E8FEB86659FD93u;
+    return h ^ h >> 32;
+}
+
+/* Where the name is, or the empty slot where it would be. */
+static size_t orli_names_slot(const orli_names *n, const char *text, size_t length) {
+    size_t i = (size_t)orli_hash(text, length) & (n->slots - 1);
+    for (; n->slot[i]; i = (i + 1) & (n->slots - 1)) {
+        const orli_name *name = &n->name[n->slot[i] - 1];
+        if (name->length == length && (!length || memcmp(name->text, text, length) == 0)) break;
+    }
+    return i;
+}
+
+/* The name's number, or ORLI_NONE. */
+static size_t orli_names_find(const orli_names *n, const char *text, size_t length) {
+    size_t slot = n->slots ? n->slot[orli_names_slot(n, text, length)] : 0;
+    return slot ? slot - 1 : ORLI_NONE;
+}
+
+static orl_status orli_names_grow(orli_names *n) {
+    orl_ctx *ctx = n->texts.arena.ctx;
+    size_t slots = n->slots ? 2 * n->slots : 64, i;
+    uint32_t *slot = (uint32_t *)orli_alloc_zero(ctx, slots, sizeof *slot);
+    if (!slot) return ORL_ERR_MEMORY;
+    orli_free(ctx, n->slot);
+    n->slot = slot;
+    n->slots = slots;
+    for (i = 0; i < n->count; i++) slot[orli_names_slot(n, n->name[i].text, n->name[i].length)] = (uint32_t)(i + 1);
+    return ORL_OK;
+}
+
+/* The name's number, new or old (is it new? the count has grown); ORLI_NONE if memory ran out. */
+static size_t orli_names_add(orli_names *n, const char *text, size_t length) {
+    const char *copy;
+    size_t at;
+    if (2 * (n->count + 1) > n->slots && orli_names_grow(n) != ORL_OK) return ORLI_NONE;
+    at = orli_names_slot(n, text, length);
+    if (n->slot[at]) return n->slot[at] - 1;
+    if (n->count >= UINT32_MAX - 1 || ORLI_RESERVE(n->texts.arena.ctx, n->name, n->capacity, n->count + 1) != ORL_OK) return ORLI_NONE;
+    copy = orli_texts_add(&n->texts, text, length);
+    if (!copy) return ORLI_NONE;
+    n->name[n->count].text = copy;
+    n->name[n->count].length = length;
+    n->slot[at] = (uint32_t)++n->count;
+    return n->count - 1;
+}
+
+/* ---- numbers as text ---- */
+
+/* Decimal text to the nearest double, whatever the locale. The text is a JSON number of at most 1000 bytes. */
+static double orli_parse_double(const char *text, size_t n) {
+    char probe[16], copy[1100], *out = copy;
+    const char *point = probe + 1; /* what stands between the digits of 1.5 is the locale's decimal point */
+    size_t i, width;
+    int printed = snprintf(probe, sizeof probe, "%.1f", 1.5);
+    width = printed > 2 && printed < (int)sizeof probe ? (size_t)printed - 2 : 1;
+    for (i = 0; i < n && i < 1000; i++) {
+        if (text[i] != '.') {
+            *out++ = text[i];
+        } else {
+            memcpy(out, point, width);
+            out += width;
+        }
+    }
+    *out = 0;
+    return strtod(copy, NULL);
+}
+
+/* Shortest of first … last digits that read back as x; single: read back as a float. */
+static void orli_put_shortest(orli_str *s, double x, int first, int last, int single) {
+    char text[64], *from, *to;
+    int digits;
+    if (x != x || x - x != 0) {
+        orli_str_puts(s, "null"); /* JSON has neither NaN nor infinity */
+        return;
+    }
+    for (digits = first; digits <= last; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, x);
+        if (digits == last || (single ? strtof(text, NULL) == (float)x : strtod(text, NULL) == x)) break;
+    }
+    for (from = to = text; *from; from++) { /* the locale's decimal point becomes "." */
+        int plain = (*from >= '0' && *from <= '9') || *from == '-' || *from == '+' || *from == 'e';
+        if (plain) *to++ = *from;
+        else if (to == text || to[-1] != '.') *to++ = '.';
+    }
+    orli_str_add(s, text, (size_t)(to - text));
+}
+
+static void orli_json_put_double(orli_str *s, double x) {
+    orli_put_shortest(s, x, fabs(x) < 2.2250738585072014e-308 ? 1 : 15, 17, 0); /* subnormals have fewer digits */
+}
+static void orli_json_put_float(orli_str *s, float x) { orli_put_shortest(s, (double)x, fabsf(x) < 1.17549435e-38f ? 1 : 6, 9, 1); }
+
+/* "text", escaped; bytes that are no UTF-8 become U+FFFD. */
+static void orli_json_put_string(orli_str *s, const char *text, size_t n) {
+    size_t i = 0, plain = 0, length;
+    uint32_t code = 0;
+    orli_str_add(s, "\"", 1);
+    while (i < n) {
+        unsigned char c = (unsigned char)text[i];
+        length = orli_utf8_decode(text + i, n - i, &code);
+        if (length && c >= 0x20 && c != '"' && c != '\\') {
+            i += length;
+            continue;
+        }
+        orli_str_add(s, text + plain, i - plain);
+        plain = ++i;
+        if (!length) orli_str_puts(s, "\\ufffd");
+        else if (c == '"' || c == '\\') orli_str_printf(s, "\\%c", c);
+        else if (c == '\n') orli_str_puts(s, "\\n");
+        else if (c == '\t') orli_str_puts(s, "\\t");
+        else if (c == '\r') orli_str_puts(s, "\\r");
+        else orli_str_printf(s, "\\u%04x", c);
+    }
+    orli_str_add(s, text + plain, n - plain);
+    orli_str_add(s, "\"", 1);
+}
+
+/* ---- JSON reader ---- */
+
+#define ORLI_JSON_DEPTH 128
+
+typedef enum orli_json_event {
+    ORLI_JSON_ERROR, ORLI_JSON_END, ORLI_JSON_OBJECT, ORLI_JSON_OBJECT_END, ORLI_JSON_ARRAY, ORLI_JSON_ARRAY_END,
+    ORLI_JSON_KEY, ORLI_JSON_STRING, ORLI_JSON_NUMBER, ORLI_JSON_TRUE, ORLI_JSON_FALSE, ORLI_JSON_NULL
+} orli_json_event;
+static const char *const orli_json_event_names[] = {"an error", "the end", "an object", "the end of an object", "an array",
+                                                    "the end of an array", "a key", "a string", "a number", "true", "false", "null"};
+
+/* what may come next */
+enum { ORLI_JSON_WANT_VALUE, ORLI_JSON_WANT_KEY, ORLI_JSON_WANT_FIRST, ORLI_JSON_WANT_MORE };
+
+typedef struct orli_json { /* holds no memory: copy it to look ahead, drop it at any time */
+    orl_ctx *ctx;
+    const char *text, *name; /* name: of the file, for errors */
+    size_t size, position;
+    size_t line;             /* number of the text's first line */
+    size_t start, end;       /* span of the token read last; of a string, without its quotes */
+    size_t depth;
+    int want, escaped;       /* escaped: the string read last has escapes in it */
+    unsigned char object[ORLI_JSON_DEPTH]; /* is the container at this depth an object? */
+} orli_json;
+
+static orli_json orli_json_new(orl_ctx *ctx, const char *text, size_t size, const char *name, size_t line) {
+    orli_json j;
+    memset(&j, 0, sizeof j);
+    j.ctx = ctx, j.text = text, j.size = size, j.name = name, j.line = line;
+    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) j.position = 3; /* a byte order mark is let pass (RFC 8259, 8.1) */
+    return j;
+}
+
+/* Fails with "file:line:column (byte n): …" for what stands at byte `at`. */
+static orl_status orli_json_fail_at(orli_json *j, size_t at, const char *format, ...) ORLI_PRINTF(3, 4);
+static orl_status orli_json_fail_at(orli_json *j, size_t at, const char *format, ...) {
+    char sentence[400];
+    size_t i, line = j->line, first = 0;
+    va_list args;
+    if (orl_failed(j->ctx)) return orl_error_status(j->ctx);
+    for (i = 0; i < at && i < j->size; i++)
+        if (j->text[i] == '\n') line++, first = i + 1;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    return orli_fail(j->ctx, ORL_ERR_FORMAT, "%.180s:%zu:%zu (byte %zu): %s", j->name, line, at - first + 1, at, sentence);
+}
+
+static void orli_json_space(orli_json *j) {
+    while (j->position < j->size && (j->text[j->position] == ' ' || j->text[j->position] == '\n' || j->text[j->position] == '\r' ||
+                                     j->text[j->position] == '\t'))
+        j->position++;
+}
+
+static orli_json_event orli_json_bad(orli_json *j, const char *expected) {
+    if (j->position >= j->size) {
+        orli_json_fail_at(j, j->position, "the text ends where %s should be: is the file complete?", expected);
+    } else {
+        uint32_t code = 0;
+        size_t n = orli_utf8_decode(j->text + j->position, j->size - j->position, &code);
+        if (n && code >= 0x20) orli_json_fail_at(j, j->position, "'%.*s' stands where %s should be", (int)n, j->text + j->position, expected);
+        else orli_json_fail_at(j, j->position, "byte 0x%02x stands where %s should be", (unsigned char)j->text[j->position], expected);
+    }
+    return ORLI_JSON_ERROR;
+}
+
+/* Four hexadecimal digits at p, or −1. */
+static int32_t orli_json_hex(const char *p, size_t n) {
+    int32_t value = 0;
+    size_t i;
+    if (n < 4) return -1;
+    for (i = 0; i < 4; i++) {
+        int c = p[i], digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (digit < 0) return -1;
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+/* One character of a string's inside at p, unescaped into out: its bytes there, *used bytes here. 0: malformed. */
+static size_t orli_json_char(const char *p, size_t n, char out[4], size_t *used) {
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    uint32_t code = 0;
+    int32_t high, low;
+    const char *at;
+    if (*p != '\\') {
+        *used = orli_utf8_decode(p, n, &code);
+        memcpy(out, p, *used);
+        return (unsigned char)*p < 0x20 ? 0 : *used;
+    }
+    *used = 2;
+    if (n < 2) return 0;
+    if (p[1] != 'u') {
+        at = p[1] ? strchr(from, p[1]) : NULL;
+        if (at) out[0] = to[at - from];
+        return at ? 1 : 0;
+    }
+    high = orli_json_hex(p + 2, n - 2);
+    *used = 6;
+    if (high < 0 || (high >= 0xdc00 && high < 0xe000)) return 0;
+    if (high < 0xd800 || high >= 0xe000) return orli_utf8_encode((uint32_t)high, out);
+    if (n < 12 || p[6] != '\\' || p[7] != 'u') return 0; /* half of a surrogate pair */
+    low = orli_json_hex(p + 8, n - 8);
+    *used = 12;
+    if (low < 0xdc00 || low >= 0xe000) return 0;
+    return orli_utf8_encode(0x10000u + ((uint32_t)(high - 0xd800) << 10) + (uint32_t)(low - 0xdc00), out);
+}
+
+static orl_status orli_json_scan_string(orli_json *j) {
+    char out[4];
+    size_t used;
+    j->start = ++j->position;
+    j->escaped = 0;
+    while (j->position < j->size && j->text[j->position] != '"') {
+        unsigned char c = (unsigned char)j->text[j->position];
+        if (c >= 0x20 && c < 0x80 && c != '\\') {
+            j->position++;
+        } else if (orli_json_char(j->text + j->position, j->size - j->position, out, &used)) {
+            if (c == '\\') j->escaped = 1;
+            j->position += used;
+        } else if (c == '\\') {
+            return orli_json_fail_at(j, j->position, "a string has a malformed escape (or half of a surrogate pair): \\\\, \\\" and \\uXXXX are allowed");
+        } else if (c < 0x20) {
+            return orli_json_fail_at(j, j->position, "control character 0x%02x in a string: write it as \\u%04x (is a closing quote missing?)", c, c);
+        } else {
+            return orli_json_fail_at(j, j->position, "byte 0x%02x is not UTF-8 here: save the file as UTF-8", c);
+        }
+    }
+    if (j->position >= j->size) return orli_json_fail_at(j, j->start - 1, "a string is not closed: is the file complete?");
+    j->end = j->position++;
+    return ORL_OK;
+}
+
+static size_t orli_json_digits(orli_json *j) {
+    size_t from = j->position;
+    while (j->position < j->size && j->text[j->position] >= '0' && j->text[j->position] <= '9') j->position++;
+    return j->position - from;
+}
+
+static orli_json_event orli_json_scan_number(orli_json *j) {
+    j->start = j->position;
+    if (j->text[j->position] == '-') j->position++;
+    if (j->position < j->size && j->text[j->position] == '0') j->position++; /* and no digit after it */
+    else if (!orli_json_digits(j)) return orli_json_bad(j, "a digit");
+    if (j->position < j->size && j->text[j->position] == '.') {
+        j->position++;
+        if (!orli_json_digits(j)) return orli_json_bad(j, "a digit");
+    }
+    if (j->position < j->size && (j->text[j->position] == 'e' || j->text[j->position] == 'E')) {
+        j->position++;
+        if (j->position < j->size && (j->text[j->position] == '+' || j->text[j->position] == '-')) j->position++;
+        if (!orli_json_digits(j)) return orli_json_bad(j, "a digit");
+    }
+    j->end = j->position;
+    j->want = ORLI_JSON_WANT_MORE;
+    return ORLI_JSON_NUMBER;
+}
+
+static orli_json_event orli_json_scan_word(orli_json *j) {
+    static const char *const word[3] = {"true", "false", "null"};
+    int i;
+    for (i = 0; i < 3; i++) {
+        size_t n = strlen(word[i]);
+        if (j->size - j->position < n || memcmp(j->text + j->position, word[i], n) != 0) continue;
+        j->start = j->position;
+        j->end = j->position += n;
+        j->want = ORLI_JSON_WANT_MORE;
+        return (orli_json_event)(ORLI_JSON_TRUE + i);
+    }
+    return orli_json_bad(j, "a value (true, false, null, a number, a string, an object or an array)");
+}
+
+static orli_json_event orli_json_value(orli_json *j) {
+    char c = j->position < j->size ? j->text[j->position] : 0;
+    if (c == '"') {
+        if (orli_json_scan_string(j) != ORL_OK) return ORLI_JSON_ERROR;
+        j->want = ORLI_JSON_WANT_MORE;
+        return ORLI_JSON_STRING;
+    }
+    if (c == '-' || (c >= '0' && c <= '9')) return orli_json_scan_number(j);
+    if (c != '{' && c != '[') return orli_json_scan_word(j);
+    if (j->depth == ORLI_JSON_DEPTH) {
+        orli_json_fail_at(j, j->position, "nested deeper than %d levels", ORLI_JSON_DEPTH);
+        return ORLI_JSON_ERROR;
+    }
+    j->object[j->depth++] = c == '{';
+    j->start = j->position++;
+    j->end = j->position;
+    j->want = ORLI_JSON_WANT_FIRST;
+    return c == '{' ? ORLI_JSON_OBJECT : ORLI_JSON_ARRAY;
+}
+
+/* The next event. After ORLI_JSON_KEY comes its value; after a failure nothing but ORLI_JSON_ERROR. */
+static orli_json_event orli_json_next(orli_json *j) {
+    int in_object = j->depth && j->object[j->depth - 1];
+    char c;
+    if (orl_failed(j->ctx)) return ORLI_JSON_ERROR;
+    orli_json_space(j);
+    if (!j->depth && j->want == ORLI_JSON_WANT_MORE)
+        return j->position == j->size ? ORLI_JSON_END : orli_json_bad(j, "the end of the text");
+    c = j->position < j->size ? j->text[j->position] : 0;
+    if (j->want >= ORLI_JSON_WANT_FIRST && c == (in_object ? '}' : ']')) {
+        j->start = j->position++;
+        j->end = j->position;
+        j->depth--;
+        j->want = ORLI_JSON_WANT_MORE;
+        return in_object ? ORLI_JSON_OBJECT_END : ORLI_JSON_ARRAY_END;
+    }
+    if (j->want == ORLI_JSON_WANT_MORE) {
+        if (c != ',') return orli_json_bad(j, in_object ? "',' or '}'" : "',' or ']'");
+        j->position++;
+        orli_json_space(j);
+        j->want = ORLI_JSON_WANT_FIRST;
+        c = j->position < j->size ? j->text[j->position] : 0;
+    }
+    if (!in_object || j->want == ORLI_JSON_WANT_VALUE) return orli_json_value(j);
+    if (c != '"') return orli_json_bad(j, "a key in quotes");
+    if (orli_json_scan_string(j) != ORL_OK) return ORLI_JSON_ERROR;
+    orli_json_space(j);
+    if (j->position >= j->size || j->text[j->position] != ':') return orli_json_bad(j, "':'");
+    j->position++;
+    j->want = ORLI_JSON_WANT_VALUE;
+    return ORLI_JSON_KEY;
+}
+
+/* What comes next, without taking it. */
+static orli_json_event orli_json_peek(const orli_json *j) {
+    orli_json copy = *j;
+    return orli_json_next(&copy);
+}
+
+/* Takes the next event, which must be `event`: 1, or an error and 0. */
+static int orli_json_expect(orli_json *j, orli_json_event event) {
+    orli_json_event got = orli_json_next(j);
+    if (got == event) return 1;
+    if (got != ORLI_JSON_ERROR)
+        orli_json_fail_at(j, j->start, "%s stands where %s should be", orli_json_event_names[got], orli_json_event_names[event]);
+    return 0;
+}
+static int orli_json_open(orli_json *j, orli_json_event container) { return orli_json_expect(j, container); }
+
+/* In an object: takes the next key, 1; or its end, 0. */
+static int orli_json_key(orli_json *j) { return orli_json_next(j) == ORLI_JSON_KEY; }
+
+/* In an array: is there another value (to be read by the caller)? If not, its end has been taken. */
+static int orli_json_item(orli_json *j) {
+    orli_json_event next = orli_json_peek(j);
+    if (next == ORLI_JSON_ARRAY_END) orli_json_next(j);
+    return next != ORLI_JSON_ARRAY_END && next != ORLI_JSON_ERROR;
+}
+
+/* Is the key or string read last equal to `text`? */
+static int orli_json_is(const orli_json *j, const char *text) {
+    size_t i = j->start, used, n, left = strlen(text);
+    char out[4];
+    if (!j->escaped) return left == j->end - j->start && memcmp(j->text + j->start, text, left) == 0;
+    for (; i < j->end; i += used, text += n, left -= n) {
+        n = orli_json_char(j->text + i, j->end - i, out, &used);
+        if (!n || n > left || memcmp(out, text, n) != 0) return 0;
+    }
+    return left == 0;
+}
+
+/* Adds the key or string read last, unescaped, to `out`. */
+static void orli_json_text(const orli_json *j, orli_str *out) {
+    size_t i = j->start, used, n;
+    char c[4];
+    if (!j->escaped) {
+        orli_str_add(out, j->text + i, j->end - i);
+        return;
+    }
+    for (; i < j->end && !out->failed; i += used) {
+        n = orli_json_char(j->text + i, j->end - i, c, &used);
+        if (!n) return;
+        orli_str_add(out, c, n);
+    }
+}
+
+/* Like orli_json_key(), and a key that `seen` (empty at the object's begin) holds already is an error. */
+static int orli_json_key_once(orli_json *j, orli_names *seen) {
+    orli_str text = orli_str_new(j->ctx);
+    size_t before = seen->count, number;
+    if (!orli_json_key(j)) return 0;
+    orli_json_text(j, &text);
+    number = text.failed ? ORLI_NONE : orli_names_add(seen, text.data ? text.data : "", text.length);
+    if (number != ORLI_NONE && seen->count == before)
+        orli_json_fail_at(j, j->start, "the key \"%.100s\" occurs twice in one object: remove one", seen->name[number].text);
+    orli_str_free(&text);
+    return !orl_failed(j->ctx);
+}
+
+/* Replaces `out` by the string that comes next; 1, or an error and 0. */
+static int orli_json_string(orli_json *j, orli_str *out) {
+    out->length = 0;
+    if (!orli_json_expect(j, ORLI_JSON_STRING)) return 0;
+    orli_str_add(out, "", 0); /* so that data is there even if the string is empty */
+    orli_json_text(j, out);
+    return !out->failed;
+}
+
+static double orli_json_number(orli_json *j) {
+    double x;
+    if (!orli_json_expect(j, ORLI_JSON_NUMBER)) return 0;
+    if (j->end - j->start > 1000) {
+        orli_json_fail_at(j, j->start, "a number of %zu digits: 1000 are allowed", j->end - j->start);
+        return 0;
+    }
+    x = orli_parse_double(j->text + j->start, j->end - j->start);
+    if (x - x != 0) {
+        orli_json_fail_at(j, j->start, "the number %.40s… is too large for a double", j->text + j->start);
+        return 0;
+    }
+    return x;
+}
+
+/* A whole number in low … high; 3.0 and 3e0 are whole. */
+static int64_t orli_json_int(orli_json *j, int64_t low, int64_t high) {
+    uint64_t size = 0, limit = (uint64_t)INT64_MAX;
+    size_t i;
+    int64_t value = 0;
+    int negative, fits = 1;
+    orli_json before = *j;
+    if (!orli_json_expect(j, ORLI_JSON_NUMBER)) return 0;
+    negative = j->text[j->start] == '-';
+    for (i = j->start + (negative ? 1 : 0); i < j->end && j->text[i] >= '0' && j->text[i] <= '9'; i++) {
+        unsigned digit = (unsigned)(j->text[i] - '0');
+        if (size > (limit - digit) / 10) fits = 0;
+        else size = size * 10 + digit;
+    }
+    if (i == j->end) {
+        value = negative ? -(int64_t)size : (int64_t)size;
+    } else {
+        double x = orli_json_number(&before);
+        if (orl_failed(j->ctx)) return 0;
+        fits = fabs(x) < 9007199254740992.0 && floor(x) == x;
+        if (fits) value = (int64_t)x;
+    }
+    if (!fits || value < low || value > high) {
+        orli_json_fail_at(j, j->start, "%.*s stands where a whole number from %lld to %lld should be", (int)ORLI_MIN(j->end - j->start, 40),
+                          j->text + j->start, (long long)low, (long long)high);
+        return 0;
+    }
+    return value;
+}
+
+static int orli_json_bool(orli_json *j) {
+    orli_json_event got = orli_json_next(j);
+    if (got != ORLI_JSON_TRUE && got != ORLI_JSON_FALSE && got != ORLI_JSON_ERROR)
+        orli_json_fail_at(j, j->start, "%s stands where true or false should be", orli_json_event_names[got]);
+    return got == ORLI_JSON_TRUE;
+}
+
+/* Takes a null if one comes next, 1; else leaves things as they are, 0. */
+static int orli_json_null(orli_json *j) {
+    if (orli_json_peek(j) != ORLI_JSON_NULL) return 0;
+    orli_json_next(j);
+    return 1;
+}
+
+/* Takes a whole value; its verbatim bytes are then text[start … end−1] (of a string: with its quotes). */
+static orl_status orli_json_skip(orli_json *j) {
+    size_t depth = j->depth, from = 0;
+    int first = 1;
+    do {
+        orli_json_event got = orli_json_next(j);
+        if (got == ORLI_JSON_ERROR) return orl_error_status(j->ctx);
+        if (first && (got == ORLI_JSON_END || got == ORLI_JSON_OBJECT_END || got == ORLI_JSON_ARRAY_END))
+            return orli_json_fail_at(j, j->start, "%s stands where a value should be", orli_json_event_names[got]);
+        if (first) from = got == ORLI_JSON_STRING ? j->start - 1 : j->start;
+        first = 0;
+    } while (j->depth > depth || j->want == ORLI_JSON_WANT_VALUE);
+    j->start = from;
+    j->end = j->position;
+    return ORL_OK;
+}
+
+/* Nothing but white space may be left. */
+static orl_status orli_json_end(orli_json *j) {
+    orli_json_expect(j, ORLI_JSON_END);
+    return orl_error_status(j->ctx);
+}
+
+/* ---- element types ---- */
+
+typedef enum orli_dtype {
+    ORLI_F32, ORLI_F16, ORLI_BF16, ORLI_F64, ORLI_I64, ORLI_I32, ORLI_I16, ORLI_I8, ORLI_U64, ORLI_U32, ORLI_U16, ORLI_U8, ORLI_BOOL,
+    ORLI_DTYPE_UNKNOWN, ORLI_DTYPE_COUNT = ORLI_DTYPE_UNKNOWN
+} orli_dtype;
+#define ORLI_DTYPE_REAL (ORLI_DOUBLE ? ORLI_F64 : ORLI_F32) /* orl_real as an element type */
+static const struct {
+    const char *name;
+    size_t size;
+} orli_dtypes[ORLI_DTYPE_COUNT] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8}, {"I32", 4}, {"I16", 2},
+                                   {"I8", 1},  {"U64", 8}, {"U32", 4},  {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
+
+/* x as a binary float of `mantissa` stored bits and this exponent bias, rounded to nearest even (IEEE 754, 4.3.1). */
+static uint16_t orli_narrow(double x, int mantissa, int bias) {
+    uint64_t bits, fraction, result;
+    int exponent, shift = 52 - mantissa, top = 2 * bias + 1; /* top: the exponent field of infinity */
+    unsigned sign;
+    memcpy(&bits, &x, 8);
+    sign = (unsigned)(bits >> 63) << 15;
+    exponent = (int)(bits >> 52 & 0x7ff);
+    fraction = bits & 0xfffffffffffffu;
+    if (exponent == 0x7ff) /* infinity; a NaN stays a NaN, quiet, with the top of its payload */
+        return (uint16_t)(sign | (unsigned)top << mantissa | (fraction ? (unsigned)(fraction >> shift) | 1u << (mantissa - 1) : 0));
+    if (exponent == 0) return (uint16_t)sign; /* a double's subnormals are far below any half */
+    exponent += bias - 1023;
+    fraction |= (uint64_t)1 << 52;
+    if (exponent <= 0) shift += 1 - exponent, exponent = 1; /* subnormal here: fewer bits */
+    if (shift > 54) return (uint16_t)sign;
+    result = fraction >> shift;
+    fraction &= ((uint64_t)1 << shift) - 1;
+    if (fraction > (uint64_t)1 << (shift - 1) || (fraction == (uint64_t)1 << (shift - 1) && (result & 1))) result++;
+    result += (uint64_t)(exponent - 1) << mantissa; /* the leading 1 adds one to the exponent, as does a carry */
+    return (uint16_t)(sign | (result >= (uint64_t)top << mantissa ? (unsigned)top << mantissa : (unsigned)result));
+}
+
+static float orli_bits_float(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static float orli_f16_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 31u, mantissa = h & 0x3ffu;
+    if (exponent == 31) return orli_bits_float(sign | 0x7f800000u | mantissa << 13);
+    if (exponent) return orli_bits_float(sign | (exponent + 112) << 23 | mantissa << 13);
+    return (sign ? -1.0f : 1.0f) * (float)mantissa * 5.9604644775390625e-8f; /* subnormal: in units of 2^−24 */
+}
+
+/* n floating-point elements at src (of any alignment) as orl_real; 0 if dtype is not a floating-point type. */
+static int orli_tensor_to_real(orli_dtype dtype, const void *src, size_t n, orl_real *dst) {
+    const char *p = (const char *)src;
+    size_t i;
+    if (dtype > ORLI_F64) return 0;
+    if (dtype == ORLI_DTYPE_REAL) {
+        if (n) memcpy(dst, p, n * sizeof *dst); /* the bits as they are, NaNs too */
+        return 1;
+    }
+    for (i = 0; i < n; i++) {
+        uint16_t half;
+        float single;
+        double twice;
+        switch (dtype) {
+        case ORLI_F32: memcpy(&single, p + 4 * i, 4); dst[i] = (orl_real)single; break;
+        case ORLI_F64: memcpy(&twice, p + 8 * i, 8); dst[i] = (orl_real)twice; break;
+        case ORLI_F16: memcpy(&half, p + 2 * i, 2); dst[i] = (orl_real)orli_f16_float(half); break;
+        default: memcpy(&half, p + 2 * i, 2); dst[i] = (orl_real)orli_bits_float((uint32_t)half << 16); break;
+        }
+    }
+    return 1;
+}
+
+/* The other way, into any of the four floating-point types. */
+static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n, void *dst) {
+    char *p = (char *)dst;
+    size_t i;
+    if (dtype > ORLI_F64) return 0;
+    if (dtype == ORLI_DTYPE_REAL) {
+        if (n) memcpy(p, src, n * sizeof *src);
+        return 1;
+    }
+    for (i = 0; i < n; i++) {
+        uint16_t half = 0;
+        float single = (float)src[i];
+        double twice = (double)src[i];
+        if (dtype == ORLI_F32) memcpy(p + 4 * i, &single, 4);
+        else if (dtype == ORLI_F64) memcpy(p + 8 * i, &twice, 8);
+        else half = dtype == ORLI_F16 ? orli_narrow(twice, 10, 15) : orli_narrow(twice, 7, 127);
+        if (dtype == ORLI_F16 || dtype == ORLI_BF16) memcpy(p + 2 * i, &half, 2);
+    }
+    return 1;
+}
+
+/* ---- safetensors: reading ----
+ * A file is: the header's length (8 bytes), the header (JSON: name → dtype, shape, data_offsets), the data.
+ * It stays mapped while it is open; tensors point into it. Their number and the length of their names are
+ * counted in a first pass over the header, so that memory is asked for once and is what the file justifies. */
+
+#define ORLI_RANK_MAX 8
+#define ORLI_ST_HEADER_MAX ((uint64_t)100000000)
+
+typedef struct orli_st_tensor { /* 104 bytes, less than twice what it takes to declare one */
+    const char *name;
+    const char *data; /* of any alignment */
+    size_t bytes;
+    const char *spelling; /* of the dtype, in the header, up to a quote */
+    size_t shape[ORLI_RANK_MAX];
+    uint32_t rank;
+    orli_dtype dtype;
+} orli_st_tensor;
+
+typedef struct orli_st_shard {
+    orli_file file;
+    const char *path;
+    size_t header; /* bytes of JSON */
+} orli_st_shard;
+
+typedef struct orli_safetensors {
+    orl_ctx *ctx;
+    char path[4096];
+    orli_st_shard *shard;
+    size_t shards, shard_capacity;
+    orli_st_tensor *tensor; /* sorted by name */
+    size_t count;
+    char *text; /* names, then metadata as key \0 value \0 */
+    size_t text_bytes;
+    const char **metadata; /* keys, sorted; each value stands behind its key */
+    size_t metadata_count;
+} orli_safetensors;
+
+static void orli_safetensors_close(orli_safetensors *st) {
+    size_t i;
+    for (i = 0; i < st->shards; i++) {
+        orli_file_close(&st->shard[i].file);
+        orli_free(st->ctx, st->shard[i].path);
+    }
+    orli_free(st->ctx, st->shard);
+    orli_free(st->ctx, st->tensor);
+    orli_free(st->ctx, st->text);
+    orli_free(st->ctx, st->metadata);
+    memset(st, 0, sizeof *st);
+}
+
+static size_t orli_st_count(const orli_st_tensor *t) { /* elements */
+    size_t i, n = 1;
+    for (i = 0; i < t->rank; i++) n = orli_mul(n, t->shape[i]);
+    return n;
+}
+
+static int orli_st_by_data(const void *a, const void *b) {
+    const orli_st_tensor *s = (const orli_st_tensor *)a, *t = (const orli_st_tensor *)b;
+    if (s->data != t->data) return s->data < t->data ? -1 : 1;
+    return s->bytes < t->bytes ? -1 : s->bytes > t->bytes;
+}
+static int orli_st_by_key(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int orli_st_by_name(const void *a, const void *b) {
+    return strcmp(((const orli_st_tensor *)a)->name, ((const orli_st_tensor *)b)->name);
+}
+
+/* The tensor of this name, or NULL: no error. */
+static const orli_st_tensor *orli_safetensors_find(const orli_safetensors *st, const char *name) {
+    size_t low = 0, high = st->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(st->tensor[middle].name, name);
+        if (order == 0) return &st->tensor[middle];
+        if (order < 0) low = middle + 1;
+        else high = middle;
+    }
+    return NULL;
+}
+
+/* The metadata of this key, or NULL: no error. */
+static const char *orli_safetensors_metadata(const orli_safetensors *st, const char *key) {
+    size_t low = 0, high = st->metadata_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const char *text = st->metadata[middle];
+        int order = strcmp(text, key);
+        if (order == 0) return text + strlen(text) + 1;
+        if (order < 0) low = middle + 1;
+        else high = middle;
+    }
+    return NULL;
+}
+
+/* Elements first … first+n−1 of a tensor as orl_real. */
+static orl_status orli_safetensors_read(const orli_safetensors *st, const orli_st_tensor *t, size_t first, size_t n, orl_real *dst) {
+    size_t quote;
+    ORL_ASSERT(orli_add(first, n) <= orli_st_count(t));
+    if (t->dtype <= ORLI_F64 && orli_tensor_to_real(t->dtype, t->data + first * orli_dtypes[t->dtype].size, n, dst)) return ORL_OK;
+    quote = (size_t)((const char *)memchr(t->spelling, '"', 64 + ORLI_ST_HEADER_MAX) - t->spelling);
+    return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: tensor \"%.100s\" is of type %.*s, which cannot be read as numbers: convert it to F32, F16, BF16 or F64",
+                     st->path, t->name, (int)ORLI_MIN(quote, 32), t->spelling);
+}
+
+/* Opens the reader on a shard's header. */
+static orli_json orli_st_header(orl_ctx *ctx, const orli_st_shard *s) {
+    return orli_json_new(ctx, s->file.data + 8, s->header, s->path, 1);
+}
+
+static orl_status orli_st_shard_open(orl_ctx *ctx, const char *path, orli_st_shard *s) {
+    uint64_t header;
+    if (orli_file_open(ctx, path, &s->file) != ORL_OK) return orl_error_status(ctx);
+    if (s->file.size < 8)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %zu bytes are too few for a safetensors file: it was cut off, fetch it again", path, s->file.size);
+    memcpy(&header, s->file.data, 8);
+    if (header > ORLI_ST_HEADER_MAX)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: a header of %llu bytes (100 MB are allowed): this is no safetensors file", path, (unsigned long long)header);
+    if (header > s->file.size - 8)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: the header is %llu bytes long and the file ends after %zu: it was cut off, fetch it again", path,
+                         (unsigned long long)header, s->file.size);
+    s->header = (size_t)header;
+    if (!s->header || s->file.data[8] != '{') return orli_fail(ctx, ORL_ERR_FORMAT, "%s: the header at byte 8 does not begin with '{': this is no safetensors file", path);
+    return ORL_OK;
+}
+
+/* First pass: how many tensors and metadata pairs there are, and how much text. */
+static void orli_st_survey(orli_safetensors *st, const orli_st_shard *s) {
+    orli_json j = orli_st_header(st->ctx, s);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (!orli_json_is(&j, "__metadata__")) {
+            st->count++;
+            st->text_bytes += j.end - j.start + 1;
+            orli_json_skip(&j);
+            continue;
+        }
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            st->metadata_count++;
+            st->text_bytes += j.end - j.start + 1;
+            if (orli_json_expect(&j, ORLI_JSON_STRING)) st->text_bytes += j.end - j.start + 1;
+        }
+    }
+    orli_json_end(&j);
+}
+
+/* Copies the string read last into the text; zeros inside would cut it short, so they are errors. */
+static const char *orli_st_copy(orli_safetensors *st, orli_json *j) {
+    char *at = st->text + st->text_bytes, *out = at;
+    size_t i = j->start, used, n;
+    for (; i < j->end; i += used, out += n) {
+        n = orli_json_char(j->text + i, j->end - i, out, &used); /* never longer than what it is read from, plus the zero */
+        if (!n || !*out) {
+            orli_json_fail_at(j, i, "a zero character in a name or in metadata: remove it");
+            break;
+        }
+    }
+    *out = 0;
+    st->text_bytes += (size_t)(out - at) + 1;
+    return at;
+}
+
+static void orli_st_read_metadata(orli_safetensors *st, orli_json *j) {
+    if (st->metadata_count) orli_json_fail_at(j, j->start, "\"__metadata__\" occurs twice: remove one");
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        st->metadata[st->metadata_count++] = orli_st_copy(st, j);
+        if (orli_json_expect(j, ORLI_JSON_STRING)) orli_st_copy(st, j);
+    }
+}
+
+/* {"dtype": …, "shape": […], "data_offsets": [begin, end]} */
+static void orli_st_read_tensor(orli_safetensors *st, const orli_st_shard *s, orli_json *j, orli_st_tensor *t) {
+    size_t size = s->file.size - 8 - s->header, key = j->start, n;
+    int64_t offset[2] = {0, 0};
+    int seen = 0, bit, i;
+    t->dtype = ORLI_DTYPE_UNKNOWN;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        bit = orli_json_is(j, "dtype") ? 1 : orli_json_is(j, "shape") ? 2 : orli_json_is(j, "data_offsets") ? 4 : 0;
+        if (seen & bit) orli_json_fail_at(j, j->start, "tensor \"%.100s\": a key occurs twice: remove one", t->name);
+        seen |= bit;
+        if (bit == 1 && orli_json_expect(j, ORLI_JSON_STRING)) {
+            t->spelling = j->text + j->start;
+            for (i = 0; i < ORLI_DTYPE_COUNT; i++)
+                if (orli_json_is(j, orli_dtypes[i].name)) t->dtype = (orli_dtype)i;
+        } else if (bit == 2) {
+            for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+                size_t dimension = (size_t)orli_json_int(j, 0, INT64_MAX);
+                if (t->rank == ORLI_RANK_MAX) orli_json_fail_at(j, j->start, "tensor \"%.100s\" has more than %d dimensions", t->name, ORLI_RANK_MAX);
+                else t->shape[t->rank++] = dimension;
+            }
+        } else if (bit == 4) {
+            orli_json_open(j, ORLI_JSON_ARRAY);
+            for (i = 0; i < 2; i++) offset[i] = orli_json_int(j, 0, INT64_MAX);
+            orli_json_expect(j, ORLI_JSON_ARRAY_END);
+        } else {
+            orli_json_skip(j);
+        }
+    }
+    if (orl_failed(st->ctx)) return;
+    if (seen != 7) {
+        orli_json_fail_at(j, key, "tensor \"%.100s\" has no %s: fetch the file again", t->name, !(seen & 1) ? "dtype" : !(seen & 2) ? "shape" : "data_offsets");
+        return;
+    }
+    if (offset[0] > offset[1])
+        orli_json_fail_at(j, key, "tensor \"%.100s\" ends at %lld, before its begin %lld", t->name, (long long)offset[1], (long long)offset[0]);
+    else if ((uint64_t)offset[1] > size)
+        orli_json_fail_at(j, key, "tensor \"%.100s\" ends at byte %lld of the data and the file has %zu of them: it was cut off, fetch it again",
+                          t->name, (long long)offset[1], size);
+    t->bytes = (size_t)(offset[1] - offset[0]);
+    t->data = s->file.data + 8 + s->header + (size_t)ORLI_MIN((uint64_t)offset[0], size);
+    n = orli_st_count(t);
+    if (t->dtype != ORLI_DTYPE_UNKNOWN && (n == SIZE_MAX || orli_mul(n, orli_dtypes[t->dtype].size) != t->bytes))
+        orli_json_fail_at(j, key, "tensor \"%.100s\": its shape times the size of %s is not the %zu bytes that its data_offsets span", t->name,
+                          orli_dtypes[t->dtype].name, t->bytes);
+}
+
+/* The tensors of one shard, which lie in its data end to end. */
+static orl_status orli_st_check_layout(orli_safetensors *st, const orli_st_shard *s, orli_st_tensor *t, size_t n) {
+    const char *begin = s->file.data + 8 + s->header, *at = begin, *end = s->file.data + s->file.size;
+    size_t i;
+    orli_sort(t, n, sizeof *t, orli_st_by_data);
+    for (i = 0; i < n; i++) {
+        if (t[i].data < at)
+            return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: tensor \"%.100s\" overlaps \"%.100s\" at byte %zu of the data: the file is damaged", s->path,
+                             t[i].name, t[i - 1].name, (size_t)(t[i].data - begin));
+        if (t[i].data > at)
+            return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: a gap of %zu bytes stands before tensor \"%.100s\": the file is damaged", s->path,
+                             (size_t)(t[i].data - at), t[i].name);
+        at = t[i].data + t[i].bytes;
+    }
+    if (at != end) return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: %zu bytes stand behind the last tensor: the file is damaged", s->path, (size_t)(end - at));
+    return ORL_OK;
+}
+
+/* Second pass over all shards. */
+static orl_status orli_st_read(orli_safetensors *st) {
+    size_t i, first;
+    st->tensor = (orli_st_tensor *)orli_alloc_zero(st->ctx, st->count, sizeof *st->tensor);
+    st->text = (char *)orli_alloc(st->ctx, st->text_bytes, 1);
+    st->metadata = (const char **)orli_alloc(st->ctx, st->metadata_count, sizeof *st->metadata);
+    if (!st->tensor || !st->text || !st->metadata) return ORL_ERR_MEMORY;
+    st->count = st->text_bytes = st->metadata_count = 0;
+    for (i = 0; i < st->shards; i++) {
+        orli_json j = orli_st_header(st->ctx, &st->shard[i]);
+        first = st->count;
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            if (orli_json_is(&j, "__metadata__")) {
+                if (i == 0) orli_st_read_metadata(st, &j);
+                else orli_json_skip(&j); /* shards repeat it */
+            } else {
+                st->tensor[st->count].name = orli_st_copy(st, &j);
+                orli_st_read_tensor(st, &st->shard[i], &j, &st->tensor[st->count]);
+                st->count++;
+            }
+        }
+        if (orl_failed(st->ctx) || orli_st_check_layout(st, &st->shard[i], st->tensor + first, st->count - first) != ORL_OK) return orl_error_status(st->ctx);
+    }
+    orli_sort(st->tensor, st->count, sizeof *st->tensor, orli_st_by_name);
+    for (i = 1; i < st->count; i++)
+        if (strcmp(st->tensor[i - 1].name, st->tensor[i].name) == 0)
+            return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: two tensors have the name \"%.100s\": remove one", st->path, st->tensor[i].name);
+    orli_sort(st->metadata, st->metadata_count, sizeof *st->metadata, orli_st_by_key);
+    for (i = 1; i < st->metadata_count; i++)
+        if (strcmp(st->metadata[i - 1], st->metadata[i]) == 0)
+            return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: the metadata key \"%.100s\" occurs twice: remove one", st->path, st->metadata[i]);
+    return ORL_OK;
+}
+
+static orl_status orli_st_add_shard(orli_safetensors *st, const char *path) {
+    orli_st_shard *s;
+    if (ORLI_RESERVE(st->ctx, st->shard, st->shard_capacity, st->shards + 1) != ORL_OK) return ORL_ERR_MEMORY;
+    s = &st->shard[st->shards++];
+    memset(s, 0, sizeof *s);
+    s->path = orli_copy_string(st->ctx, path);
+    if (!s->path || orli_st_shard_open(st->ctx, path, s) != ORL_OK) return orl_error_status(st->ctx);
+    orli_st_survey(st, s);
+    return orl_error_status(st->ctx);
+}
+
+/* model.safetensors.index.json: {"weight_map": {tensor name: file beside this one}}. check: the second time
+ * round, when the shards are open, every tensor must be in the file that is named for it. */
+static void orli_st_index(orli_safetensors *st, const orli_file *index, int check) {
+    orli_json j = orli_json_new(st->ctx, index->data, index->size, st->path, 1);
+    orli_str name = orli_str_new(st->ctx), file = orli_str_new(st->ctx);
+    char path[4096];
+    const char *slash = strrchr(st->path, '/');
+    int dir = slash ? (int)(slash - st->path) + 1 : 0, found = 0;
+    size_t i;
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (!orli_json_is(&j, "weight_map")) {
+            orli_json_skip(&j);
+            continue;
+        }
+        found = 1;
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            name.length = 0;
+            orli_json_text(&j, &name);
+            if (!orli_json_string(&j, &file) || name.failed) break;
+            if (strchr(file.data, '/') || snprintf(path, sizeof path, "%.*s%s", dir, st->path, file.data) >= (int)sizeof path) {
+                orli_json_fail_at(&j, j.start, "\"%.100s\" is not the name of a file beside this one", file.data);
+                break;
+            }
+            for (i = st->shards; i > 0 && strcmp(st->shard[i - 1].path, path) != 0; i--) {} /* the one named last, most often */
+            if (!check && i == 0) {
+                if (!orli_exists(path)) orli_json_fail_at(&j, j.start, "the shard %.200s is missing: fetch it into the same directory", file.data);
+                else orli_st_add_shard(st, path);
+            } else if (check) {
+                const orli_st_tensor *t = orli_safetensors_find(st, name.data ? name.data : "");
+                const orli_file *f = i ? &st->shard[i - 1].file : NULL;
+                if (!t || !f || t->data < f->data || t->data > f->data + f->size)
+                    orli_json_fail_at(&j, j.start, "tensor \"%.100s\" is not in %.100s: the index and the shards do not belong together",
+                                      name.data ? name.data : "", file.data);
+            }
+        }
+    }
+    if (!found) orli_json_fail_at(&j, 0, "no \"weight_map\": this is no index of safetensors shards");
+    orli_json_end(&j);
+    orli_str_free(&name);
+    orli_str_free(&file);
+}
+
+/* path: a .safetensors file, an index (….json), or a directory with model.safetensors or its index.
+ * On failure nothing is left open. */
+static orl_status orli_safetensors_open(orl_ctx *ctx, const char *path, orli_safetensors *st) {
+    struct stat info;
+    orli_file index;
+    size_t n;
+    memset(st, 0, sizeof *st);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    st->ctx = ctx;
+    if (strlen(path) >= sizeof st->path) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", path);
+    strcpy(st->path, path);
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        if (orli_join(ctx, st->path, path, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
+        if (!orli_exists(st->path) && orli_join(ctx, st->path, path, "model.safetensors.index.json") != ORL_OK) return orl_error_status(ctx);
+        if (!orli_exists(st->path)) return orli_fail(ctx, ORL_ERR_IO, "%s: holds neither model.safetensors nor model.safetensors.index.json", path);
+    }
+    n = strlen(st->path);
+    if (n > 5 && strcmp(st->path + n - 5, ".json") == 0) {
+        if (orli_file_open(ctx, st->path, &index) == ORL_OK) {
+            orli_st_index(st, &index, 0);
+            if (!orl_failed(ctx) && orli_st_read(st) == ORL_OK) orli_st_index(st, &index, 1);
+            orli_file_close(&index);
+        }
+    } else if (orli_st_add_shard(st, st->path) == ORL_OK) {
+        orli_st_read(st);
+    }
+    if (orl_failed(ctx)) orli_safetensors_close(st);
+    return orl_error_status(ctx);
+}
+
+/* ---- safetensors: writing ----
+ *     orli_st_writer w = orli_st_writer_new(ctx);
+ *     orli_st_put_metadata(&w, "format", "pt");
+ *     orli_st_put_tensor(&w, "weight", ORLI_BF16, 2, shape, ORLI_DTYPE_REAL, data);
+ *     orli_st_save(&w, path);                       frees what the writer holds, also on failure
+ * Sources are read while saving. Wider elements come first, so that each is aligned to its size. */
+
+/* Gives elements first … first+n−1 of a tensor. */
+typedef void (*orli_st_source)(void *user, size_t first, size_t n, orl_real *out);
+
+typedef struct orli_st_entry {
+    char *name;
+    orli_dtype dtype;
+    size_t rank, shape[ORLI_RANK_MAX], count;
+    const char *bytes;       /* elements of type dtype, or … */
+    const orl_real *reals;   /* … elements to convert, or … */
+    orli_st_source source;   /* … something that computes them */
+    void *user;
+} orli_st_entry;
+
+typedef struct orli_st_writer {
+    orl_ctx *ctx;
+    orli_str metadata;
+    orli_st_entry *entry;
+    size_t entries, capacity;
+} orli_st_writer;
+
+static orli_st_writer orli_st_writer_new(orl_ctx *ctx) {
+    orli_st_writer w;
+    memset(&w, 0, sizeof w);
+    w.ctx = ctx;
+    w.metadata = orli_str_new(ctx);
+    return w;
+}
+
+static void orli_st_put_metadata(orli_st_writer *w, const char *key, const char *value) {
+    if (w->metadata.length) orli_str_puts(&w->metadata, ",");
+    orli_json_put_string(&w->metadata, key, strlen(key));
+    orli_str_puts(&w->metadata, ":");
+    orli_json_put_string(&w->metadata, value, strlen(value));
+}
+
+static orli_st_entry *orli_st_declare(orli_st_writer *w, const char *name, orli_dtype dtype, size_t rank, const size_t *shape) {
+    orli_st_entry *e;
+    size_t i;
+    ORL_ASSERT(rank <= ORLI_RANK_MAX && dtype < ORLI_DTYPE_COUNT);
+    if (orl_failed(w->ctx) || ORLI_RESERVE(w->ctx, w->entry, w->capacity, w->entries + 1) != ORL_OK) return NULL;
+    e = &w->entry[w->entries];
+    memset(e, 0, sizeof *e);
+    e->name = orli_copy_string(w->ctx, name);
+    if (!e->name) return NULL;
+    w->entries++;
+    e->dtype = dtype;
+    e->rank = rank;
+    e->count = 1;
+    for (i = 0; i < rank; i++) e->shape[i] = shape[i], e->count = orli_mul(e->count, shape[i]);
+    return e;
+}
+
+/* data: elements of type `from`, which is dtype itself or, to be converted, ORLI_DTYPE_REAL. It must last until saved. */
+static void orli_st_put_tensor(orli_st_writer *w, const char *name, orli_dtype dtype, size_t rank, const size_t *shape, orli_dtype from,
+                               const void *data) {
+    orli_st_entry *e = orli_st_declare(w, name, dtype, rank, shape);
+    ORL_ASSERT(from == dtype || (from == ORLI_DTYPE_REAL && dtype <= ORLI_F64));
+    if (!e) return;
+    if (from == dtype) e->bytes = (const char *)data;
+    else e->reals = (const orl_real *)data;
+}
+
+static void orli_st_put_source(orli_st_writer *w, const char *name, orli_dtype dtype, size_t rank, const size_t *shape, orli_st_source source,
+                               void *user) {
+    orli_st_entry *e = orli_st_declare(w, name, dtype, rank, shape);
+    ORL_ASSERT(dtype <= ORLI_F64);
+    if (!e) return;
+    e->source = source;
+    e->user = user;
+}
+
+static void orli_st_put_data(orli_writer *out, const orli_st_entry *e) {
+    orl_real block[1024];
+    char narrow[1024 * 8];
+    size_t size = orli_dtypes[e->dtype].size, done, n;
+    if (e->bytes) {
+        orli_writer_put(out, e->bytes, e->count * size);
+        return;
+    }
+    for (done = 0; done < e->count; done += n) {
+        n = ORLI_MIN(e->count - done, sizeof block / sizeof *block);
+        if (e->source) e->source(e->user, done, n, block);
+        orli_tensor_from_real(e->dtype, e->source ? block : e->reals + done, n, narrow);
+        orli_writer_put(out, narrow, n * size);
+    }
+}
+
+static void orli_st_put_header(orli_st_writer *w, orli_str *s) {
+    size_t size, i, d, offset = 0;
+    orli_str_puts(s, "{");
+    if (w->metadata.length) {
+        orli_str_puts(s, "\"__metadata__\":{");
+        orli_str_add(s, w->metadata.data, w->metadata.length);
+        orli_str_puts(s, "}");
+    }
+    for (size = 8; size; size /= 2)
+        for (i = 0; i < w->entries; i++) {
+            const orli_st_entry *e = &w->entry[i];
+            if (orli_dtypes[e->dtype].size != size) continue;
+            orli_str_puts(s, s->length > 1 ? "," : "");
+            orli_json_put_string(s, e->name, strlen(e->name));
+            orli_str_printf(s, ":{\"dtype\":\"%s\",\"shape\":[", orli_dtypes[e->dtype].name);
+            for (d = 0; d < e->rank; d++) orli_str_printf(s, "%s%zu", d ? "," : "", e->shape[d]);
+            orli_str_printf(s, "],\"data_offsets\":[%zu,%zu]}", offset, offset + e->count * size);
+            offset += e->count * size;
+        }
+    orli_str_puts(s, "}");
+    while (s->length % 8 && !s->failed) orli_str_puts(s, " ");
+}
+
+static orl_status orli_st_save(orli_st_writer *w, const char *path) {
+    orli_str header = orli_str_new(w->ctx);
+    orli_writer out;
+    uint64_t length;
+    size_t size, i;
+    if (!orl_failed(w->ctx)) orli_st_put_header(w, &header);
+    length = header.length;
+    if (orli_writer_open(w->ctx, path, &out) == ORL_OK) {
+        orli_writer_put(&out, &length, 8);
+        orli_writer_put(&out, header.data, header.length);
+        for (size = 8; size; size /= 2)
+            for (i = 0; i < w->entries; i++)
+                if (orli_dtypes[w->entry[i].dtype].size == size) orli_st_put_data(&out, &w->entry[i]);
+        orli_writer_close(&out);
+    }
+    orli_str_free(&header);
+    orli_str_free(&w->metadata);
+    for (i = 0; i < w->entries; i++) orli_free(w->ctx, w->entry[i].name);
+    orli_free(w->ctx, w->entry);
+    w->entry = NULL;
+    w->entries = w->capacity = 0;
+    return orl_error_status(w->ctx);
+}
+#endif /* section 9 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 10
+/* =================================================================================================
+ * >>tokenizer   10. TOKENIZER: byte-pair encoding
+ * =================================================================================================
+ * Purpose:    text to token ids and back: byte-level BPE (GPT-2, Llama 3, Qwen) and SentencePiece-style
+ *             BPE (Llama 2), learned, loaded and saved in the files other tools use.
+ * Depends on: formats.              Owns: vocabulary, merges, a cache of words.
+ * Invariants: decoding what was encoded gives the same bytes back, UTF-8 or not (SentencePiece: but for
+ *             "▁", which is its space); what is saved encodes as what was saved from; a file with
+ *             settings that are not known here is an error that names them, never a guess.
+ *             Encoding n bytes takes O(n log n) whatever they are; nothing recurses.
+ *             The normalizer NFC is remembered but not applied: text is taken to be in NFC.
+ * Threads:    the context's thread only (the cache of words is written while encoding).
+ * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
+ *             Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019;
+ *             Kudo and Richardson, "SentencePiece", 2018.
+ * Tested by:  tests/test_10_tokenizer.c (golden ids of Hugging Face's tokenizers) */
+
+typedef enum orli_class { ORLI_OTHER, ORLI_LETTER, ORLI_NUMBER, ORLI_SPACE } orli_class;
+
+/* Unicode 14.0.0, made by tests/golden/unicode.py: runs of one class, 4 * length + class. */
+#define ORLI_UNICODE_END 0x3134bu /* everything from here on is ORLI_OTHER */
+static const uint32_t orli_unicode_runs[] = {
+    36, 23, 72, 7, 60, 42, 28, 105, 24, 105, 40, 7, 104, 7, 36, 5, 28, 10, 4, 5, 12, 6, 5, 4, 14, 4,
+    93, 4, 125, 4, 1833, 16, 49, 56, 21, 28, 5, 4, 5, 516, 21, 4, 9, 8, 17, 4, 5, 24, 5, 4, 13, 4,
+    5, 4, 81, 4, 333, 4, 557, 32, 665, 4, 153, 8, 5, 24, 165, 284, 109, 16, 17, 180, 173, 84, 42,
+    16, 9, 4, 397, 4, 5, 60, 9, 28, 9, 42, 13, 8, 5, 64, 5, 4, 121, 116, 357, 44, 5, 56, 42, 133,
+    36, 9, 16, 5, 20, 89, 16, 5, 36, 5, 12, 5, 92, 101, 28, 45, 20, 97, 4, 25, 68, 169, 232, 217,
+    12, 5, 72, 5, 28, 41, 16, 42, 4, 65, 16, 33, 8, 9, 8, 89, 4, 29, 4, 5, 12, 17, 12, 5, 64, 5, 52,
+    9, 4, 13, 16, 42, 9, 8, 26, 8, 5, 32, 25, 16, 9, 8, 89, 4, 29, 4, 9, 4, 9, 4, 9, 124, 17, 4, 5,
+    28, 42, 8, 13, 64, 37, 4, 13, 4, 89, 4, 29, 4, 9, 4, 21, 12, 5, 72, 5, 60, 9, 16, 42, 36, 5, 44,
+    33, 8, 9, 8, 89, 4, 29, 4, 9, 4, 21, 12, 5, 120, 9, 4, 13, 16, 42, 4, 5, 26, 44, 5, 4, 25, 12,
+    13, 4, 17, 12, 9, 4, 5, 4, 9, 12, 9, 12, 13, 12, 49, 88, 5, 84, 54, 72, 33, 4, 13, 4, 93, 4, 65,
+    12, 5, 104, 13, 8, 5, 8, 9, 16, 42, 32, 30, 4, 5, 16, 33, 4, 13, 4, 93, 4, 41, 4, 21, 12, 5,
+    124, 9, 4, 9, 16, 42, 4, 9, 68, 37, 4, 13, 4, 165, 8, 5, 64, 5, 20, 13, 4, 30, 13, 16, 78, 4,
+    25, 20, 73, 12, 97, 4, 37, 4, 5, 8, 29, 124, 42, 68, 193, 4, 9, 48, 29, 36, 42, 156, 9, 4, 5, 4,
+    21, 4, 97, 4, 5, 4, 41, 4, 9, 36, 5, 8, 21, 4, 5, 36, 42, 8, 17, 128, 5, 124, 82, 48, 33, 4,
+    145, 108, 21, 460, 173, 80, 5, 42, 24, 25, 16, 17, 12, 5, 12, 9, 28, 13, 16, 53, 48, 5, 4, 42,
+    24, 153, 4, 5, 20, 5, 8, 173, 4, 1333, 4, 17, 8, 29, 4, 5, 4, 17, 8, 165, 4, 17, 8, 133, 4, 17,
+    8, 29, 4, 5, 4, 17, 8, 61, 4, 229, 4, 17, 8, 269, 56, 82, 12, 65, 64, 345, 8, 25, 12, 2481, 8,
+    69, 7, 105, 20, 301, 12, 14, 33, 28, 73, 52, 77, 56, 73, 56, 53, 4, 13, 60, 209, 140, 5, 16, 5,
+    12, 42, 24, 42, 88, 42, 24, 357, 28, 21, 8, 137, 4, 5, 20, 281, 40, 125, 156, 42, 121, 8, 21,
+    44, 177, 16, 105, 24, 46, 148, 93, 36, 213, 172, 42, 24, 42, 52, 5, 372, 189, 68, 33, 12, 42,
+    164, 121, 52, 9, 42, 177, 104, 145, 112, 42, 12, 13, 42, 145, 8, 37, 28, 173, 8, 13, 164, 17, 4,
+    25, 4, 9, 12, 5, 20, 769, 256, 1113, 8, 25, 8, 153, 8, 25, 8, 33, 4, 5, 4, 5, 4, 5, 4, 125, 8,
+    213, 4, 29, 4, 5, 12, 13, 4, 29, 12, 17, 8, 25, 16, 53, 20, 13, 4, 29, 12, 47, 116, 11, 20, 7,
+    188, 7, 64, 6, 5, 8, 26, 20, 5, 42, 24, 53, 404, 5, 16, 5, 8, 41, 4, 5, 12, 21, 24, 5, 4, 5, 4,
+    5, 4, 17, 4, 45, 8, 17, 20, 21, 16, 5, 4, 206, 9, 22, 2904, 242, 312, 90, 2520, 122, 4528, 917,
+    24, 17, 12, 9, 36, 6, 8, 153, 4, 5, 20, 5, 8, 225, 28, 5, 64, 93, 36, 29, 4, 29, 4, 29, 4, 29,
+    4, 29, 4, 29, 4, 29, 4, 29, 320, 5, 1856, 7, 16, 9, 6, 100, 38, 28, 21, 8, 14, 9, 16, 345, 24,
+    13, 4, 361, 4, 17, 20, 173, 4, 377, 12, 18, 40, 129, 192, 65, 128, 42, 120, 34, 4, 62, 128, 42,
+    156, 62, 1280, 26369, 256, 88629, 268, 185, 8, 1077, 12, 65, 42, 9, 80, 189, 64, 125, 8, 281,
+    42, 156, 37, 8, 413, 8, 257, 20, 9, 4, 5, 4, 21, 96, 65, 4, 13, 4, 17, 4, 93, 52, 26, 40, 209,
+    56, 201, 112, 42, 96, 25, 12, 5, 4, 9, 4, 42, 113, 40, 93, 100, 117, 28, 189, 112, 5, 42, 24,
+    21, 4, 41, 42, 21, 4, 165, 92, 13, 4, 33, 16, 42, 24, 93, 12, 5, 12, 201, 4, 5, 12, 9, 8, 21, 8,
+    5, 4, 5, 96, 13, 8, 45, 28, 13, 48, 25, 8, 25, 8, 25, 36, 29, 4, 29, 4, 173, 4, 57, 24, 461, 52,
+    42, 24, 44689, 48, 93, 16, 197, 33808, 1465, 8, 425, 152, 29, 48, 21, 20, 5, 4, 41, 4, 53, 4,
+    21, 4, 5, 4, 9, 4, 9, 4, 433, 132, 1453, 72, 257, 8, 217, 160, 49, 464, 21, 4, 541, 76, 42, 28,
+    105, 24, 105, 44, 357, 12, 25, 8, 25, 8, 25, 8, 13, 140, 49, 4, 105, 4, 77, 4, 9, 4, 61, 8, 57,
+    136, 493, 48, 182, 48, 230, 68, 10, 976, 117, 12, 197, 64, 110, 16, 129, 18, 36, 81, 6, 33, 6,
+    20, 153, 40, 121, 8, 145, 16, 33, 4, 22, 168, 633, 8, 42, 24, 145, 16, 145, 16, 161, 32, 209,
+    48, 45, 4, 61, 4, 29, 4, 9, 4, 45, 4, 61, 4, 29, 4, 9, 268, 1245, 36, 89, 40, 33, 96, 25, 4,
+    169, 4, 37, 276, 25, 8, 5, 4, 177, 4, 9, 12, 5, 8, 93, 8, 34, 93, 8, 30, 125, 32, 38, 192, 77,
+    4, 9, 20, 22, 89, 26, 16, 105, 280, 225, 16, 10, 9, 66, 8, 186, 5, 60, 17, 4, 13, 4, 117, 40,
+    38, 92, 117, 10, 4, 117, 14, 128, 33, 4, 113, 24, 22, 64, 217, 40, 89, 8, 34, 77, 20, 34, 73,
+    92, 30, 320, 293, 220, 205, 52, 205, 28, 26, 145, 48, 42, 1176, 126, 4, 169, 24, 9, 312, 117,
+    42, 5, 32, 89, 44, 18, 108, 73, 184, 85, 30, 80, 93, 48, 213, 104, 122, 4, 9, 8, 5, 52, 181,
+    128, 101, 28, 42, 36, 145, 60, 42, 16, 5, 8, 5, 32, 141, 12, 5, 48, 193, 56, 17, 44, 42, 5, 4,
+    5, 16, 82, 44, 73, 4, 101, 336, 29, 4, 5, 4, 17, 4, 61, 4, 41, 28, 189, 68, 42, 44, 33, 8, 9, 8,
+    89, 4, 29, 4, 9, 4, 21, 12, 5, 72, 5, 48, 21, 632, 213, 72, 17, 20, 42, 20, 13, 120, 193, 80, 9,
+    4, 5, 32, 42, 664, 189, 164, 17, 144, 193, 80, 5, 44, 42, 152, 173, 52, 5, 28, 42, 216, 109, 84,
+    50, 16, 29, 740, 177, 464, 257, 78, 48, 33, 8, 5, 8, 33, 4, 9, 4, 97, 60, 5, 4, 5, 56, 42, 280,
+    33, 8, 157, 64, 5, 4, 5, 112, 5, 40, 161, 28, 5, 84, 5, 44, 185, 76, 5, 72, 293, 1052, 37, 4,
+    149, 68, 5, 60, 118, 20, 121, 448, 29, 4, 9, 4, 153, 84, 5, 36, 42, 24, 25, 4, 9, 4, 129, 56, 5,
+    28, 42, 1240, 77, 756, 5, 60, 86, 172, 3689, 408, 446, 68, 785, 10544, 389, 60, 4285, 16196,
+    2333, 34532, 2277, 28, 125, 4, 42, 24, 317, 4, 42, 24, 121, 72, 193, 64, 17, 48, 42, 4, 30, 4,
+    85, 20, 77, 2752, 257, 94, 420, 301, 20, 5, 264, 53, 256, 9, 4, 5, 112, 24545, 32, 4953, 168,
+    37, 35740, 17, 4, 29, 4, 9, 4, 1165, 180, 13, 68, 17, 32, 1585, 9232, 429, 20, 53, 12, 37, 28,
+    41, 22808, 82, 432, 102, 540, 341, 4, 285, 4, 9, 8, 5, 8, 9, 8, 17, 4, 49, 4, 5, 4, 29, 4, 261,
+    4, 17, 8, 33, 4, 29, 4, 113, 4, 17, 4, 21, 4, 5, 12, 29, 4, 1361, 8, 101, 4, 101, 4, 125, 4,
+    101, 4, 125, 4, 101, 4, 125, 4, 101, 4, 125, 4, 101, 4, 33, 8, 202, 7168, 125, 1924, 181, 40,
+    29, 8, 42, 16, 5, 1284, 121, 72, 177, 16, 42, 5016, 29, 4, 17, 4, 9, 4, 61, 4, 789, 8, 38, 192,
+    273, 28, 5, 16, 42, 3164, 238, 4, 14, 4, 18, 304, 182, 4, 62, 776, 17, 4, 109, 4, 9, 4, 5, 8, 5,
+    4, 41, 4, 17, 4, 5, 4, 5, 24, 5, 16, 5, 4, 5, 4, 5, 4, 13, 4, 9, 4, 5, 8, 5, 4, 5, 4, 5, 4, 5,
+    4, 5, 4, 9, 4, 5, 8, 17, 4, 29, 4, 17, 4, 17, 4, 5, 4, 41, 4, 69, 20, 13, 4, 21, 4, 69, 2320,
+    54, 11148, 42, 4120, 170881, 128, 16613, 28, 889, 8, 23049, 56, 29893, 12412, 2169, 6024, 19757};
+
+/* The table, expanded to two bits a code point: one look instead of a search. */
+static unsigned char *orli_unicode_table(orl_ctx *ctx) {
+    unsigned char *table = (unsigned char *)orli_alloc_zero(ctx, ORLI_UNICODE_END / 4 + 1, 1);
+    size_t run, code = 0, end;
+    for (run = 0; table && run < sizeof orli_unicode_runs / sizeof *orli_unicode_runs; run++)
+        for (end = code + orli_unicode_runs[run] / 4; code < end; code++)
+            table[code / 4] |= (unsigned char)((orli_unicode_runs[run] & 3) << code % 4 * 2);
+    return table;
+}
+
+/* ---- a heap, smallest key first, then smallest value ---- */
+
+typedef struct orli_heap_item {
+    uint64_t key, value;
+} orli_heap_item;
+
+typedef struct orli_heap {
+    orli_heap_item *item;
+    size_t count, capacity;
+} orli_heap;
+
+static int orli_heap_before(orli_heap_item a, orli_heap_item b) { return a.key != b.key ? a.key < b.key : a.value < b.value; }
+
+static orl_status orli_heap_push(orl_ctx *ctx, orli_heap *h, uint64_t key, uint64_t value) {
+    orli_heap_item fresh;
+    size_t i = h->count;
+    fresh.key = key, fresh.value = value;
+    if (ORLI_RESERVE(ctx, h->item, h->capacity, h->count + 1) != ORL_OK) return ORL_ERR_MEMORY;
+    for (h->count++; i > 0 && orli_heap_before(fresh, h->item[(i - 1) / 2]); i = (i - 1) / 2) h->item[i] = h->item[(i - 1) / 2];
+    h->item[i] = fresh;
+    return ORL_OK;
+}
+
+static orli_heap_item orli_heap_pop(orli_heap *h) {
+    orli_heap_item top = h->item[0], last = h->item[--h->count];
+    size_t i = 0, child;
+    while ((child = 2 * i + 1) < h->count) {
+        if (child + 1 < h->count && orli_heap_before(h->item[child + 1], h->item[child])) child++;
+        if (!orli_heap_before(h->item[child], last)) break;
+        h->item[i] = h->item[child];
+        i = child;
+    }
+    h->item[i] = last;
+    return top;
+}
+
+/* ---- a map from pairs of ids ---- */
+
+typedef struct orli_pairs {
+    orli_heap_item *slot; /* key: the pair, or ORLI_NO_PAIR; open addressing, at most two thirds full */
+    size_t slots, count;
+} orli_pairs;
+#define ORLI_NO_PAIR UINT64_MAX
+
+static uint64_t orli_pair(int32_t left, int32_t right) { return (uint64_t)(uint32_t)left << 32 | (uint32_t)right; }
+static int32_t orli_pair_left(uint64_t pair) { return (int32_t)(pair >> 32); }
+static int32_t orli_pair_right(uint64_t pair) { return (int32_t)(pair & 0xffffffffu); }
+
+/* Where the pair is, or the free slot where it would be. */
+static orli_heap_item *orli_pairs_slot(const orli_pairs *p, uint64_t pair) {
+    uint64_t h = pair * 0x9E3779B97F4A7C15u;
+    size_t i = (size_t)(h ^ h >> 32) & (p->slots - 1);
+    while (p->slot[i].key != pair && p->slot[i].key != ORLI_NO_PAIR) i = (i + 1) & (p->slots - 1);
+    return &p->slot[i];
+}
+
+/* The pair's value, or ORLI_NO_PAIR. */
+static uint64_t orli_pairs_find(const orli_pairs *p, uint64_t pair) {
+    const orli_heap_item *slot;
+    if (!p->slots) return ORLI_NO_PAIR;
+    slot = orli_pairs_slot(p, pair);
+    return slot->key == pair ? slot->value : ORLI_NO_PAIR;
+}
+
+/* Makes room for n pairs in all. */
+static orl_status orli_pairs_reserve(orl_ctx *ctx, orli_pairs *p, size_t n) {
+    orli_pairs grown;
+    size_t i;
+    if (orli_mul(n, 3) <= orli_mul(p->slots, 2) && p->slots) return ORL_OK;
+    memset(&grown, 0, sizeof grown);
+    for (grown.slots = 64; grown.slots * 2 < orli_mul(n, 3);) grown.slots *= 2;
+    grown.slot = (orli_heap_item *)orli_alloc(ctx, grown.slots, sizeof *grown.slot);
+    if (!grown.slot) return ORL_ERR_MEMORY;
+    memset(grown.slot, 0xff, grown.slots * sizeof *grown.slot);
+    for (i = 0; i < p->slots; i++)
+        if (p->slot[i].key != ORLI_NO_PAIR) *orli_pairs_slot(&grown, p->slot[i].key) = p->slot[i];
+    grown.count = p->count;
+    orli_free(ctx, p->slot);
+    *p = grown;
+    return ORL_OK;
+}
+
+static orl_status orli_pairs_set(orl_ctx *ctx, orli_pairs *p, uint64_t pair, uint64_t value) {
+    orli_heap_item *slot;
+    if (orli_pairs_reserve(ctx, p, p->count + 1) != ORL_OK) return ORL_ERR_MEMORY;
+    slot = orli_pairs_slot(p, pair);
+    if (slot->key == ORLI_NO_PAIR) p->count++;
+    slot->key = pair;
+    slot->value = value;
+    return ORL_OK;
+}
+
+/* ---- the tokenizer ---- */
+
+typedef struct orli_token {
+    const char *text; /* the bytes it stands for; NULL: no token has this id */
+    size_t bytes;
+    size_t name;      /* its spelling's number: "Ġthe", "▁the", "<0x0A>", "<|endoftext|>" */
+    int special, added;
+} orli_token;
+
+typedef struct orli_added { /* a token that is looked for in the text before anything else */
+    const char *text;
+    size_t bytes;
+    int32_t id;
+    int special, lstrip, rstrip; /* lstrip, rstrip: it takes the white space on that side along */
+} orli_added;
+
+typedef struct orli_merge {
+    int32_t left, right, id;
+} orli_merge;
+
+typedef enum orli_split { /* how text falls into words; merges stay within a word */
+    ORLI_SPLIT_NONE,      /* SentencePiece: nowhere, or before each run of spaces if no token spans such a place */
+    ORLI_SPLIT_GPT2, ORLI_SPLIT_LLAMA3, ORLI_SPLIT_QWEN2
+} orli_split;
+
+typedef enum orli_prefix { ORLI_PREFIX_NONE, ORLI_PREFIX_FIRST, ORLI_PREFIX_ALWAYS } orli_prefix;
+
+#define ORLI_WORDS 4096 /* of the cache */
+typedef struct orli_word { /* one cache line */
+    char text[23];
+    unsigned char bytes; /* 0: empty */
+    int32_t count, id[9];
+} orli_word;
+
+struct orl_tokenizer {
+    orli_object object;
+    unsigned char *unicode;
+    orli_names names;                /* spellings of all tokens … */
+    int32_t *name_id;                /* … and the ids that go with them */
+    size_t name_capacity;
+    orli_token *token;               /* (tokens), by id */
+    size_t tokens, token_capacity;
+    orli_texts texts;
+    orli_merge *merge;               /* in order of rank */
+    size_t merges, merge_capacity;
+    orli_pairs pairs;                /* (left, right) → orli_pair(rank, id) */
+    orli_added *added;               /* longest first */
+    size_t added_count, added_capacity;
+    unsigned char added_first[256];  /* does one begin with this byte? */
+    orli_word *cache;                /* (ORLI_WORDS) */
+    int32_t byte_id[256];            /* −1: none. SentencePiece: the ids of <0x00> … */
+    int32_t char_id[128];            /* SentencePiece: of one-byte characters */
+    int32_t bos, eos, unk;           /* −1: none */
+    int sentencepiece;               /* else byte-level */
+    int add_bos, byte_fallback, fuse_unk, ignore_merges, nfc;
+    int rank_by_token;               /* all pairs that make one token have one rank: the leftmost is merged first */
+    int split_spaces;                /* ORLI_SPLIT_NONE may split before runs of spaces */
+    orli_prefix prefix;              /* a space is put before text */
+    orli_split split;
+};
+
+static void orli_tokenizer_destroy(orli_object *object) {
+    orl_tokenizer *tok = (orl_tokenizer *)object;
+    orl_ctx *ctx = object->ctx;
+    orli_free(ctx, tok->unicode);
+    orli_names_free(&tok->names);
+    orli_free(ctx, tok->name_id);
+    orli_free(ctx, tok->token);
+    orli_arena_free(&tok->texts.arena);
+    orli_free(ctx, tok->merge);
+    orli_free(ctx, tok->pairs.slot);
+    orli_free(ctx, tok->added);
+    orli_free(ctx, tok->cache);
+}
+
+ORL_API void orl_tokenizer_free(orl_tokenizer *tok) {
+    if (tok) orli_object_free(&tok->object);
+}
+
+static orl_tokenizer *orli_tokenizer_new(orl_ctx *ctx) {
+    orl_tokenizer *tok = (orl_tokenizer *)orli_object_create(ctx, sizeof *tok, orli_tokenizer_destroy);
+    if (!tok) return NULL;
+    tok->names = orli_names_new(ctx);
+    tok->texts.arena.ctx = ctx;
+    tok->bos = tok->eos = tok->unk = -1;
+    tok->split = ORLI_SPLIT_GPT2;
+    tok->unicode = orli_unicode_table(ctx);
+    tok->cache = (orli_word *)orli_alloc_zero(ctx, ORLI_WORDS, sizeof *tok->cache);
+    return tok;
+}
+
+/* tok, or NULL (and nothing left of it) if anything failed since it was made. */
+static orl_tokenizer *orli_tokenizer_finished(orl_tokenizer *tok) {
+    if (!tok || !orl_failed(tok->object.ctx)) return tok;
+    orl_tokenizer_free(tok);
+    return NULL;
+}
+
+/* ---- spelling: how the files write a token's bytes ---- */
+
+/* Byte-level files write each byte as a printable character (GPT-2's encoder.py): '!' … '~', '¡' … '¬' and
+ * '®' … 'ÿ' are themselves, the 68 others are 256, 257, … in order. */
+static uint32_t orli_byte_to_char(unsigned b) {
+    if (b <= 32) return 256 + b;
+    if (b >= 127 && b <= 160) return 256 + 33 + (b - 127);
+    return b == 173 ? 256 + 67 : b;
+}
+static int orli_char_to_byte(uint32_t c) { /* −1: no byte is written so */
+    if (c < 256) return orli_byte_to_char(c) == c ? (int)c : -1;
+    return c < 256 + 33 ? (int)(c - 256) : c < 256 + 67 ? (int)(c - 256 - 33 + 127) : c == 256 + 67 ? 173 : -1;
+}
+
+#define ORLI_SP_SPACE "\xe2\x96\x81" /* ▁, U+2581: SentencePiece's space */
+
+/* Appends the spelling of n bytes. */
+static void orli_spell(const orl_tokenizer *tok, const char *bytes, size_t n, orli_str *out) {
+    char c[4];
+    size_t i;
+    for (i = 0; i < n; i++) {
+        if (!tok->sentencepiece) orli_str_add(out, c, orli_utf8_encode(orli_byte_to_char((unsigned char)bytes[i]), c));
+        else if (bytes[i] == ' ') orli_str_puts(out, ORLI_SP_SPACE);
+        else orli_str_add(out, bytes + i, 1);
+    }
+}
+
+/* The byte that a SentencePiece spelling "<0x0A>" names, or −1. */
+static int orli_byte_token(const char *s, size_t n) {
+    char digits[4] = {'0', '0', '0', '0'};
+    if (n != 6 || memcmp(s, "<0x", 3) != 0 || s[5] != '>') return -1;
+    memcpy(digits + 2, s + 3, 2);
+    return (int)orli_json_hex(digits, 4);
+}
+
+/* Appends the bytes that a spelling stands for; what no byte-level spelling could be is taken as it is. */
+static void orli_unspell(const orl_tokenizer *tok, const char *s, size_t n, orli_str *out) {
+    size_t i, length, before = out->length;
+    uint32_t code = 0;
+    int byte = tok->sentencepiece ? orli_byte_token(s, n) : -1;
+    char c;
+    if (byte >= 0) {
+        c = (char)byte;
+        orli_str_add(out, &c, 1);
+        return;
+    }
+    for (i = 0; i < n; i += length) {
+        length = orli_utf8_decode(s + i, n - i, &code);
+        if (!length) length = 1, code = 0x110000;
+        if (tok->sentencepiece) {
+            if (code == 0x2581) orli_str_add(out, " ", 1);
+            else orli_str_add(out, s + i, length);
+            continue;
+        }
+        byte = orli_char_to_byte(code);
+        if (byte < 0) {
+            out->length = before;
+            orli_str_add(out, s, n);
+            return;
+        }
+        c = (char)byte;
+        orli_str_add(out, &c, 1);
+    }
+}
+
+/* The id of a spelling, or −1. */
+static int32_t orli_spelling_id(const orl_tokenizer *tok, const char *s, size_t n) {
+    size_t name = orli_names_find(&tok->names, s, n);
+    return name == ORLI_NONE ? -1 : tok->name_id[name];
+}
+
+/* ---- building ---- */
+
+/* Enters a token. literal: its text is its spelling (added tokens). 0: the spelling or the id is taken (no error set). */
+static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, int32_t id, int literal) {
+    orl_ctx *ctx = tok->object.ctx;
+    size_t before = tok->names.count, name;
+    orli_str text = orli_str_new(ctx);
+    orli_token *t;
+    if ((size_t)id < tok->tokens && tok->token[id].text) return 0;
+    name = orli_names_add(&tok->names, spelling, n);
+    if (name == ORLI_NONE || ORLI_RESERVE(ctx, tok->name_id, tok->name_capacity, tok->names.count) != ORL_OK ||
+        ORLI_RESERVE(ctx, tok->token, tok->token_capacity, (size_t)id + 1) != ORL_OK)
+        return 1;
+    if (tok->names.count == before) return 0;
+    tok->name_id[name] = id;
+    for (; tok->tokens <= (size_t)id; tok->tokens++) memset(&tok->token[tok->tokens], 0, sizeof *tok->token);
+    if (literal) orli_str_add(&text, spelling, n);
+    else orli_unspell(tok, spelling, n, &text);
+    t = &tok->token[id];
+    t->name = name;
+    t->bytes = text.length;
+    if (!text.failed) t->text = orli_texts_add(&tok->texts, text.data ? text.data : "", text.length);
+    orli_str_free(&text);
+    return 1;
+}
+
+static void orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, int32_t id) {
+    orli_merge *m;
+    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK) return;
+    m = &tok->merge[tok->merges++];
+    m->left = left, m->right = right, m->id = id;
+}
+
+static int orli_added_order(const void *a, const void *b) { /* longest first, then in order of id */
+    const orli_added *s = (const orli_added *)a, *t = (const orli_added *)b;
+    if (s->bytes != t->bytes) return s->bytes > t->bytes ? -1 : 1;
+    return s->id < t->id ? -1 : s->id > t->id;
+}
+
+/* Makes the token `id` one that is looked for in text (once orli_added_sort() has been called). */
+static void orli_added_enter(orl_tokenizer *tok, int32_t id, int special, int lstrip, int rstrip) {
+    orl_ctx *ctx = tok->object.ctx;
+    orli_token *t = &tok->token[id];
+    const orli_name *name = &tok->names.name[t->name];
+    orli_added *a;
+    size_t i = tok->added_count;
+    if (!name->length || ORLI_RESERVE(ctx, tok->added, tok->added_capacity, tok->added_count + 1) != ORL_OK) return;
+    if (!t->added) tok->added_count++;
+    else for (i = 0; tok->added[i].id != id;) i++;
+    a = &tok->added[i];
+    a->text = name->text, a->bytes = name->length, a->id = id, a->special = special, a->lstrip = lstrip, a->rstrip = rstrip;
+    t->text = a->text, t->bytes = a->bytes; /* an added token stands for its spelling */
+    t->special = special;
+    t->added = 1;
+    tok->added_first[(unsigned char)a->text[0]] = 1;
+}
+
+static void orli_added_sort(orl_tokenizer *tok) {
+    orli_sort(tok->added, tok->added_count, sizeof *tok->added, orli_added_order);
+    memset(tok->cache, 0, ORLI_WORDS * sizeof *tok->cache); /* whole words may have become special */
+}
+
+/* May SentencePiece text be cut before each run of spaces? Yes if no token has a space behind something else. */
+static int orli_spaces_lead(const orl_tokenizer *tok) {
+    size_t i, k;
+    for (i = 0; i < tok->merges; i++) {
+        const orli_token *t = &tok->token[tok->merge[i].id];
+        for (k = 1; k < t->bytes; k++)
+            if (t->text[k] == ' ' && t->text[k - 1] != ' ') return 0;
+    }
+    return 1;
+}
+
+/* Tables that follow from vocabulary and merges. */
+static void orli_tokenizer_index(orl_tokenizer *tok) {
+    orl_ctx *ctx = tok->object.ctx;
+    char spelling[8];
+    size_t i;
+    int32_t *first; /* (tokens): the rank of the first merge that makes it */
+    for (i = 0; i < 256; i++) {
+        size_t n = tok->sentencepiece ? (size_t)snprintf(spelling, sizeof spelling, "<0x%02X>", (unsigned)i)
+                                      : orli_utf8_encode(orli_byte_to_char((unsigned)i), spelling);
+        tok->byte_id[i] = orli_spelling_id(tok, spelling, n);
+    }
+    for (i = 0; i < 128; i++) {
+        spelling[0] = (char)i;
+        tok->char_id[i] = i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
+    }
+    if (orl_failed(ctx) || orli_pairs_reserve(ctx, &tok->pairs, tok->merges) != ORL_OK) return;
+    first = (int32_t *)orli_alloc(ctx, tok->tokens, sizeof *first);
+    if (!first) return;
+    memset(first, 0xff, tok->tokens * sizeof *first);
+    for (i = 0; i < tok->merges; i++) {
+        const orli_merge *m = &tok->merge[i];
+        if (first[m->id] < 0 || !tok->rank_by_token) first[m->id] = (int32_t)i;
+        orli_pairs_set(ctx, &tok->pairs, orli_pair(m->left, m->right), orli_pair(first[m->id], m->id));
+    }
+    orli_free(ctx, first);
+    orli_added_sort(tok);
+    tok->split_spaces = orli_spaces_lead(tok);
+}
+
+/* ---- words ---- */
+
+/* The class of the character at text[i] and its length; a byte that is no UTF-8 is a character of class ORLI_OTHER. */
+static unsigned orli_class_at(const orl_tokenizer *tok, const char *text, size_t n, size_t i, size_t *length) {
+    uint32_t code = 0;
+    *length = orli_utf8_decode(text + i, n - i, &code);
+    if (!*length) *length = 1, code = ORLI_UNICODE_END;
+    return code < ORLI_UNICODE_END ? (unsigned)tok->unicode[code / 4] >> code % 4 * 2 & 3u : (unsigned)ORLI_OTHER;
+}
+
+/* The end of the run of one class from i on, of at most `most` characters; *last: where its last character begins. */
+static size_t orli_run(const orl_tokenizer *tok, const char *text, size_t n, size_t i, unsigned class_, size_t most, size_t *last) {
+    size_t length;
+    for (; i < n && most-- && orli_class_at(tok, text, n, i, &length) == class_; i += length) *last = i;
+    return i;
+}
+
+/* The bytes of 's 't 'm 'd 're 've 'll at text, or 0. fold: capitals too, and ſ (U+017F), which folds to s. */
+static size_t orli_contraction(const char *text, size_t n, int fold) {
+    char a = n > 1 ? text[1] : 0, b = n > 2 ? text[2] : 0;
+    if (fold && n > 2 && memcmp(text + 1, "\xc5\xbf", 2) == 0) return 3;
+    if (fold && a >= 'A' && a <= 'Z') a = (char)(a + 32);
+    if (fold && b >= 'A' && b <= 'Z') b = (char)(b + 32);
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+
+/* White space: up to its last newline if `newlines` and it has one; else all but its last character, which
+ * goes to the word that follows; all of it if it is one character or the end: \s*[\r\n]+ | \s+(?!\S) | \s+ */
+static size_t orli_space_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i, int newlines) {
+    size_t last = i, end = orli_run(tok, text, n, i, ORLI_SPACE, n, &last), k;
+    if (newlines)
+        for (k = end; k > i; k--)
+            if (text[k - 1] == '\n' || text[k - 1] == '\r') return k;
+    return end < n && last > i ? last : end;
+}
+
+/* '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+static size_t orli_word_gpt2(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t length, last = i, from = i;
+    unsigned class_;
+    if (text[i] == '\'' && (length = orli_contraction(text + i, n - i, 0)) != 0) return i + length;
+    if (text[i] == ' ' && i + 1 < n) from++;
+    class_ = orli_class_at(tok, text, n, from, &length);
+    return class_ == ORLI_SPACE ? orli_space_end(tok, text, n, i, 0) : orli_run(tok, text, n, from, class_, n, &last);
+}
+
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+static size_t orli_word_llama3(const orl_tokenizer *tok, const char *text, size_t n, size_t i, size_t digits) {
+    size_t length, next = 0, last = i, end;
+    unsigned class_ = orli_class_at(tok, text, n, i, &length);
+    if (text[i] == '\'' && (end = orli_contraction(text + i, n - i, 1)) != 0) return i + end;
+    if (class_ == ORLI_LETTER) return orli_run(tok, text, n, i, ORLI_LETTER, n, &last);
+    if (class_ == ORLI_NUMBER) return orli_run(tok, text, n, i, ORLI_NUMBER, digits, &last);
+    if (text[i] != '\r' && text[i] != '\n' && i + length < n && orli_class_at(tok, text, n, i + length, &next) == ORLI_LETTER)
+        return orli_run(tok, text, n, i + length, ORLI_LETTER, n, &last);
+    if (text[i] == ' ' && i + 1 < n) class_ = orli_class_at(tok, text, n, i + 1, &next);
+    if (class_ != ORLI_OTHER) return orli_space_end(tok, text, n, i, 1);
+    end = orli_run(tok, text, n, text[i] == ' ' ? i + 1 : i, ORLI_OTHER, n, &last);
+    while (end < n && (text[end] == '\r' || text[end] == '\n')) end++;
+    return end;
+}
+
+/* Where the word that begins at i ends. */
+static size_t orli_word_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    if (tok->split == ORLI_SPLIT_GPT2) return orli_word_gpt2(tok, text, n, i);
+    if (tok->split != ORLI_SPLIT_NONE) return orli_word_llama3(tok, text, n, i, tok->split == ORLI_SPLIT_LLAMA3 ? 3 : 1);
+    if (!tok->split_spaces) return n;
+    for (; i < n && text[i] == ' '; i++) {}
+    for (; i < n && text[i] != ' '; i++) {}
+    return i;
+}
+
+/* ---- encoding a word ---- */
+
+typedef struct orli_symbol { /* of a list that shrinks as neighbours are merged */
+    int32_t id;              /* −1: merged into the one before it */
+    uint32_t previous, next; /* 0 … count − 1, or count at either end */
+} orli_symbol;
+
+typedef struct orli_encoder {
+    orl_ctx *ctx;
+    orli_symbol *symbol;
+    size_t count, capacity;
+    orli_heap heap;
+    int32_t *id; /* the result */
+    size_t ids, id_capacity;
+} orli_encoder;
+
+static void orli_encoder_free(orli_encoder *e) { /* all but the result */
+    orli_free(e->ctx, e->symbol);
+    orli_free(e->ctx, e->heap.item);
+}
+
+static void orli_encoder_emit(orli_encoder *e, int32_t id) {
+    if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + 1) == ORL_OK) e->id[e->ids++] = id;
+}
+
+static void orli_symbol_add(orli_encoder *e, int32_t id) {
+    orli_symbol *s;
+    if (ORLI_RESERVE(e->ctx, e->symbol, e->capacity, e->count + 1) != ORL_OK) return;
+    s = &e->symbol[e->count];
+    s->id = id;
+    s->previous = (uint32_t)(e->count - 1);
+    s->next = (uint32_t)++e->count;
+}
+
+/* A character without a token: its bytes' tokens, or the unknown token. */
+static void orli_symbol_fall_back(const orl_tokenizer *tok, orli_encoder *e, const char *text, size_t length) {
+    size_t i, known = 0;
+    for (i = 0; i < length; i++) known += tok->byte_id[(unsigned char)text[i]] >= 0;
+    if (known == length && (tok->byte_fallback || !tok->sentencepiece)) {
+        for (i = 0; i < length; i++) orli_symbol_add(e, tok->byte_id[(unsigned char)text[i]]);
+    } else if (tok->unk < 0) {
+        orli_fail(e->ctx, ORL_ERR_DATA, "byte 0x%02x of a text has no token, and the vocabulary no token for the unknown: use another tokenizer",
+                  (unsigned char)text[0]);
+    } else if (!(tok->fuse_unk && e->count && e->symbol[e->count - 1].id == tok->unk)) {
+        orli_symbol_add(e, tok->unk);
+    }
+}
+
+/* A word's first symbols: bytes, or (SentencePiece) characters. */
+static void orli_symbols(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
+    size_t i, length;
+    uint32_t code = 0;
+    int32_t id;
+    e->count = 0;
+    for (i = 0; i < n && !orl_failed(e->ctx); i += length) {
+        length = 1;
+        if (!tok->sentencepiece) {
+            id = tok->byte_id[(unsigned char)word[i]];
+        } else if ((unsigned char)word[i] < 128) {
+            id = tok->char_id[(unsigned char)word[i]];
+        } else {
+            length = orli_utf8_decode(word + i, n - i, &code);
+            id = length ? orli_spelling_id(tok, word + i, length) : -1;
+            length = ORLI_MAX(length, 1);
+        }
+        if (id >= 0) orli_symbol_add(e, id);
+        else orli_symbol_fall_back(tok, e, word + i, length);
+    }
+}
+
+/* Enters the pair that begins at symbol i: by rank, then from left to right. */
+static void orli_pair_propose(const orl_tokenizer *tok, orli_encoder *e, size_t i) {
+    const orli_symbol *s = &e->symbol[i];
+    uint64_t pair, merge;
+    if (s->next >= e->count) return;
+    pair = orli_pair(s->id, e->symbol[s->next].id);
+    merge = orli_pairs_find(&tok->pairs, pair);
+    if (merge != ORLI_NO_PAIR) orli_heap_push(e->ctx, &e->heap, (merge & ~(uint64_t)0xffffffffu) | i, pair);
+}
+
+/* Merges the best pair until there is none. A proposal whose symbols have changed since is dropped. */
+static void orli_merge_symbols(const orl_tokenizer *tok, orli_encoder *e) {
+    size_t i;
+    e->heap.count = 0;
+    for (i = 0; i + 1 < e->count; i++) orli_pair_propose(tok, e, i);
+    while (e->heap.count && !orl_failed(e->ctx)) {
+        orli_heap_item best = orli_heap_pop(&e->heap);
+        orli_symbol *s = &e->symbol[best.key & 0xffffffffu], *t;
+        if (s->id != orli_pair_left(best.value) || s->next >= e->count) continue;
+        t = &e->symbol[s->next];
+        if (t->id != orli_pair_right(best.value)) continue;
+        s->id = orli_pair_right(orli_pairs_find(&tok->pairs, best.value));
+        t->id = -1;
+        s->next = t->next;
+        if (s->next < e->count) e->symbol[s->next].previous = (uint32_t)(s - e->symbol);
+        orli_pair_propose(tok, e, (size_t)(s - e->symbol));
+        if (s->previous < e->count) orli_pair_propose(tok, e, s->previous);
+    }
+}
+
+/* ignore_merges: a word that is a token is that token, whatever merges would make of it. */
+static int32_t orli_whole_word(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
+    orli_str spelling = orli_str_new(e->ctx);
+    int32_t id = -1;
+    orli_spell(tok, word, n, &spelling);
+    if (!spelling.failed && spelling.data) id = orli_spelling_id(tok, spelling.data, spelling.length);
+    orli_str_free(&spelling);
+    return id >= 0 && !tok->token[id].special ? id : -1;
+}
+
+static void orli_encode_word(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
+    orli_word *cached = n < sizeof cached->text ? &tok->cache[orli_hash(word, n) % ORLI_WORDS] : NULL;
+    size_t from = e->ids, i;
+    int32_t whole;
+    if (cached && cached->bytes == n && memcmp(cached->text, word, n) == 0) {
+        if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + (size_t)cached->count) != ORL_OK) return;
+        memcpy(e->id + e->ids, cached->id, (size_t)cached->count * sizeof *e->id);
+        e->ids += (size_t)cached->count;
+        return;
+    }
+    whole = tok->ignore_merges ? orli_whole_word(tok, e, word, n) : -1;
+    if (whole >= 0) {
+        orli_encoder_emit(e, whole);
+    } else {
+        orli_symbols(tok, e, word, n);
+        orli_merge_symbols(tok, e);
+        for (i = 0; i < e->count; i = e->symbol[i].next) orli_encoder_emit(e, e->symbol[i].id);
+    }
+    if (!cached || orl_failed(e->ctx) || e->ids - from > sizeof cached->id / sizeof *cached->id) return;
+    memcpy(cached->text, word, n);
+    cached->bytes = (unsigned char)n;
+    cached->count = (int32_t)(e->ids - from);
+    memcpy(cached->id, e->id + from, (e->ids - from) * sizeof *e->id);
+}
+
+/* ---- encoding a text ---- */
+
+/* The next added token at or after `from`: where it begins, or n. The longest goes first. */
+static size_t orli_added_find(const orl_tokenizer *tok, const char *text, size_t n, size_t from, int parse_special, const orli_added **found) {
+    size_t i, k;
+    *found = NULL;
+    for (i = from; i < n; i++) {
+        if (!tok->added_first[(unsigned char)text[i]]) continue;
+        for (k = 0; k < tok->added_count; k++) {
+            const orli_added *a = &tok->added[k];
+            if ((a->special && !parse_special) || a->bytes > n - i || a->text[0] != text[i] || memcmp(a->text, text + i, a->bytes) != 0) continue;
+            *found = a;
+            return i;
+        }
+    }
+    return n;
+}
+
+/* The text between two added tokens. first: nothing stands before it. */
+static void orli_encode_segment(const orl_tokenizer *tok, orli_encoder *e, const char *text, size_t n, int first, int continues) {
+    int prefix = tok->prefix == ORLI_PREFIX_ALWAYS ? !(first && continues) : tok->prefix == ORLI_PREFIX_FIRST ? first && !continues : 0;
+    orli_str copy = orli_str_new(e->ctx);
+    size_t i, end;
+    if (!n) return;
+    if (!tok->sentencepiece && text[0] == ' ') prefix = 0; /* a byte-level prefix makes sure of a space */
+    if (prefix || tok->sentencepiece) { /* "▁" in the text is a space, as SentencePiece has it */
+        orli_str_add(&copy, " ", prefix ? 1 : 0);
+        for (i = end = 0; tok->sentencepiece && end + 3 <= n; end++) {
+            if (memcmp(text + end, ORLI_SP_SPACE, 3) != 0) continue;
+            orli_str_add(&copy, text + i, end - i);
+            orli_str_add(&copy, " ", 1);
+            i = end + 3;
+            end += 2;
+        }
+        orli_str_add(&copy, text + i, n - i);
+        text = copy.data, n = copy.length;
+    }
+    for (i = 0; i < n && !orl_failed(e->ctx); i = end) {
+        end = orli_word_end(tok, text, n, i);
+        orli_encode_word(tok, e, text + i, end - i);
+    }
+    orli_str_free(&copy);
+}
+
+/* White space beside text[i], back to `low` or on to `high`. */
+static size_t orli_space_before(const orl_tokenizer *tok, const char *text, size_t low, size_t i) {
+    size_t at, length;
+    while (i > low) {
+        for (at = i - 1; at > low && i - at < 4 && ((unsigned char)text[at] & 0xc0) == 0x80;) at--;
+        if (orli_class_at(tok, text, i, at, &length) != ORLI_SPACE || at + length != i) break;
+        i = at;
+    }
+    return i;
+}
+
+/* orl_encode(); continues: the text goes on from another one, so nothing is put before it. */
+static orl_status orli_encode(const orl_tokenizer *tok, const char *text, size_t bytes, int parse_special, int continues, int32_t **ids,
+                              size_t *count) {
+    orli_encoder e;
+    size_t at = 0, found_at, end, last = 0;
+    const orli_added *found;
+    memset(&e, 0, sizeof e);
+    e.ctx = tok->object.ctx;
+    if (bytes > UINT32_MAX / 2) return orli_fail(e.ctx, ORL_ERR_ARGUMENT, "a text of %zu bytes: encode at most 2 GB at once", bytes);
+    do {
+        found_at = end = orli_added_find(tok, text, bytes, at, parse_special, &found);
+        if (found && found->lstrip) end = orli_space_before(tok, text, at, found_at);
+        orli_encode_segment(tok, &e, text + at, end - at, at == 0, continues);
+        if (!found) break;
+        orli_encoder_emit(&e, found->id);
+        at = found_at + found->bytes;
+        if (found->rstrip) at = orli_run(tok, text, bytes, at, ORLI_SPACE, bytes, &last);
+    } while (!orl_failed(e.ctx));
+    orli_encoder_free(&e);
+    if (!orl_failed(e.ctx)) ORLI_RESERVE(e.ctx, e.id, e.id_capacity, 1); /* so that there is something to free */
+    if (orl_failed(e.ctx)) {
+        orli_free(e.ctx, e.id);
+        return orl_error_status(e.ctx);
+    }
+    *ids = e.id;
+    *count = e.ids;
+    return ORL_OK;
+}
+
+ORL_API orl_status orl_encode(const orl_tokenizer *tok, const char *text, size_t bytes, int parse_special, int32_t **ids, size_t *count) {
+    if (ids) *ids = NULL;
+    if (count) *count = 0;
+    if (!tok) return ORL_ERR_ARGUMENT;
+    if (orl_failed(tok->object.ctx)) return orl_error_status(tok->object.ctx);
+    if ((!text && bytes) || !ids || !count) return orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_encode: text, ids or count is NULL");
+    return orli_encode(tok, text ? text : "", bytes, parse_special, 0, ids, count);
+}
+
+/* ---- decoding, looking up ---- */
+
+ORL_API size_t orl_vocab(const orl_tokenizer *tok) { return tok ? tok->tokens : 0; }
+ORL_API int32_t orl_eos(const orl_tokenizer *tok) { return tok ? tok->eos : -1; }
+ORL_API int32_t orl_bos(const orl_tokenizer *tok) { return tok && tok->add_bos ? tok->bos : -1; }
+
+static int orli_token_is_special(const orl_tokenizer *tok, int32_t id) {
+    return id >= 0 && (size_t)id < tok->tokens && tok->token[id].special;
+}
+
+/* `token` is a text such as " the" or "<|endoftext|>", not a file's spelling of it. */
+ORL_API int32_t orl_token_id(const orl_tokenizer *tok, const char *token) {
+    orli_str spelling;
+    size_t n, i;
+    int32_t id = -1;
+    if (!tok || !token || orl_failed(tok->object.ctx)) return -1;
+    n = strlen(token);
+    for (i = 0; i < tok->added_count; i++)
+        if (tok->added[i].bytes == n && memcmp(tok->added[i].text, token, n) == 0) return tok->added[i].id;
+    spelling = orli_str_new(tok->object.ctx);
+    orli_spell(tok, token, n, &spelling);
+    if (spelling.data && !spelling.failed) id = orli_spelling_id(tok, spelling.data, spelling.length);
+    orli_str_free(&spelling);
+    return id;
+}
+
+ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t *bytes) {
+    const orli_token *t;
+    if (bytes) *bytes = 0;
+    if (!tok) return NULL;
+    if (id < 0 || (size_t)id >= tok->tokens) {
+        orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "there is no token %ld: ids go from 0 to %zu", (long)id, tok->tokens - 1);
+        return NULL;
+    }
+    t = &tok->token[id];
+    if (bytes) *bytes = t->bytes;
+    return t->text ? t->text : "";
+}
+
+/* orl_decode(); continues: as in orli_encode(), so a leading space is the text's own. */
+static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count, int skip_special, int continues, char **text,
+                              size_t *bytes) {
+    orl_ctx *ctx = tok->object.ctx;
+    orli_str out = orli_str_new(ctx);
+    size_t i, n, skip;
+    int strip = tok->sentencepiece && tok->prefix != ORLI_PREFIX_NONE && !continues; /* the space that was put first */
+    for (i = 0; i < count && !orl_failed(ctx); i++) {
+        const char *t = orl_token_text(tok, ids[i], &n);
+        if (!t || (skip_special && tok->token[ids[i]].special)) continue;
+        skip = strip && n && t[0] == ' ' ? 1 : 0;
+        if (n) strip = 0;
+        orli_str_add(&out, t + skip, n - skip);
+    }
+    if (orl_failed(ctx)) {
+        orli_str_free(&out);
+        return orl_error_status(ctx);
+    }
+    if (bytes) *bytes = out.length;
+    *text = orli_str_take(&out);
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count, int skip_special, char **text, size_t *bytes) {
+    if (text) *text = NULL;
+    if (bytes) *bytes = 0;
+    if (!tok) return ORL_ERR_ARGUMENT;
+    if (orl_failed(tok->object.ctx)) return orl_error_status(tok->object.ctx);
+    if ((!ids && count) || !text) return orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_decode: ids or text is NULL");
+    return orli_decode(tok, ids, count, skip_special, 0, text, bytes);
+}
+
+ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token) {
+    orl_ctx *ctx;
+    int32_t id;
+    if (!tok || orl_failed(tok->object.ctx)) return -1;
+    ctx = tok->object.ctx;
+    if (!token || !token[0]) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_token_add_special: a special token needs a text");
+        return -1;
+    }
+    id = orli_spelling_id(tok, token, strlen(token));
+    if (id < 0) {
+        id = (int32_t)tok->tokens;
+        orli_token_enter(tok, token, strlen(token), id, 1);
+    }
+    if (!orl_failed(ctx)) {
+        orli_added_enter(tok, id, 1, 0, 0);
+        orli_added_sort(tok);
+    }
+    return orl_failed(ctx) ? -1 : id;
+}
+
+/* ---- learning merges ----
+ * Words are counted, then the pair of neighbouring symbols that occurs most often becomes a token, again and
+ * again. Ties go to the lowest left id, then the lowest right id (ids are given in order of creation). Each
+ * pair knows the words it was seen in, so that a merge touches those words only; the counts in the heap may be
+ * out of date: a pair that comes up with an old count goes back in with its new one. */
+
+#define ORLI_WORD_MOST 256 /* longer words are counted in pieces, so that one endless run cannot make learning quadratic */
+
+typedef struct orli_pair_count {
+    uint64_t pair, count;
+    uint32_t words; /* 1 + the first orli_pair_word of its list, 0: none */
+} orli_pair_count;
+
+typedef struct orli_pair_word {
+    uint32_t word, next;
+} orli_pair_word;
+
+typedef struct orli_bpe_trainer {
+    orl_ctx *ctx;
+    orli_names words;
+    uint64_t *count; /* (words): how often each occurs */
+    size_t count_capacity;
+    int32_t *symbol; /* of all words end to end */
+    size_t *start;   /* (words) */
+    size_t *length;  /* (words): shrinks */
+    orli_pairs index; /* pair → its number below */
+    orli_pair_count *pair;
+    size_t pairs, pair_capacity, fresh; /* fresh: pairs from here on are new since the last merge */
+    orli_pair_word *seen;
+    size_t seen_count, seen_capacity;
+    orli_heap heap;
+} orli_bpe_trainer;
+
+static void orli_bpe_trainer_free(orli_bpe_trainer *t) {
+    orli_names_free(&t->words);
+    orli_free(t->ctx, t->count);
+    orli_free(t->ctx, t->symbol);
+    orli_free(t->ctx, t->start);
+    orli_free(t->ctx, t->length);
+    orli_free(t->ctx, t->index.slot);
+    orli_free(t->ctx, t->pair);
+    orli_free(t->ctx, t->seen);
+    orli_free(t->ctx, t->heap.item);
+}
+
+static void orli_bpe_trainer_word(orli_bpe_trainer *t, const char *word, size_t n) {
+    size_t before = t->words.count, number = orli_names_add(&t->words, word, n);
+    if (number == ORLI_NONE || ORLI_RESERVE(t->ctx, t->count, t->count_capacity, t->words.count) != ORL_OK) return;
+    if (t->words.count > before) t->count[number] = 0;
+    t->count[number]++;
+}
+
+/* Counts the words of a text; special tokens in it belong to no word. */
+static void orli_bpe_trainer_read(orli_bpe_trainer *t, const orl_tokenizer *tok, const char *text, size_t n) {
+    const orli_added *found;
+    size_t at, stop, i, end;
+    for (at = 0; at < n; at = stop + (found ? found->bytes : 0)) {
+        stop = orli_added_find(tok, text, n, at, 1, &found);
+        for (i = at; i < stop && !orl_failed(t->ctx); i = end) {
+            end = orli_word_end(tok, text, stop, i);
+            end = ORLI_MIN(end, i + ORLI_WORD_MOST);
+            orli_bpe_trainer_word(t, text + i, end - i);
+        }
+        if (orl_failed(t->ctx)) return;
+    }
+}
+
+/* The number of a pair that may be new, or ORLI_NONE if memory ran out. */
+static size_t orli_bpe_trainer_pair(orli_bpe_trainer *t, uint64_t pair) {
+    uint64_t number = orli_pairs_find(&t->index, pair);
+    if (number != ORLI_NO_PAIR) return (size_t)number;
+    if (ORLI_RESERVE(t->ctx, t->pair, t->pair_capacity, t->pairs + 1) != ORL_OK ||
+        orli_pairs_set(t->ctx, &t->index, pair, t->pairs) != ORL_OK)
+        return ORLI_NONE;
+    t->pair[t->pairs].pair = pair;
+    t->pair[t->pairs].count = 0;
+    t->pair[t->pairs].words = 0;
+    return t->pairs++;
+}
+
+/* Takes a word's pairs out of the counts, or puts them in. */
+static void orli_bpe_trainer_count(orli_bpe_trainer *t, size_t word, int in) {
+    const int32_t *s = t->symbol + t->start[word];
+    size_t i, number;
+    for (i = 0; i + 1 < t->length[word]; i++) {
+        orli_pair_count *p;
+        number = orli_bpe_trainer_pair(t, orli_pair(s[i], s[i + 1]));
+        if (number == ORLI_NONE) return;
+        p = &t->pair[number];
+        p->count = in ? p->count + t->count[word] : p->count - t->count[word];
+        if (!in || number < t->fresh || (p->words && t->seen[p->words - 1].word == word)) continue; /* its list has the word */
+        if (t->seen_count >= UINT32_MAX - 1 || ORLI_RESERVE(t->ctx, t->seen, t->seen_capacity, t->seen_count + 1) != ORL_OK) {
+            orli_fail(t->ctx, ORL_ERR_MEMORY, "a tokenizer cannot be learned from so much text: use a part of it");
+            return;
+        }
+        t->seen[t->seen_count].word = (uint32_t)word;
+        t->seen[t->seen_count].next = p->words;
+        p->words = (uint32_t)++t->seen_count;
+    }
+}
+
+/* Lays out the words' symbols and counts all pairs. */
+static void orli_bpe_trainer_start(orli_bpe_trainer *t, const orl_tokenizer *tok) {
+    size_t total = 0, w, i;
+    for (w = 0; w < t->words.count; w++) total += t->words.name[w].length;
+    t->symbol = (int32_t *)orli_alloc(t->ctx, total, sizeof *t->symbol);
+    t->start = (size_t *)orli_alloc(t->ctx, t->words.count, sizeof *t->start);
+    t->length = (size_t *)orli_alloc(t->ctx, t->words.count, sizeof *t->length);
+    for (w = total = 0; w < t->words.count && !orl_failed(t->ctx); w++) {
+        t->start[w] = total;
+        t->length[w] = t->words.name[w].length;
+        for (i = 0; i < t->length[w]; i++) t->symbol[total++] = tok->byte_id[(unsigned char)t->words.name[w].text[i]];
+        orli_bpe_trainer_count(t, w, 1);
+    }
+    for (i = 0; i < t->pairs && !orl_failed(t->ctx); i++) orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
+}
+
+/* Writes `id` for each left-right pair of a word, from left to right. */
+static void orli_bpe_trainer_rewrite(orli_bpe_trainer *t, size_t word, uint64_t pair, int32_t id) {
+    int32_t *s = t->symbol + t->start[word], left = orli_pair_left(pair), right = orli_pair_right(pair);
+    size_t i, n = t->length[word], out = 0;
+    for (i = 0; i + 1 < n && !(s[i] == left && s[i + 1] == right); i++) {}
+    if (i + 1 >= n) return; /* an earlier merge took it away */
+    orli_bpe_trainer_count(t, word, 0);
+    for (i = 0; i < n; i++) {
+        int found = i + 1 < n && s[i] == left && s[i + 1] == right;
+        s[out++] = found ? id : s[i];
+        i += found ? 1 : 0;
+    }
+    t->length[word] = out;
+    orli_bpe_trainer_count(t, word, 1);
+}
+
+/* Learns the most frequent pair: 1, or 0 when no pair occurs twice. */
+static int orli_bpe_trainer_merge(orli_bpe_trainer *t, orl_tokenizer *tok) {
+    orli_heap_item best;
+    orli_pair_count *p;
+    orli_str spelling = orli_str_new(t->ctx);
+    const orli_name *left, *right;
+    int32_t id = (int32_t)tok->tokens;
+    uint32_t at;
+    size_t i;
+    for (;;) {
+        if (!t->heap.count || orl_failed(t->ctx)) return 0;
+        best = orli_heap_pop(&t->heap);
+        p = &t->pair[orli_bpe_trainer_pair(t, best.value)];
+        if (p->count < 2) continue;
+        if (p->count == ~best.key) break;
+        orli_heap_push(t->ctx, &t->heap, ~p->count, best.value);
+    }
+    left = &tok->names.name[tok->token[orli_pair_left(best.value)].name];
+    right = &tok->names.name[tok->token[orli_pair_right(best.value)].name];
+    orli_str_add(&spelling, left->text, left->length);
+    orli_str_add(&spelling, right->text, right->length);
+    if (!spelling.failed && orli_spelling_id(tok, spelling.data, spelling.length) < 0) { /* one spelling, one token */
+        orli_token_enter(tok, spelling.data, spelling.length, id, 0);
+        orli_merge_enter(tok, orli_pair_left(best.value), orli_pair_right(best.value), id);
+        t->fresh = t->pairs;
+        for (at = p->words; at && !orl_failed(t->ctx);) {
+            orli_pair_word seen = t->seen[at - 1];
+            orli_bpe_trainer_rewrite(t, seen.word, best.value, id);
+            at = seen.next;
+        }
+        for (i = t->fresh; i < t->pairs && !orl_failed(t->ctx); i++) orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
+    }
+    orli_str_free(&spelling);
+    return !orl_failed(t->ctx);
+}
+
+/* The specials and the 256 bytes. */
+static void orli_train_alphabet(orl_tokenizer *tok, const char *const *specials) {
+    size_t i, before;
+    char spelling[4];
+    for (i = 0; specials && specials[i]; i++) {
+        before = tok->tokens;
+        orl_token_add_special(tok, specials[i]);
+        if (tok->tokens == before) orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_train: the special token \"%.100s\" is given twice", specials[i]);
+    }
+    if (i) tok->eos = 0;
+    for (i = 0; i < 256 && !orl_failed(tok->object.ctx); i++) {
+        size_t n = orli_utf8_encode(orli_byte_to_char((unsigned)i), spelling);
+        before = tok->tokens;
+        orli_token_enter(tok, spelling, n, (int32_t)before, 0);
+        if (tok->tokens == before)
+            orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_train: a special token of one character (\"%.*s\") is not possible", (int)n, spelling);
+    }
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes, size_t vocab, const char *const *specials) {
+    orl_tokenizer *tok;
+    orli_bpe_trainer t;
+    size_t least = 256;
+    if (orl_failed(ctx)) return NULL;
+    while (specials && specials[least - 256]) least++;
+    if (!text || vocab < least || vocab > INT32_MAX / 2) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_train: needs a text, and a vocabulary of %zu (special tokens and 256 bytes) or more", least);
+        return NULL;
+    }
+    tok = orli_tokenizer_new(ctx);
+    if (!orl_failed(ctx)) orli_train_alphabet(tok, specials);
+    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    memset(&t, 0, sizeof t);
+    t.ctx = ctx;
+    t.words = orli_names_new(ctx);
+    if (!orl_failed(ctx)) orli_bpe_trainer_read(&t, tok, text, bytes);
+    if (!orl_failed(ctx)) orli_bpe_trainer_start(&t, tok);
+    while (!orl_failed(ctx) && tok->tokens < vocab && orli_bpe_trainer_merge(&t, tok)) {}
+    orli_bpe_trainer_free(&t);
+    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    if (!orl_failed(ctx) && tok->tokens < vocab)
+        orli_note(ctx, "the text has too few pairs that occur twice for a vocabulary of %zu: it is %zu", vocab, tok->tokens);
+    return orli_tokenizer_finished(tok);
+}
+
+/* ---- loading tokenizer.json ----
+ * Its parts may come in any order, but each needs the ones before it in orli_load_json(): a first pass
+ * remembers where each begins (a reader can be copied). */
+
+/* One step of a normalizer, pre-tokenizer or post-processor. */
+typedef struct orli_pipeline_part {
+    char type[32], behavior[32], text[16], content[16], scheme[16], regex[320]; /* cut if longer: then it is none we know */
+    int add_prefix_space, use_regex, split, invert;
+    orli_json at, list; /* where it begins; its list of parts, or special tokens */
+    int has_list;
+} orli_pipeline_part;
+
+/* The string (or null) that comes next, cut to the buffer. */
+static void orli_json_short(orli_json *j, char *buffer, size_t size) {
+    orli_str s = orli_str_new(j->ctx);
+    if (!orli_json_null(j) && orli_json_string(j, &s)) snprintf(buffer, size, "%s", s.data);
+    orli_str_free(&s);
+}
+
+static void orli_pipeline_read(orli_json *j, orli_pipeline_part *p) {
+    memset(p, 0, sizeof *p);
+    p->add_prefix_space = p->use_regex = p->split = 1; /* what they are when left out */
+    p->at = *j;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "type")) orli_json_short(j, p->type, sizeof p->type);
+        else if (orli_json_is(j, "behavior")) orli_json_short(j, p->behavior, sizeof p->behavior);
+        else if (orli_json_is(j, "content")) orli_json_short(j, p->content, sizeof p->content);
+        else if (orli_json_is(j, "prepend_scheme")) orli_json_short(j, p->scheme, sizeof p->scheme);
+        else if (orli_json_is(j, "prepend") || orli_json_is(j, "replacement")) orli_json_short(j, p->text, sizeof p->text);
+        else if (orli_json_is(j, "add_prefix_space")) p->add_prefix_space = orli_json_bool(j);
+        else if (orli_json_is(j, "use_regex")) p->use_regex = orli_json_bool(j);
+        else if (orli_json_is(j, "split")) p->split = orli_json_bool(j);
+        else if (orli_json_is(j, "invert")) p->invert = orli_json_bool(j);
+        else if (orli_json_is(j, "pattern") && orli_json_peek(j) == ORLI_JSON_OBJECT) {
+            for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+                if (orli_json_is(j, "Regex")) orli_json_short(j, p->regex, sizeof p->regex);
+                else if (orli_json_is(j, "String")) orli_json_short(j, p->text, sizeof p->text);
+                else orli_json_skip(j);
+            }
+        } else {
+            if (orli_json_is(j, "normalizers") || orli_json_is(j, "pretokenizers") || orli_json_is(j, "processors") || orli_json_is(j, "single"))
+                p->has_list = 1, p->list = *j;
+            orli_json_skip(j);
+        }
+    }
+}
+
+/* Applies a part, or each part of a Sequence, or nothing for null. */
+static void orli_pipeline_apply(orl_tokenizer *tok, orli_json j, void (*apply)(orl_tokenizer *, orli_pipeline_part *)) {
+    orli_pipeline_part part;
+    if (!j.ctx || orli_json_null(&j)) return; /* no ctx: the file has no such key */
+    orli_pipeline_read(&j, &part);
+    if (strcmp(part.type, "Sequence") != 0 || !part.has_list) {
+        if (!orl_failed(j.ctx)) apply(tok, &part);
+        return;
+    }
+    j = part.list;
+    for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) {
+        orli_pipeline_read(&j, &part);
+        if (!orl_failed(j.ctx)) apply(tok, &part);
+    }
+}
+
+static void orli_part_unknown(orli_pipeline_part *p, const char *kind) {
+    orli_json_fail_at(&p->at, p->at.position,
+                      "the %s \"%s\" with these settings is not one that is known here (its text \"%.16s\", regex \"%.200s\"): convert the tokenizer to "
+                      "a known form",
+                      kind, p->type, p->text, p->regex);
+}
+
+static void orli_apply_normalizer(orl_tokenizer *tok, orli_pipeline_part *p) {
+    if (strcmp(p->type, "NFC") == 0) {
+        tok->nfc = 1;
+    } else if (strcmp(p->type, "Prepend") == 0 && strcmp(p->text, ORLI_SP_SPACE) == 0) {
+        tok->sentencepiece = 1;
+        tok->prefix = ORLI_PREFIX_ALWAYS;
+    } else if (strcmp(p->type, "Replace") == 0 && strcmp(p->text, " ") == 0 && strcmp(p->content, ORLI_SP_SPACE) == 0) {
+        tok->sentencepiece = 1;
+    } else {
+        orli_part_unknown(p, "normalizer");
+    }
+}
+
+/* The regular expressions that are known, by their exact text. */
+static const struct {
+    orli_split split;
+    const char *regex;
+} orli_regexes[] = {
+    {ORLI_SPLIT_GPT2, "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
+    {ORLI_SPLIT_GPT2, "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
+    {ORLI_SPLIT_LLAMA3, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+                        "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
+    {ORLI_SPLIT_QWEN2, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+                       "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}};
+
+/* Split by a known regex and then ByteLevel, ByteLevel alone, or Metaspace. tok->split begins as NONE. */
+static void orli_apply_pretokenizer(orl_tokenizer *tok, orli_pipeline_part *p) {
+    size_t i;
+    if (strcmp(p->type, "ByteLevel") == 0 && !tok->sentencepiece) {
+        if (p->add_prefix_space) tok->prefix = ORLI_PREFIX_ALWAYS;
+        if (p->use_regex && tok->split == ORLI_SPLIT_NONE) tok->split = ORLI_SPLIT_GPT2;
+        else if (p->use_regex || tok->split == ORLI_SPLIT_NONE) orli_part_unknown(p, "pre_tokenizer");
+        return;
+    }
+    if (strcmp(p->type, "Metaspace") == 0 && strcmp(p->text, ORLI_SP_SPACE) == 0 && !p->split) {
+        tok->sentencepiece = 1;
+        tok->prefix = !strcmp(p->scheme, "first")  ? ORLI_PREFIX_FIRST
+                      : !strcmp(p->scheme, "never") ? ORLI_PREFIX_NONE
+                      : p->add_prefix_space         ? ORLI_PREFIX_ALWAYS
+                                                    : ORLI_PREFIX_NONE;
+        return;
+    }
+    for (i = 0; strcmp(p->type, "Split") == 0 && i < sizeof orli_regexes / sizeof *orli_regexes; i++) {
+        if (strcmp(p->regex, orli_regexes[i].regex) != 0 || tok->split != ORLI_SPLIT_NONE) continue;
+        if (!(strcmp(p->behavior, "Isolated") == 0 && !p->invert) && !(strcmp(p->behavior, "Removed") == 0 && p->invert)) continue;
+        tok->split = orli_regexes[i].split;
+        return;
+    }
+    orli_part_unknown(p, "pre_tokenizer");
+}
+
+/* TemplateProcessing whose first piece is a special token adds that token: it is the BOS. */
+static void orli_apply_processor(orl_tokenizer *tok, orli_pipeline_part *p) {
+    orli_json j = p->list;
+    orli_str id = orli_str_new(tok->object.ctx);
+    if (strcmp(p->type, "TemplateProcessing") != 0 || !p->has_list) return;
+    orli_json_open(&j, ORLI_JSON_ARRAY);
+    if (orli_json_item(&j)) {
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            if (!orli_json_is(&j, "SpecialToken")) {
+                orli_json_skip(&j);
+                continue;
+            }
+            for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+                if (!orli_json_is(&j, "id")) orli_json_skip(&j);
+                else if (orli_json_string(&j, &id)) tok->bos = orli_spelling_id(tok, id.data, id.length);
+            }
+        }
+        tok->add_bos = tok->bos >= 0;
+    }
+    orli_str_free(&id);
+}
+
+/* {"spelling": id, …}. An id is at most the file's size: there cannot be more tokens than bytes. */
+static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
+    orli_str s = orli_str_new(j->ctx);
+    int32_t id;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        size_t key = j->start;
+        s.length = 0;
+        orli_str_add(&s, "", 0);
+        orli_json_text(j, &s);
+        id = (int32_t)orli_json_int(j, 0, (int64_t)ORLI_MIN(j->size, (size_t)INT32_MAX / 2));
+        if (s.failed || orl_failed(j->ctx)) break;
+        if (!orli_token_enter(tok, s.data, s.length, id, 0))
+            orli_json_fail_at(j, key, "the token \"%.60s\" or the id %ld occurs twice in the vocabulary: remove one", s.data, (long)id);
+    }
+    orli_str_free(&s);
+}
+
+/* Enters the merge of two spellings; 0 if one of the three tokens does not exist. */
+static int orli_load_merge(orl_tokenizer *tok, const char *left, size_t left_bytes, const char *right, size_t right_bytes, orli_str *whole) {
+    int32_t a = orli_spelling_id(tok, left, left_bytes), b = orli_spelling_id(tok, right, right_bytes), id;
+    whole->length = 0;
+    orli_str_add(whole, left, left_bytes);
+    orli_str_add(whole, right, right_bytes);
+    if (whole->failed) return 1;
+    id = orli_spelling_id(tok, whole->data, whole->length);
+    if (a < 0 || b < 0 || id < 0) return 0;
+    orli_merge_enter(tok, a, b, id);
+    return 1;
+}
+
+/* ["a b", …] or [["a", "b"], …] */
+static void orli_load_merges(orl_tokenizer *tok, orli_json *j) {
+    orli_str left = orli_str_new(j->ctx), right = orli_str_new(j->ctx), whole = orli_str_new(j->ctx);
+    const char *space;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        if (orli_json_peek(j) == ORLI_JSON_ARRAY) {
+            orli_json_open(j, ORLI_JSON_ARRAY);
+            orli_json_string(j, &left);
+            orli_json_string(j, &right);
+            orli_json_expect(j, ORLI_JSON_ARRAY_END);
+        } else if (orli_json_string(j, &left)) {
+            space = (const char *)memchr(left.data, ' ', left.length);
+            right.length = 0;
+            if (space) {
+                orli_str_add(&right, space + 1, left.length - (size_t)(space + 1 - left.data));
+                left.length = (size_t)(space - left.data);
+                left.data[left.length] = 0;
+            }
+        }
+        if (left.failed || right.failed || orl_failed(j->ctx)) break;
+        if (!left.length || !right.length || !orli_load_merge(tok, left.data, left.length, right.data, right.length, &whole))
+            orli_json_fail_at(j, j->start, "merge %zu, \"%.60s\" with \"%.60s\": they or what they make are not in the vocabulary", tok->merges + 1,
+                              left.data, right.data ? right.data : "");
+    }
+    orli_str_free(&left);
+    orli_str_free(&right);
+    orli_str_free(&whole);
+}
+
+/* A key of the model that must be null, empty, false or zero. */
+static void orli_load_must_be_off(orli_json *j, const char *key) {
+    orli_json_event got;
+    if (orli_json_skip(j) != ORL_OK) return;
+    got = j->text[j->start] == 'n' || j->text[j->start] == 'f' ? ORLI_JSON_NULL : ORLI_JSON_STRING;
+    if (got == ORLI_JSON_NULL || (j->end - j->start == 2 && j->text[j->start] == '"')) return;
+    if (strspn(j->text + j->start, "0.") >= j->end - j->start) return;
+    orli_json_fail_at(j, j->start, "model: %s is %.*s, which is not known here: only null is", key, (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
+}
+
+static void orli_load_model(orl_tokenizer *tok, orli_json j) {
+    orli_json vocab, merges;
+    orli_str unk = orli_str_new(tok->object.ctx);
+    memset(&vocab, 0, sizeof vocab);
+    memset(&merges, 0, sizeof merges);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (orli_json_is(&j, "type")) {
+            if (orli_json_string(&j, &unk) && strcmp(unk.data, "BPE") != 0)
+                orli_json_fail_at(&j, j.start, "model: type is \"%.40s\": only BPE is known here", unk.data);
+            unk.length = 0;
+        } else if (orli_json_is(&j, "dropout")) orli_load_must_be_off(&j, "dropout");
+        else if (orli_json_is(&j, "continuing_subword_prefix")) orli_load_must_be_off(&j, "continuing_subword_prefix");
+        else if (orli_json_is(&j, "end_of_word_suffix")) orli_load_must_be_off(&j, "end_of_word_suffix");
+        else if (orli_json_is(&j, "fuse_unk")) tok->fuse_unk = orli_json_bool(&j);
+        else if (orli_json_is(&j, "byte_fallback")) tok->byte_fallback = orli_json_bool(&j);
+        else if (orli_json_is(&j, "ignore_merges")) tok->ignore_merges = orli_json_bool(&j);
+        else if (orli_json_is(&j, "unk_token")) {
+            if (!orli_json_null(&j)) orli_json_string(&j, &unk);
+        } else {
+            if (orli_json_is(&j, "vocab")) vocab = j;
+            else if (orli_json_is(&j, "merges")) merges = j;
+            orli_json_skip(&j);
+        }
+    }
+    if (!orl_failed(j.ctx) && (!vocab.ctx || !merges.ctx)) orli_json_fail_at(&j, j.start, "model: no \"%s\"", vocab.ctx ? "merges" : "vocab");
+    if (!orl_failed(j.ctx)) orli_load_vocab(tok, &vocab);
+    if (!orl_failed(j.ctx)) orli_load_merges(tok, &merges);
+    if (unk.length) tok->unk = orli_spelling_id(tok, unk.data, unk.length);
+    orli_str_free(&unk);
+}
+
+/* [{"id": …, "content": "…", "special": …, "lstrip": …, "rstrip": …}, …]. The first of the usual
+ * end-of-text tokens is the EOS until tokenizer_config.json says otherwise. */
+static void orli_load_added(orl_tokenizer *tok, orli_json j) {
+    orli_str s = orli_str_new(tok->object.ctx);
+    if (!j.ctx || orli_json_null(&j)) return;
+    for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) {
+        int32_t id = -1, known;
+        int special = 0, lstrip = 0, rstrip = 0, single = 0;
+        s.length = 0;
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            if (orli_json_is(&j, "id")) id = (int32_t)orli_json_int(&j, 0, (int64_t)ORLI_MIN(j.size, (size_t)INT32_MAX / 2));
+            else if (orli_json_is(&j, "content")) orli_json_string(&j, &s);
+            else if (orli_json_is(&j, "special")) special = orli_json_bool(&j);
+            else if (orli_json_is(&j, "lstrip")) lstrip = orli_json_bool(&j);
+            else if (orli_json_is(&j, "rstrip")) rstrip = orli_json_bool(&j);
+            else if (orli_json_is(&j, "single_word")) single = orli_json_bool(&j);
+            else orli_json_skip(&j);
+        }
+        if (s.failed || orl_failed(j.ctx)) break;
+        known = s.length ? orli_spelling_id(tok, s.data, s.length) : -1;
+        if (!s.length || id < 0) orli_json_fail_at(&j, j.start, "added_tokens: a token without id or content");
+        else if (single) orli_json_fail_at(&j, j.start, "added_tokens: \"%.60s\" has single_word, which is not known here: set it to false", s.data);
+        else if (known < 0 ? !orli_token_enter(tok, s.data, s.length, id, 1) : known != id)
+            orli_json_fail_at(&j, j.start, "added_tokens: \"%.60s\" or its id %ld is another token's in the vocabulary", s.data, (long)id);
+        if (orl_failed(j.ctx)) break;
+        orli_added_enter(tok, id, special, lstrip, rstrip);
+        if (special && tok->eos < 0 && (strcmp(s.data, "<|endoftext|>") == 0 || strcmp(s.data, "</s>") == 0)) tok->eos = id;
+    }
+    orli_str_free(&s);
+}
+
+static void orli_load_json(orl_tokenizer *tok, const char *path) {
+    orl_ctx *ctx = tok->object.ctx;
+    static const char *const key[5] = {"normalizer", "pre_tokenizer", "model", "added_tokens", "post_processor"};
+    orli_json part[5], j;
+    orli_file file;
+    int i;
+    memset(part, 0, sizeof part);
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return;
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j); orli_json_skip(&j))
+        for (i = 0; i < 5; i++) {
+            if (!orli_json_is(&j, key[i])) continue;
+            if (part[i].ctx) orli_json_fail_at(&j, j.start, "the key \"%s\" occurs twice: remove one", key[i]);
+            part[i] = j;
+        }
+    orli_json_end(&j);
+    if (!orl_failed(ctx) && !part[2].ctx) orli_json_fail_at(&j, 0, "no \"model\": this is no tokenizer.json");
+    tok->split = ORLI_SPLIT_NONE;
+    if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[0], orli_apply_normalizer);
+    if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[1], orli_apply_pretokenizer);
+    if (!orl_failed(ctx) && tok->split == ORLI_SPLIT_NONE && !tok->sentencepiece)
+        orli_json_fail_at(&j, 0, "neither a pre_tokenizer ByteLevel nor one of SentencePiece's: only such tokenizers are known here");
+    if (!orl_failed(ctx)) orli_load_model(tok, part[2]);
+    if (!orl_failed(ctx)) orli_load_added(tok, part[3]);
+    if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[4], orli_apply_processor);
+    orli_file_close(&file);
+}
+
+/* ---- loading the other forms ---- */
+
+/* A file of merges, one "a b" a line, after a line "#version". */
+static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
+    orl_ctx *ctx = tok->object.ctx;
+    orli_str whole = orli_str_new(ctx);
+    orli_file file;
+    size_t at, end, line = 1, next;
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return;
+    for (at = 0; at < file.size && !orl_failed(ctx); at = next, line++) {
+        const char *text = file.data + at, *stop = (const char *)memchr(text, '\n', file.size - at), *space;
+        end = stop ? (size_t)(stop - file.data) : file.size;
+        next = end + 1;
+        if (end > at && file.data[end - 1] == '\r') end--;
+        if (end == at || (line == 1 && end - at >= 8 && memcmp(text, "#version", 8) == 0)) continue;
+        space = (const char *)memchr(text, ' ', end - at);
+        if (!space || !orli_load_merge(tok, text, (size_t)(space - text), space + 1, end - (size_t)(space + 1 - file.data), &whole))
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: \"%.*s\" is not two tokens, with a space between, that make a third in the vocabulary", path, line,
+                      (int)ORLI_MIN(end - at, 60), text);
+    }
+    orli_file_close(&file);
+    orli_str_free(&whole);
+}
+
+static void orli_load_vocab_json(orl_tokenizer *tok, const char *path) {
+    orl_ctx *ctx = tok->object.ctx;
+    orli_file file;
+    orli_json j;
+    int32_t end;
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return;
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    orli_load_vocab(tok, &j);
+    orli_json_end(&j);
+    orli_file_close(&file);
+    if (orl_failed(ctx)) return;
+    end = orli_spelling_id(tok, "<|endoftext|>", 13);
+    if (end < 0) return;
+    orli_added_enter(tok, end, 1, 0, 0);
+    tok->eos = end;
+}
+
+/* "token": a string or {"content": a string}; null and tokens that do not exist give −1. */
+static int32_t orli_config_token(const orl_tokenizer *tok, orli_json *j) {
+    orli_str s = orli_str_new(j->ctx);
+    int32_t id;
+    if (orli_json_null(j)) return -1;
+    if (orli_json_peek(j) != ORLI_JSON_OBJECT) {
+        orli_json_string(j, &s);
+    } else {
+        for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+            if (orli_json_is(j, "content")) orli_json_string(j, &s);
+            else orli_json_skip(j);
+        }
+    }
+    id = s.data && !s.failed ? orli_spelling_id(tok, s.data, s.length) : -1;
+    orli_str_free(&s);
+    return id;
+}
+
+/* tokenizer_config.json, if there is one: which token ends a text, which begins it and whether it is added. */
+static void orli_load_config(orl_tokenizer *tok, const char *dir) {
+    orl_ctx *ctx = tok->object.ctx;
+    char path[4096];
+    orli_file file;
+    orli_json j;
+    if (orli_join(ctx, path, dir, "tokenizer_config.json") != ORL_OK || !orli_exists(path) || orli_file_open(ctx, path, &file) != ORL_OK) return;
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (orli_json_is(&j, "eos_token")) tok->eos = orli_config_token(tok, &j);
+        else if (orli_json_is(&j, "bos_token")) tok->bos = orli_config_token(tok, &j);
+        else if (orli_json_is(&j, "add_bos_token") && !orli_json_null(&j)) tok->add_bos = orli_json_bool(&j);
+        else if (orli_json_is(&j, "orl_leftmost_merges")) tok->rank_by_token = orli_json_bool(&j);
+        else orli_json_skip(&j);
+    }
+    orli_json_end(&j);
+    orli_file_close(&file);
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
+    static const char *const vocab[] = {"vocab.json", "encoder.json"}, *const merges[] = {"merges.txt", "vocab.bpe"};
+    orl_tokenizer *tok;
+    char path[4096], second[4096];
+    int i, found = 0;
+    if (orl_failed(ctx)) return NULL;
+    if (!dir) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load: the directory is NULL");
+        return NULL;
+    }
+    tok = orli_tokenizer_new(ctx);
+    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK && orli_exists(path)) {
+        found = 1;
+        orli_load_json(tok, path);
+    }
+    for (i = 0; i < 2 && !found && !orl_failed(ctx); i++) {
+        if (orli_join(ctx, path, dir, vocab[i]) != ORL_OK || orli_join(ctx, second, dir, merges[i]) != ORL_OK || !orli_exists(path)) continue;
+        found = 1;
+        orli_load_vocab_json(tok, path);
+        if (!orl_failed(ctx)) orli_load_merges_txt(tok, second);
+    }
+    if (!found) orli_fail(ctx, ORL_ERR_IO, "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt nor encoder.json and vocab.bpe", dir);
+    if (!orl_failed(ctx)) orli_load_config(tok, dir);
+    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    return orli_tokenizer_finished(tok);
+}
+
+/* ---- llama2.c's tokenizer.bin: int max_token_length; vocab × (float score; int length; bytes) ---- */
+
+typedef struct orli_scored { /* a merge and the score of what it makes */
+    float score;
+    orli_merge merge;
+} orli_scored;
+
+/* Best score first; then by token (so that one token's pairs stay together), left part, right part. */
+static int orli_scored_order(const void *a, const void *b) {
+    const orli_scored *s = (const orli_scored *)a, *t = (const orli_scored *)b;
+    if (s->score < t->score || s->score > t->score) return s->score > t->score ? -1 : 1;
+    if (s->merge.id != t->merge.id) return s->merge.id < t->merge.id ? -1 : 1;
+    if (s->merge.left != t->merge.left) return s->merge.left < t->merge.left ? -1 : 1;
+    return s->merge.right < t->merge.right ? -1 : s->merge.right > t->merge.right;
+}
+
+/* Reads the tokens and their scores. Spaces are spelled "▁"; the newlines some writers put around <s> go. */
+static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const char *path, size_t vocab, float *score) {
+    orl_ctx *ctx = tok->object.ctx;
+    orli_str spelling = orli_str_new(ctx);
+    size_t at = 4, i;
+    int32_t length;
+    for (i = 0; i < vocab && !orl_failed(ctx); i++) {
+        const char *text = file->data + at + 8;
+        if (file->size < 8 || at > file->size - 8) {
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: ends at byte %zu, within token %zu of %zu: is it this model's tokenizer?", path, file->size, i, vocab);
+            break;
+        }
+        memcpy(&score[i], file->data + at, 4);
+        memcpy(&length, file->data + at + 4, 4);
+        if (length < 0 || (size_t)length > file->size - at - 8) {
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu at byte %zu says it has %ld bytes, past the end of the file: is it a tokenizer of llama2.c?", path, i,
+                      at, (long)length);
+            break;
+        }
+        at += 8 + (size_t)length;
+        for (; i < 3 && length > 2 && text[0] == '\n' && text[length - 1] == '\n'; length -= 2) text++;
+        spelling.length = 0;
+        orli_spell(tok, text, (size_t)length, &spelling);
+        if (!spelling.failed && !orli_token_enter(tok, spelling.data ? spelling.data : "", spelling.length, (int32_t)i, 0))
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu, \"%.60s\", occurs twice", path, i, spelling.data ? spelling.data : "");
+    }
+    orli_str_free(&spelling);
+}
+
+/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. */
+static void orli_llama2c_merges(orl_tokenizer *tok, const float *score) {
+    orl_ctx *ctx = tok->object.ctx;
+    orli_scored *found = NULL;
+    size_t count = 0, capacity = 0, i, k;
+    for (i = 3; i < tok->tokens && !orl_failed(ctx); i++) {
+        const orli_name *name = &tok->names.name[tok->token[i].name];
+        if (orli_byte_token(name->text, name->length) >= 0) continue;
+        for (k = 1; k < name->length; k++) {
+            int32_t left = orli_spelling_id(tok, name->text, k), right = left < 3 ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
+            if (right < 3 || orli_byte_token(name->text, k) >= 0 || orli_byte_token(name->text + k, name->length - k) >= 0) continue;
+            if (ORLI_RESERVE(ctx, found, capacity, count + 1) != ORL_OK) break;
+            found[count].score = score[i];
+            found[count].merge.left = left, found[count].merge.right = right, found[count].merge.id = (int32_t)i;
+            count++;
+        }
+    }
+    orli_sort(found, count, sizeof *found, orli_scored_order);
+    for (i = 0; i < count && !orl_failed(ctx); i++) orli_merge_enter(tok, found[i].merge.left, found[i].merge.right, found[i].merge.id);
+    orli_free(ctx, found);
+}
+
+/* vocab 0: as many tokens as the file has. */
+static size_t orli_llama2c_count(const orli_file *file) {
+    size_t at = 4, n = 0;
+    int32_t length;
+    for (; file->size >= 8 && at <= file->size - 8; n++, at += 8 + (size_t)length) {
+        memcpy(&length, file->data + at + 4, 4);
+        if (length < 0 || (size_t)length > file->size - at - 8) return n + 1; /* the reader will say what is wrong */
+    }
+    return n;
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path, size_t vocab) {
+    orl_tokenizer *tok;
+    orli_file file;
+    float *score;
+    size_t i;
+    if (orl_failed(ctx)) return NULL;
+    if (!path) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load_llama2c: the file is NULL");
+        return NULL;
+    }
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
+    if (!vocab) vocab = orli_llama2c_count(&file);
+    if (vocab < 3 || vocab > file.size / 8) {
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s: %zu bytes cannot hold %zu tokens: is it this model's tokenizer?", path, file.size, vocab);
+        orli_file_close(&file);
+        return NULL;
+    }
+    tok = orli_tokenizer_new(ctx);
+    score = (float *)orli_alloc(ctx, vocab, sizeof *score);
+    if (!orl_failed(ctx)) {
+        tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos = tok->rank_by_token = 1;
+        tok->prefix = ORLI_PREFIX_ALWAYS;
+        tok->split = ORLI_SPLIT_NONE;
+        orli_llama2c_read(tok, &file, path, vocab, score);
+    }
+    if (!orl_failed(ctx)) orli_llama2c_merges(tok, score);
+    for (i = 0; i < 3 && !orl_failed(ctx); i++) orli_added_enter(tok, (int32_t)i, 1, 0, 0);
+    if (!orl_failed(ctx)) {
+        tok->unk = 0, tok->bos = 1, tok->eos = 2;
+        orli_tokenizer_index(tok);
+    }
+    orli_free(ctx, score);
+    orli_file_close(&file);
+    return orli_tokenizer_finished(tok);
+}
+
+/* ---- saving ---- */
+
+static void orli_save_spelling(const orl_tokenizer *tok, orli_str *s, int32_t id) {
+    const orli_name *name = &tok->names.name[tok->token[id].name];
+    orli_json_put_string(s, name->text, name->length);
+}
+
+static void orli_save_added(const orl_tokenizer *tok, orli_str *s) {
+    size_t id, i, first = 1;
+    orli_str_puts(s, "  \"added_tokens\": [");
+    for (id = 0; id < tok->tokens; id++) {
+        if (!tok->token[id].added) continue;
+        for (i = 0; tok->added[i].id != (int32_t)id; i++) {}
+        orli_str_printf(s, "%s\n    {\"id\": %zu, \"content\": ", first ? "" : ",", id);
+        orli_save_spelling(tok, s, (int32_t)id);
+        orli_str_printf(s, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, \"special\": %s}",
+                        tok->added[i].lstrip ? "true" : "false", tok->added[i].rstrip ? "true" : "false", tok->added[i].special ? "true" : "false");
+        first = 0;
+    }
+    orli_str_puts(s, "],\n");
+}
+
+/* normalizer, pre_tokenizer and decoder of a byte-level tokenizer */
+static void orli_save_byte_level(const orl_tokenizer *tok, orli_str *s) {
+    const char *prefix = tok->prefix != ORLI_PREFIX_NONE ? "true" : "false";
+    size_t i;
+    orli_str_puts(s, tok->nfc ? "  \"normalizer\": {\"type\": \"NFC\"},\n" : "  \"normalizer\": null,\n");
+    if (tok->split == ORLI_SPLIT_GPT2) {
+        orli_str_printf(s, "  \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": %s, \"trim_offsets\": true, \"use_regex\": true},\n", prefix);
+    } else {
+        for (i = 0; orli_regexes[i].split != tok->split; i++) {}
+        orli_str_puts(s, "  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
+        orli_json_put_string(s, orli_regexes[i].regex, strlen(orli_regexes[i].regex));
+        orli_str_printf(s, "}, \"behavior\": \"Isolated\", \"invert\": false}, {\"type\": \"ByteLevel\", \"add_prefix_space\": %s, "
+                           "\"trim_offsets\": true, \"use_regex\": false}]},\n", prefix);
+    }
+    orli_str_puts(s, "  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n");
+}
+
+/* the same of a SentencePiece-style one, in the form of Llama 2's (or Mistral's, if only the text's begin has a prefix) */
+static void orli_save_sentencepiece(const orl_tokenizer *tok, orli_str *s) {
+    if (tok->prefix == ORLI_PREFIX_FIRST) {
+        orli_str_puts(s, "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" ORLI_SP_SPACE
+                         "\", \"prepend_scheme\": \"first\", \"split\": false},\n");
+    } else {
+        orli_str_puts(s, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
+        if (tok->prefix == ORLI_PREFIX_ALWAYS) orli_str_puts(s, "{\"type\": \"Prepend\", \"prepend\": \"" ORLI_SP_SPACE "\"}, ");
+        orli_str_puts(s, "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"" ORLI_SP_SPACE "\"}]},\n  \"pre_tokenizer\": null,\n");
+    }
+    orli_str_puts(s, "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \"" ORLI_SP_SPACE
+                     "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
+    if (tok->prefix != ORLI_PREFIX_NONE) orli_str_puts(s, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
+    orli_str_puts(s, "]},\n");
+}
+
+static void orli_save_processor(const orl_tokenizer *tok, orli_str *s) {
+    int32_t bos = orl_bos(tok);
+    if (bos < 0) {
+        orli_str_puts(s, "  \"post_processor\": null,\n");
+        return;
+    }
+    orli_str_puts(s, "  \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": ");
+    orli_save_spelling(tok, s, bos);
+    orli_str_puts(s, ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"SpecialToken\": {\"id\": ");
+    orli_save_spelling(tok, s, bos);
+    orli_str_puts(s, ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 0}}], "
+                     "\"special_tokens\": {");
+    orli_save_spelling(tok, s, bos);
+    orli_str_puts(s, ": {\"id\": ");
+    orli_save_spelling(tok, s, bos);
+    orli_str_printf(s, ", \"ids\": [%ld], \"tokens\": [", (long)bos);
+    orli_save_spelling(tok, s, bos);
+    orli_str_puts(s, "]}}},\n");
+}
+
+/* Merges: "a b" where no spelling has a space, as older readers need it, else ["a", "b"]. */
+static void orli_save_merges(const orl_tokenizer *tok, orli_str *s) {
+    orli_str both = orli_str_new(s->ctx);
+    size_t i, spaces = 0;
+    for (i = 0; i < tok->tokens; i++)
+        if (tok->token[i].text && !tok->token[i].added) spaces += strchr(tok->names.name[tok->token[i].name].text, ' ') != NULL;
+    for (i = 0; i < tok->merges; i++) {
+        const orli_name *left = &tok->names.name[tok->token[tok->merge[i].left].name], *right = &tok->names.name[tok->token[tok->merge[i].right].name];
+        orli_str_puts(s, i ? ",\n      " : "\n      ");
+        both.length = 0;
+        orli_str_add(&both, left->text, left->length);
+        if (spaces) {
+            orli_str_puts(s, "[");
+            orli_json_put_string(s, both.data, both.length);
+            orli_str_puts(s, ", ");
+            both.length = 0;
+        } else {
+            orli_str_puts(&both, " ");
+        }
+        orli_str_add(&both, right->text, right->length);
+        if (both.failed) s->failed = 1;
+        if (s->failed) break;
+        orli_json_put_string(s, both.data, both.length);
+        if (spaces) orli_str_puts(s, "]");
+    }
+    orli_str_free(&both);
+}
+
+static void orli_save_model(const orl_tokenizer *tok, orli_str *s) {
+    size_t i, first = 1;
+    orli_str_puts(s, "  \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": ");
+    if (tok->unk >= 0) orli_save_spelling(tok, s, tok->unk);
+    else orli_str_puts(s, "null");
+    orli_str_printf(s, ", \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": %s, \"byte_fallback\": %s, "
+                       "\"ignore_merges\": %s,\n    \"vocab\": {",
+                    tok->fuse_unk ? "true" : "false", tok->byte_fallback ? "true" : "false", tok->ignore_merges ? "true" : "false");
+    for (i = 0; i < tok->tokens; i++) {
+        if (!tok->token[i].text) continue;
+        orli_str_puts(s, first ? "\n      " : ",\n      ");
+        orli_save_spelling(tok, s, (int32_t)i);
+        orli_str_printf(s, ": %zu", i);
+        first = 0;
+    }
+    orli_str_puts(s, "},\n    \"merges\": [");
+    orli_save_merges(tok, s);
+    orli_str_puts(s, "]}\n}\n");
+}
+
+static void orli_save_config_token(const orl_tokenizer *tok, orli_str *s, const char *key, int32_t id) {
+    orli_str_printf(s, ",\n  \"%s\": ", key);
+    if (id >= 0) orli_save_spelling(tok, s, id);
+    else orli_str_puts(s, "null");
+}
+
+ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir) {
+    orl_ctx *ctx;
+    orli_str s;
+    char path[4096];
+    if (!tok) return ORL_ERR_ARGUMENT;
+    ctx = tok->object.ctx;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (!dir) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_save: the directory is NULL");
+    if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
+    s = orli_str_new(ctx);
+    orli_str_puts(&s, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
+    orli_save_added(tok, &s);
+    if (tok->sentencepiece) orli_save_sentencepiece(tok, &s);
+    else orli_save_byte_level(tok, &s);
+    orli_save_processor(tok, &s);
+    orli_save_model(tok, &s);
+    if (!s.failed && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+    s.length = 0;
+    orli_str_printf(&s, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false,\n  \"add_bos_token\": %s",
+                    orl_bos(tok) >= 0 ? "true" : "false");
+    orli_save_config_token(tok, &s, "bos_token", tok->bos);
+    orli_save_config_token(tok, &s, "eos_token", tok->eos);
+    if (tok->unk >= 0) orli_save_config_token(tok, &s, "unk_token", tok->unk);
+    if (tok->rank_by_token) orli_str_puts(&s, ",\n  \"orl_leftmost_merges\": true");
+    orli_str_puts(&s, "\n}\n");
+    if (!s.failed && orli_join(ctx, path, dir, "tokenizer_config.json") == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+    orli_str_free(&s);
+    return orl_error_status(ctx);
+}
+#endif /* section 10 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 11
+/* =================================================================================================
+ * >>model   11. MODEL: transformers of the GPT-2 and Llama families, language or reward head
+ * =================================================================================================
+ * Purpose:    one forward pass for every family and use; weights in from and out to Hugging Face
+ *             directories.
+ * Depends on: tensor, formats, tokenizer.   Owns: a model owns its parameters, not its tokenizer.
+ * Invariants: what differs between families is data: a table of weights with their names on disk, and
+ *             four choices in the block (norm, positions, feed-forward, biases). A file's config is
+ *             taken in full or refused with the key's name; a missing or odd-shaped tensor is an error.
+ * Source:     GPT-2: Radford et al. 2019; Llama: Touvron et al., arXiv 2302.13971; grouped queries:
+ *             Ainslie et al., arXiv 2305.13245.
+ * Tested by:  tests/test_11_model.c, tests/test_golden.c */
+
+/* ---- 11.1 the weights of a block, and of the whole ---- */
+
+typedef enum orli_weight {
+    ORLI_W_EMBED, ORLI_W_POSITION, ORLI_W_NORM, ORLI_W_NORM_B, ORLI_W_HEAD, ORLI_W_SCORE, /* once */
+    ORLI_W_NORM1, ORLI_W_NORM1_B, ORLI_W_Q, ORLI_W_K, ORLI_W_V, ORLI_W_O, ORLI_W_Q_B, ORLI_W_K_B, ORLI_W_V_B, ORLI_W_O_B,
+    ORLI_W_NORM2, ORLI_W_NORM2_B, ORLI_W_GATE, ORLI_W_UP, ORLI_W_UP_B, ORLI_W_DOWN, ORLI_W_DOWN_B, /* per layer */
+    ORLI_W_COUNT
+} orli_weight;
+#define ORLI_W_FIRST_OF_LAYER ORLI_W_NORM1
+#define ORLI_W_PER_LAYER (ORLI_W_COUNT - ORLI_W_FIRST_OF_LAYER)
+
+typedef struct orli_weight_row {
+    orli_weight weight;
+    const char *name;  /* on disk; %zu is the layer; the prefix of the family may stand before it */
+    int transposed;    /* GPT-2 keeps (in, out) */
+    int third;         /* 1, 2, 3: a third of a fused q, k, v; 0: all of it */
+} orli_weight_row;
+
+static const orli_weight_row orli_weights_llama[] = {
+    {ORLI_W_EMBED, "embed_tokens.weight", 0, 0},
+    {ORLI_W_NORM, "norm.weight", 0, 0},
+    {ORLI_W_NORM1, "layers.%zu.input_layernorm.weight", 0, 0},
+    {ORLI_W_Q, "layers.%zu.self_attn.q_proj.weight", 0, 0},
+    {ORLI_W_K, "layers.%zu.self_attn.k_proj.weight", 0, 0},
+    {ORLI_W_V, "layers.%zu.self_attn.v_proj.weight", 0, 0},
+    {ORLI_W_O, "layers.%zu.self_attn.o_proj.weight", 0, 0},
+    {ORLI_W_NORM2, "layers.%zu.post_attention_layernorm.weight", 0, 0},
+    {ORLI_W_GATE, "layers.%zu.mlp.gate_proj.weight", 0, 0},
+    {ORLI_W_UP, "layers.%zu.mlp.up_proj.weight", 0, 0},
+    {ORLI_W_DOWN, "layers.%zu.mlp.down_proj.weight", 0, 0},
+    {ORLI_W_HEAD, "lm_head.weight", 0, 0},
+    {ORLI_W_SCORE, "score.weight", 0, 0},
+    {ORLI_W_COUNT, NULL, 0, 0}};
+
+static const orli_weight_row orli_weights_gpt2[] = {
+    {ORLI_W_EMBED, "wte.weight", 0, 0},
+    {ORLI_W_POSITION, "wpe.weight", 0, 0},
+    {ORLI_W_NORM, "ln_f.weight", 0, 0},
+    {ORLI_W_NORM_B, "ln_f.bias", 0, 0},
+    {ORLI_W_NORM1, "h.%zu.ln_1.weight", 0, 0},
+    {ORLI_W_NORM1_B, "h.%zu.ln_1.bias", 0, 0},
+    {ORLI_W_Q, "h.%zu.attn.c_attn.weight", 1, 1},
+    {ORLI_W_K, "h.%zu.attn.c_attn.weight", 1, 2},
+    {ORLI_W_V, "h.%zu.attn.c_attn.weight", 1, 3},
+    {ORLI_W_Q_B, "h.%zu.attn.c_attn.bias", 0, 1},
+    {ORLI_W_K_B, "h.%zu.attn.c_attn.bias", 0, 2},
+    {ORLI_W_V_B, "h.%zu.attn.c_attn.bias", 0, 3},
+    {ORLI_W_O, "h.%zu.attn.c_proj.weight", 1, 0},
+    {ORLI_W_O_B, "h.%zu.attn.c_proj.bias", 0, 0},
+    {ORLI_W_NORM2, "h.%zu.ln_2.weight", 0, 0},
+    {ORLI_W_NORM2_B, "h.%zu.ln_2.bias", 0, 0},
+    {ORLI_W_UP, "h.%zu.mlp.c_fc.weight", 1, 0},
+    {ORLI_W_UP_B, "h.%zu.mlp.c_fc.bias", 0, 0},
+    {ORLI_W_DOWN, "h.%zu.mlp.c_proj.weight", 1, 0},
+    {ORLI_W_DOWN_B, "h.%zu.mlp.c_proj.bias", 0, 0},
+    {ORLI_W_HEAD, "lm_head.weight", 0, 0},
+    {ORLI_W_SCORE, "score.weight", 0, 0},
+    {ORLI_W_COUNT, NULL, 0, 0}};
+
+typedef struct orli_family {
+    const char *model_type, *prefix, *causal, *classifier; /* config.json's words */
+    const orli_weight_row *weights;
+} orli_family;
+
+static const orli_family orli_families[] = { /* by orl_arch */
+    {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", orli_weights_gpt2},
+    {"llama", "model.", "LlamaForCausalLM", "LlamaForSequenceClassification", orli_weights_llama}};
+
+/* How a model is conditioned on its reward (section 15); config.json carries it as orl_condition. */
+typedef struct orli_condition {
+    orl_condition_kind kind;
+    char format[128];      /* text */
+    int decimals;
+    size_t bins;           /* bins: tokens first_id … first_id + bins − 1, then one for "not told" */
+    int32_t first_id;
+    double mean, sd;       /* of the raw rewards it was trained on */
+    double quantile[101];  /* of the normalised ones */
+    double target;         /* asked for by default */
+    int ranked;            /* conditions are ranks in −3 … 3, not rewards */
+} orli_condition;
+
+struct orl_model {
+    orli_object object;
+    orl_model_config config;
+    orl_params *params;
+    orl_tokenizer *tokenizer;
+    char name[64];
+    int reward;                       /* reads score.weight, not the language head */
+    double reward_mean, reward_sd;    /* of its scores: normalisation */
+    size_t classes;                   /* tokens that compete: vocab less the condition's own */
+    int32_t stop[8];                  /* ids that end a response; the first is appended in training */
+    size_t stops;
+    orli_condition condition;
+    orl_param **weight;               /* by orli_slot(); NULL where the family has none */
+};
+
+static size_t orli_slot(orli_weight w, size_t layer) {
+    return (size_t)w < ORLI_W_FIRST_OF_LAYER ? (size_t)w : (size_t)w + layer * ORLI_W_PER_LAYER;
+}
+static orl_param *orli_model_weight(const orl_model *m, orli_weight w, size_t layer) { return m->weight[orli_slot(w, layer)]; }
+
+/* (rows, cols) of a weight, and whether a model has it. */
+static int orli_weight_shape(const orl_model *m, orli_weight w, size_t *rows, size_t *cols) {
+    const orl_model_config *c = &m->config;
+    size_t kv = c->kv_heads * (c->dim / c->heads);
+    int gpt2 = c->arch == ORL_GPT2;
+    *rows = 1, *cols = c->dim;
+    switch (w) {
+    case ORLI_W_EMBED: *rows = c->vocab; return 1;
+    case ORLI_W_POSITION: *rows = c->context; return gpt2;
+    case ORLI_W_HEAD: *rows = c->vocab; return !c->tied && !m->reward;
+    case ORLI_W_SCORE: return m->reward;
+    case ORLI_W_Q: case ORLI_W_O: *rows = c->dim; return 1;
+    case ORLI_W_K: case ORLI_W_V: *rows = kv; return 1;
+    case ORLI_W_K_B: case ORLI_W_V_B: *cols = kv; return gpt2;
+    case ORLI_W_GATE: *rows = c->ffn; return !gpt2;
+    case ORLI_W_UP: *rows = c->ffn; return 1;
+    case ORLI_W_UP_B: *cols = c->ffn; return gpt2;
+    case ORLI_W_DOWN: *rows = c->dim, *cols = c->ffn; return 1;
+    case ORLI_W_NORM: case ORLI_W_NORM1: case ORLI_W_NORM2: return 1;
+    default: return gpt2; /* the other biases */
+    }
+}
+
+/* ---- 11.2 making models ---- */
+
+ORL_API orl_model_config orl_model_config_default(orl_arch arch) {
+    orl_model_config c;
+    memset(&c, 0, sizeof c);
+    c.arch = arch;
+    c.vocab = 512, c.dim = 128, c.layers = 4, c.heads = 4, c.kv_heads = 4, c.context = 256;
+    c.ffn = arch == ORL_GPT2 ? 512 : 344;
+    c.norm_eps = 1e-5, c.rope_theta = 10000.0;
+    c.tied = 1;
+    c.bos = c.eos = -1;
+    return c;
+}
+
+/* Everything a model needs to be sound; the names are config.json's. */
+static orl_status orli_config_check(orl_ctx *ctx, const orl_model_config *c, const char *where) {
+    const char *bad = NULL;
+    if (!c->dim || c->dim > (1u << 20)) bad = "hidden_size must be 1 to 1048576";
+    else if (!c->layers || c->layers > 4096) bad = "num_hidden_layers must be 1 to 4096";
+    else if (!c->heads || c->dim % c->heads) bad = "num_attention_heads must divide hidden_size";
+    else if (!c->kv_heads || c->heads % c->kv_heads) bad = "num_key_value_heads must divide num_attention_heads";
+    else if (c->arch == ORL_LLAMA && (c->dim / c->heads) % 2) bad = "the width of a head must be even";
+    else if (!c->ffn || c->ffn > (1u << 24)) bad = "intermediate_size must be 1 to 16777216";
+    else if (!c->vocab || c->vocab > (1u << 26)) bad = "vocab_size must be 1 to 67108864";
+    else if (!c->context || c->context > (1u << 26)) bad = "max_position_embeddings must be 1 to 67108864";
+    else if (!(c->norm_eps >= 0 && c->norm_eps < 1)) bad = "the norm's epsilon must be 0 to 1";
+    else if (!(c->rope_theta > 0)) bad = "rope_theta must be positive";
+    else if (c->arch == ORL_GPT2 && c->kv_heads != c->heads) bad = "GPT-2 has as many key heads as heads";
+    return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: %s", where, bad) : ORL_OK;
+}
+
+static void orli_model_destroy(orli_object *object) {
+    orl_model *m = (orl_model *)object;
+    orli_free(object->ctx, m->weight);
+    if (m->params) orli_object_free(&m->params->object);
+}
+
+/* A model with zero weights. */
+static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok, int reward) {
+    orl_model *m;
+    orl_params *params;
+    size_t w, layer, rows, cols;
+    char name[64];
+    params = orl_params_create(ctx); /* before the model, so that a context, which frees the newest first, frees the model first */
+    m = (orl_model *)orli_object_create(ctx, sizeof *m, orli_model_destroy);
+    if (!m) return NULL;
+    m->config = *config, m->params = params, m->tokenizer = tok, m->reward = reward;
+    m->reward_sd = 1, m->classes = config->vocab;
+    if (config->eos >= 0) m->stop[m->stops++] = config->eos;
+    snprintf(m->name, sizeof m->name, "model");
+    m->weight = (orl_param **)orli_alloc_zero(ctx, ORLI_W_FIRST_OF_LAYER + config->layers * ORLI_W_PER_LAYER, sizeof *m->weight);
+    for (layer = 0; layer < config->layers && m->weight && m->params; layer++) {
+        for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
+            if (!orli_weight_shape(m, (orli_weight)w, &rows, &cols)) continue;
+            if (w < ORLI_W_FIRST_OF_LAYER) snprintf(name, sizeof name, "%zu", w);
+            else snprintf(name, sizeof name, "%zu.%zu", layer, w);
+            m->weight[orli_slot((orli_weight)w, layer)] = orl_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
+        }
+    }
+    if (!orl_failed(ctx)) return m;
+    orli_object_free(&m->object);
+    return NULL;
+}
+
+static void orli_fill_normal(orl_param *p, double sd, uint64_t seed, uint64_t stream) {
+    orli_rng r = orli_rng_new(seed, stream);
+    size_t i;
+    for (i = 0; i < p->rows * p->cols; i++) p->data[i] = (orl_real)(sd * orli_rng_normal(&r));
+    p->version++;
+}
+
+ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok) {
+    orl_model *m;
+    size_t layer, w, i;
+    if (orl_failed(ctx)) return NULL;
+    if (!config) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_create: config is NULL: start from orl_model_config_default()");
+        return NULL;
+    }
+    if (orli_config_check(ctx, config, "orl_model_create") != ORL_OK) return NULL;
+    if (tok && orl_vocab(tok) > config->vocab) {
+        orli_fail(ctx, ORL_ERR_MISMATCH, "orl_model_create: the tokenizer has %zu tokens and the model only %zu: set config.vocab", orl_vocab(tok), config->vocab);
+        return NULL;
+    }
+    m = orli_model_new(ctx, config, tok, 0);
+    if (!m) return NULL;
+    if (config->eos < 0 && tok && orl_eos(tok) >= 0) m->config.eos = m->stop[m->stops++] = orl_eos(tok);
+    if (config->bos < 0 && tok) m->config.bos = orl_bos(tok);
+    for (layer = 0; layer < config->layers; layer++) {
+        for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
+            orl_param *p = orli_model_weight(m, (orli_weight)w, layer);
+            int residual = w == ORLI_W_O || w == ORLI_W_DOWN; /* scaled down, GPT-2 section 2.3 */
+            int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2;
+            if (!p) continue;
+            for (i = 0; norm && i < p->cols; i++) p->data[i] = 1;
+            if (p->rank >= 2) orli_fill_normal(p, residual ? 0.02 / sqrt(2.0 * (double)config->layers) : 0.02, ctx->config.seed, (layer << 8) + w);
+        }
+    }
+    return m;
+}
+
+static void orli_copy_weights(orl_model *to, const orl_model *from) {
+    size_t i, n = ORLI_W_FIRST_OF_LAYER + to->config.layers * ORLI_W_PER_LAYER;
+    for (i = 0; i < n; i++) {
+        orl_param *a = to->weight[i], *b = from->weight[i];
+        if (!a || !b) continue;
+        memcpy(a->data, b->data, a->rows * a->cols * sizeof(orl_real));
+        a->version++;
+    }
+}
+
+static orl_model *orli_model_like(const orl_model *m, int reward) {
+    orl_model *copy = orli_model_new(m->object.ctx, &m->config, m->tokenizer, reward);
+    if (!copy) return NULL;
+    copy->classes = m->classes;
+    copy->condition = m->condition;
+    copy->stops = m->stops;
+    memcpy(copy->stop, m->stop, sizeof m->stop);
+    memcpy(copy->name, m->name, sizeof m->name);
+    orli_copy_weights(copy, m);
+    return copy;
+}
+
+ORL_API orl_model *orl_model_copy(const orl_model *m) {
+    orl_model *copy;
+    if (!m || orl_failed(m->object.ctx)) return NULL;
+    copy = orli_model_like(m, m->reward);
+    if (copy) copy->reward_mean = m->reward_mean, copy->reward_sd = m->reward_sd;
+    return copy;
+}
+
+ORL_API orl_model *orl_reward_model(const orl_model *trunk) {
+    orl_model *m;
+    orl_param *score;
+    if (!trunk || orl_failed(trunk->object.ctx)) return NULL;
+    m = orli_model_like(trunk, 1);
+    if (!m) return NULL;
+    score = orli_model_weight(m, ORLI_W_SCORE, 0);
+    orli_fill_normal(score, 1.0 / sqrt((double)m->config.dim + 1.0), m->object.ctx->config.seed, ORLI_W_SCORE);
+    snprintf(m->name, sizeof m->name, "reward model");
+    return m;
+}
+
+ORL_API void orl_model_free(orl_model *m) {
+    if (m) orli_object_free(&m->object);
+}
+ORL_API orl_ctx *orl_model_ctx(const orl_model *m) { return m ? m->object.ctx : NULL; }
+ORL_API const orl_model_config *orl_model_get_config(const orl_model *m) { return m ? &m->config : NULL; }
+ORL_API orl_tokenizer *orl_model_tokenizer(const orl_model *m) { return m ? m->tokenizer : NULL; }
+ORL_API orl_params *orl_model_params(orl_model *m) { return m ? m->params : NULL; }
+ORL_API int orl_is_reward_model(const orl_model *m) { return m && m->reward; }
+ORL_API void orl_model_set_name(orl_model *m, const char *name) {
+    if (m && name) snprintf(m->name, sizeof m->name, "%s", name);
+}
+ORL_API const char *orl_model_name(const orl_model *m) { return m ? m->name : ""; }
+
+/* Appends `extra` rows to the embedding (and an untied head), the mean of the others plus `noise`·N(0,1):
+ * room for condition tokens. Nothing must be training. */
+static orl_status orli_model_grow(orl_model *m, size_t extra) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_weight which[2] = {ORLI_W_EMBED, ORLI_W_HEAD};
+    size_t k, r, c, old = m->config.vocab;
+    for (k = 0; k < 2; k++) {
+        orl_param *p = orli_model_weight(m, which[k], 0);
+        orl_real *data;
+        if (!p) continue;
+        data = (orl_real *)orli_alloc_zero(ctx, orli_mul(old + extra, p->cols), sizeof *data);
+        if (!data) return ORL_ERR_MEMORY;
+        memcpy(data, p->data, old * p->cols * sizeof *data);
+        for (c = 0; c < p->cols; c++) {
+            double mean = 0;
+            for (r = 0; r < old; r++) mean += (double)data[r * p->cols + c];
+            for (r = 0; r < extra; r++) data[(old + r) * p->cols + c] = (orl_real)(mean / (double)old);
+        }
+        orli_free(ctx, p->data);
+        orli_free(ctx, p->packed);
+        p->data = data, p->packed = NULL, p->packed_version = 0;
+        p->rows += extra, p->version++;
+        m->params->count += extra * p->cols;
+    }
+    m->config.vocab += extra;
+    return ORL_OK;
+}
+
+/* ---- 11.3 the forward pass ---- */
+
+static orl_tensor *orli_weight_use(orl_tape *tape, const orl_model *m, orli_weight w, size_t layer) {
+    orl_param *p = orli_model_weight(m, w, layer);
+    return p ? orl_use(tape, p) : NULL;
+}
+
+static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, size_t layer) {
+    orl_tensor *scale = orli_weight_use(tape, m, w, layer);
+    if (m->config.arch == ORL_LLAMA) return orl_rmsnorm(tape, x, scale, m->config.norm_eps);
+    return orl_layernorm(tape, x, scale, orli_weight_use(tape, m, (orli_weight)(w + 1), layer), m->config.norm_eps); /* its bias follows it */
+}
+
+static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias, size_t layer) {
+    return orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer));
+}
+
+/* What attends: section 12 puts a KV cache in the place of the stream's own keys. */
+typedef orl_tensor *(*orli_attend_fn)(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k, orl_tensor *v,
+                                      const orl_stream *stream, const orl_model *m);
+
+static orl_tensor *orli_attend_stream(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k, orl_tensor *v,
+                                      const orl_stream *stream, const orl_model *m) {
+    (void)user, (void)layer;
+    return orl_attention(tape, q, k, v, stream, m->config.heads, m->config.kv_heads);
+}
+
+/* x: (n, dim) → (n, dim): x + attention(norm(x)), then that + feed-forward(norm(that)) */
+static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x, const orl_stream *stream,
+                                    orli_attend_fn attend, void *user) {
+    const orl_model_config *c = &m->config;
+    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM1, layer), *q, *k, *v;
+    q = orli_model_linear(tape, m, h, ORLI_W_Q, ORLI_W_Q_B, layer);
+    k = orli_model_linear(tape, m, h, ORLI_W_K, ORLI_W_K_B, layer);
+    v = orli_model_linear(tape, m, h, ORLI_W_V, ORLI_W_V_B, layer);
+    if (c->arch == ORL_LLAMA) {
+        q = orl_rope(tape, q, stream, c->heads, c->rope_theta);
+        k = orl_rope(tape, k, stream, c->kv_heads, c->rope_theta);
+    }
+    h = attend(user, tape, layer, q, k, v, stream, m);
+    x = orl_add(tape, x, orli_model_linear(tape, m, h, ORLI_W_O, ORLI_W_O_B, layer));
+    h = orli_model_norm(tape, m, x, ORLI_W_NORM2, layer);
+    if (c->arch == ORL_LLAMA) {
+        orl_tensor *gate = orl_linear(tape, h, orli_weight_use(tape, m, ORLI_W_GATE, layer), NULL);
+        h = orl_swiglu(tape, gate, orl_linear(tape, h, orli_weight_use(tape, m, ORLI_W_UP, layer), NULL));
+    } else {
+        h = orl_gelu(tape, orli_model_linear(tape, m, h, ORLI_W_UP, ORLI_W_UP_B, layer));
+    }
+    return orl_add(tape, x, orli_model_linear(tape, m, h, ORLI_W_DOWN, ORLI_W_DOWN_B, layer));
+}
+
+static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const orl_stream *stream, orli_attend_fn attend, void *user) {
+    orl_ctx *ctx = tape->object.ctx;
+    size_t layer;
+    orl_tensor *x;
+    if (orli_stream_positions(stream) > m->config.context) {
+        orli_fail(ctx, ORL_ERR_DATA, "a sequence of %zu tokens does not fit the context of %zu: cut it, or use a model with a longer one",
+                  orli_stream_positions(stream), m->config.context);
+        return NULL;
+    }
+    x = orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_EMBED, 0), stream->token, stream->tokens);
+    if (m->config.arch == ORL_GPT2)
+        x = orl_add(tape, x, orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_POSITION, 0), stream->position, stream->tokens));
+    for (layer = 0; layer < m->config.layers; layer++) x = orli_model_block(tape, m, layer, x, stream, attend, user);
+    if (!orli_dry(tape)) ctx->tokens += stream->tokens;
+    return orli_model_norm(tape, m, x, ORLI_W_NORM, 0);
+}
+
+ORL_API orl_tensor *orl_hidden(orl_tape *tape, orl_model *m, const orl_stream *stream) {
+    if (!tape || !m || !stream || orl_failed(m->object.ctx)) return NULL;
+    return orli_model_forward(tape, m, stream, orli_attend_stream, NULL);
+}
+
+/* The matrix of the language head: (vocab, dim). */
+static orl_tensor *orli_model_head(orl_tape *tape, const orl_model *m) {
+    return orli_weight_use(tape, m, m->config.tied ? ORLI_W_EMBED : ORLI_W_HEAD, 0);
+}
+
+ORL_API orl_tensor *orl_logits(orl_tape *tape, orl_model *m, const orl_stream *stream) {
+    if (!m || m->reward) return NULL;
+    return orl_linear(tape, orl_hidden(tape, m, stream), orli_model_head(tape, m), NULL);
+}
+
+/* ---- 11.4 config.json ---- */
+
+typedef struct orli_config_file { /* what a config.json says beyond orl_model_config */
+    orl_model_config c;
+    int has_arch, classifier;
+    double reward_mean, reward_sd;
+    int32_t stop[8];
+    size_t stops, labels;
+    orli_condition condition;
+} orli_config_file;
+
+static void orli_config_read_ids(orli_json *j, int32_t *ids, size_t *n) { /* null, a number or a list of them */
+    *n = 0;
+    if (orli_json_null(j)) return;
+    if (orli_json_peek(j) != ORLI_JSON_ARRAY) {
+        ids[(*n)++] = (int32_t)orli_json_int(j, -1, INT32_MAX);
+        if (ids[0] < 0) *n = 0;
+        return;
+    }
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        int32_t id = (int32_t)orli_json_int(j, 0, INT32_MAX);
+        if (*n < 8) ids[(*n)++] = id;
+        else orli_json_fail_at(j, j->start, "more than 8 end tokens");
+    }
+}
+
+static void orli_config_read_condition(orli_json *j, orli_condition *c) {
+    orli_str s = orli_str_new(j->ctx);
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "kind")) {
+            if (orli_json_string(j, &s)) c->kind = strcmp(s.data, "bins") == 0 ? ORL_CONDITION_BINS : ORL_CONDITION_TEXT;
+        } else if (orli_json_is(j, "template")) {
+            if (orli_json_string(j, &s)) snprintf(c->format, sizeof c->format, "%s", s.data);
+        } else if (orli_json_is(j, "decimals")) c->decimals = (int)orli_json_int(j, 0, 6);
+        else if (orli_json_is(j, "bins")) c->bins = (size_t)orli_json_int(j, 0, 4096);
+        else if (orli_json_is(j, "first_id")) c->first_id = (int32_t)orli_json_int(j, 0, INT32_MAX);
+        else if (orli_json_is(j, "mean")) c->mean = orli_json_number(j);
+        else if (orli_json_is(j, "std")) c->sd = orli_json_number(j);
+        else if (orli_json_is(j, "default_target")) c->target = orli_json_number(j);
+        else if (orli_json_is(j, "ranked")) c->ranked = orli_json_bool(j);
+        else if (orli_json_is(j, "quantiles")) {
+            size_t n = 0;
+            for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j); n++) {
+                double q = orli_json_number(j);
+                if (n < 101) c->quantile[n] = q;
+            }
+            if (n != 101) orli_json_fail_at(j, j->start, "orl_condition.quantiles has %zu numbers and not 101", n);
+        } else orli_json_skip(j);
+    }
+    orli_str_free(&s);
+}
+
+/* Is the value of the key the one we implement? Anything else is refused by name. */
+static void orli_config_require(orli_json *j, const char *key, const char *const *allowed) {
+    orli_json before;
+    size_t i;
+    orli_json_skip(j);
+    before = *j;
+    for (i = 0; allowed[i]; i++)
+        if (j->end - j->start == strlen(allowed[i]) && memcmp(j->text + j->start, allowed[i], j->end - j->start) == 0) return;
+    orli_json_fail_at(&before, before.start, "%s is %.*s, which is not supported", key, (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
+}
+
+/* One key that sets a dimension or an option; 0 if it is none of them. */
+static int orli_config_read_key(orli_json *j, orli_config_file *f) {
+    static const char *const silu[] = {"\"silu\"", "\"swish\"", NULL}, *const gelu[] = {"\"gelu_new\"", "\"gelu_pytorch_tanh\"", NULL};
+    static const char *const none[] = {"null", NULL}, *const no[] = {"false", "null", NULL}, *const yes[] = {"true", NULL};
+    static const struct { const char *key; size_t at; } sizes[] = {
+        {"hidden_size", offsetof(orl_model_config, dim)}, {"n_embd", offsetof(orl_model_config, dim)},
+        {"num_hidden_layers", offsetof(orl_model_config, layers)}, {"n_layer", offsetof(orl_model_config, layers)},
+        {"num_attention_heads", offsetof(orl_model_config, heads)}, {"n_head", offsetof(orl_model_config, heads)},
+        {"num_key_value_heads", offsetof(orl_model_config, kv_heads)}, {"intermediate_size", offsetof(orl_model_config, ffn)},
+        {"n_inner", offsetof(orl_model_config, ffn)}, {"vocab_size", offsetof(orl_model_config, vocab)},
+        {"max_position_embeddings", offsetof(orl_model_config, context)}, {"n_positions", offsetof(orl_model_config, context)}};
+    static const struct { const char *key; const char *const *allowed; } fixed[] = {
+        {"hidden_act", silu}, {"activation_function", gelu}, {"rope_scaling", none}, {"mlp_bias", no}, {"attention_bias", no},
+        {"scale_attn_by_inverse_layer_idx", no}, {"scale_attn_weights", yes}, {"add_cross_attention", no}};
+    size_t i;
+    for (i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        if (!orli_json_is(j, sizes[i].key)) continue;
+        if (!orli_json_null(j)) *(size_t *)(void *)((char *)&f->c + sizes[i].at) = (size_t)orli_json_int(j, 1, 1 << 27);
+        return 1;
+    }
+    for (i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+        if (!orli_json_is(j, fixed[i].key)) continue;
+        orli_config_require(j, fixed[i].key, fixed[i].allowed);
+        return 1;
+    }
+    return 0;
+}
+
+static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_file *f) {
+    orli_file file;
+    orli_json j;
+    orli_str s = orli_str_new(ctx);
+    size_t head_dim = 0, bos = 0, i;
+    int32_t ids[8];
+    memset(f, 0, sizeof *f);
+    f->c = orl_model_config_default(ORL_LLAMA);
+    f->c.dim = f->c.layers = f->c.heads = f->c.kv_heads = f->c.ffn = f->c.vocab = f->c.context = 0;
+    f->reward_sd = 1, f->labels = 2;
+    f->c.tied = -1;
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (orli_json_is(&j, "model_type")) {
+            if (!orli_json_string(&j, &s)) break;
+            for (i = 0; i < sizeof orli_families / sizeof *orli_families; i++)
+                if (strcmp(s.data, orli_families[i].model_type) == 0) f->has_arch = 1, f->c.arch = (orl_arch)i;
+            if (!f->has_arch) orli_json_fail_at(&j, j.start, "model_type \"%.40s\" is not supported: gpt2 and llama are", s.data);
+        } else if (orli_json_is(&j, "architectures")) {
+            if (orli_json_null(&j)) continue;
+            for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);)
+                if (orli_json_string(&j, &s) && strstr(s.data, "ForSequenceClassification")) f->classifier = 1;
+        } else if (orli_json_is(&j, "rms_norm_eps") || orli_json_is(&j, "layer_norm_epsilon")) f->c.norm_eps = orli_json_number(&j);
+        else if (orli_json_is(&j, "rope_theta")) f->c.rope_theta = orli_json_number(&j);
+        else if (orli_json_is(&j, "tie_word_embeddings")) f->c.tied = orli_json_bool(&j);
+        else if (orli_json_is(&j, "head_dim")) {
+            if (!orli_json_null(&j)) head_dim = (size_t)orli_json_int(&j, 1, 1 << 20);
+        } else if (orli_json_is(&j, "num_labels")) f->labels = (size_t)orli_json_int(&j, 1, 1 << 20);
+        else if (orli_json_is(&j, "id2label")) {
+            for (f->labels = 0, orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j); f->labels++) orli_json_skip(&j);
+        } else if (orli_json_is(&j, "eos_token_id")) orli_config_read_ids(&j, f->stop, &f->stops);
+        else if (orli_json_is(&j, "bos_token_id")) {
+            orli_config_read_ids(&j, ids, &bos);
+            f->c.bos = bos ? ids[0] : -1;
+        } else if (orli_json_is(&j, "orl_reward")) {
+            for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+                if (orli_json_is(&j, "mean")) f->reward_mean = orli_json_number(&j);
+                else if (orli_json_is(&j, "std")) f->reward_sd = orli_json_number(&j);
+                else orli_json_skip(&j);
+            }
+        } else if (orli_json_is(&j, "orl_condition")) orli_config_read_condition(&j, &f->condition);
+        else if (!orli_config_read_key(&j, f)) orli_json_skip(&j);
+    }
+    orli_json_end(&j);
+    orli_str_free(&s);
+    orli_file_close(&file);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (!f->has_arch) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: no model_type: add \"model_type\": \"llama\" or \"gpt2\"", path);
+    if (f->c.tied < 0) f->c.tied = f->c.arch == ORL_GPT2; /* the families' defaults */
+    if (!f->c.kv_heads) f->c.kv_heads = f->c.heads;
+    if (!f->c.ffn && f->c.arch == ORL_GPT2) f->c.ffn = 4 * f->c.dim;
+    f->c.eos = f->stops ? f->stop[0] : -1;
+    if (orli_config_check(ctx, &f->c, path) != ORL_OK) return orl_error_status(ctx);
+    if (head_dim && head_dim * f->c.heads != f->c.dim)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: head_dim %zu times %zu heads is not hidden_size %zu, which is not supported", path, head_dim, f->c.heads, f->c.dim);
+    if (!(f->reward_sd > 0)) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_reward.std must be positive", path);
+    if (f->condition.kind == ORL_CONDITION_BINS && (size_t)f->condition.first_id + f->condition.bins + 1 != f->c.vocab)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_condition's tokens are not the last %zu of vocab_size %zu", path, f->condition.bins + 1, f->c.vocab);
+    if (f->classifier && f->labels != 1)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: a classifier of %zu labels is no reward model: num_labels must be 1", path, f->labels);
+    return ORL_OK;
+}
+
+static void orli_config_write(orli_str *s, const orl_model *m) {
+    const orl_model_config *c = &m->config;
+    const orli_family *family = &orli_families[c->arch];
+    const orli_condition *q = &m->condition;
+    size_t i;
+    orli_str_printf(s, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n", m->reward ? family->classifier : family->causal, family->model_type);
+    if (c->arch == ORL_GPT2) {
+        orli_str_printf(s, "  \"n_embd\": %zu,\n  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": %zu,\n  \"n_positions\": %zu,\n", c->dim, c->layers,
+                        c->heads, c->ffn, c->context);
+        orli_str_puts(s, "  \"activation_function\": \"gelu_new\",\n  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n  \"layer_norm_epsilon\": ");
+    } else {
+        orli_str_printf(s, "  \"hidden_size\": %zu,\n  \"num_hidden_layers\": %zu,\n  \"num_attention_heads\": %zu,\n  \"num_key_value_heads\": %zu,\n", c->dim,
+                        c->layers, c->heads, c->kv_heads);
+        orli_str_printf(s, "  \"intermediate_size\": %zu,\n  \"max_position_embeddings\": %zu,\n  \"hidden_act\": \"silu\",\n", c->ffn, c->context);
+        orli_str_puts(s, "  \"attention_bias\": false,\n  \"mlp_bias\": false,\n  \"rope_theta\": ");
+        orli_json_put_double(s, c->rope_theta);
+        orli_str_puts(s, ",\n  \"rms_norm_eps\": ");
+    }
+    orli_json_put_double(s, c->norm_eps);
+    orli_str_printf(s, ",\n  \"vocab_size\": %zu,\n  \"tie_word_embeddings\": %s,\n", c->vocab, c->tied ? "true" : "false");
+    if (c->bos >= 0) orli_str_printf(s, "  \"bos_token_id\": %d,\n", (int)c->bos);
+    if (m->stops == 1) orli_str_printf(s, "  \"eos_token_id\": %d,\n", (int)m->stop[0]);
+    for (i = 0; m->stops > 1 && i < m->stops; i++) orli_str_printf(s, "%s%d%s", i ? ", " : "  \"eos_token_id\": [", (int)m->stop[i], i + 1 == m->stops ? "],\n" : "");
+    if (m->reward) {
+        orli_str_puts(s, "  \"num_labels\": 1,\n  \"id2label\": {\"0\": \"reward\"},\n  \"orl_reward\": {\"mean\": ");
+        orli_json_put_double(s, m->reward_mean);
+        orli_str_puts(s, ", \"std\": ");
+        orli_json_put_double(s, m->reward_sd);
+        orli_str_puts(s, "},\n");
+    }
+    if (q->kind != ORL_CONDITION_NONE) {
+        orli_str_printf(s, "  \"orl_condition\": {\"kind\": \"%s\", \"template\": ", q->kind == ORL_CONDITION_BINS ? "bins" : "text");
+        orli_json_put_string(s, q->format, strlen(q->format));
+        orli_str_printf(s, ", \"decimals\": %d, \"bins\": %zu, \"first_id\": %d, \"ranked\": %s, \"mean\": ", q->decimals, q->bins, (int)q->first_id,
+                        q->ranked ? "true" : "false");
+        orli_json_put_double(s, q->mean);
+        orli_str_puts(s, ", \"std\": ");
+        orli_json_put_double(s, q->sd);
+        orli_str_puts(s, ", \"default_target\": ");
+        orli_json_put_double(s, q->target);
+        for (i = 0; i < 101; i++) {
+            orli_str_puts(s, i ? ", " : ", \"quantiles\": [");
+            orli_json_put_double(s, q->quantile[i]);
+        }
+        orli_str_puts(s, "]},\n");
+    }
+    orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", ORLI_DOUBLE ? "float64" : "float32");
+}
+
+/* ---- 11.5 weights in and out ---- */
+
+static void orli_weight_name(char *name, size_t size, const orli_weight_row *row, const char *prefix, size_t layer) {
+    int bare = row->weight == ORLI_W_HEAD || row->weight == ORLI_W_SCORE; /* the heads stand outside the trunk */
+    int n = snprintf(name, size, "%s", bare ? "" : prefix);
+    if ((int)row->weight < ORLI_W_FIRST_OF_LAYER) snprintf(name + n, size - (size_t)n, "%s", row->name);
+    else {
+        const char *mark = strstr(row->name, "%zu"); /* the layer's number goes there */
+        snprintf(name + n, size - (size_t)n, "%.*s%zu%s", (int)(mark - row->name), row->name, layer, mark + 3);
+    }
+}
+
+/* Element (r, c) of a parameter within its tensor on disk, whose shape that implies. */
+static size_t orli_weight_at(const orli_weight_row *row, const orl_param *p, size_t r, size_t c) {
+    size_t parts = row->third ? 3 : 1, part = row->third ? (size_t)row->third - 1 : 0;
+    if (row->transposed) return c * (parts * p->rows) + part * p->rows + r; /* (in, parts·out) */
+    if (p->rank >= 2) return (part * p->rows + r) * p->cols + c;
+    return part * p->cols + c;                                              /* a vector */
+}
+
+static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, const orli_weight_row *row, size_t layer) {
+    orl_ctx *ctx = m->object.ctx;
+    orl_param *p = orli_model_weight(m, row->weight, layer);
+    const orli_st_tensor *t;
+    size_t parts = row->third ? 3 : 1, n, r, c, have[2] = {1, 1}, want[2], i;
+    char name[160];
+    orl_real *whole;
+    if (!p) return ORL_OK;
+    orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
+    t = orli_safetensors_find(st, name);
+    if (!t) {
+        char bare[160];
+        orli_weight_name(bare, sizeof bare, row, "", layer);
+        t = orli_safetensors_find(st, bare);
+    }
+    if (!t) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
+    want[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : 1;
+    want[1] = row->transposed ? parts * p->rows : p->rank >= 2 ? p->cols : parts * p->cols;
+    for (i = 0; i < t->rank && t->rank <= 2; i++) have[2 - t->rank + i] = t->shape[i];
+    if (t->rank > 2 || have[0] != want[0] || have[1] != want[1])
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is (%zu, %zu) and config.json asks for (%zu, %zu)", st->path, t->name, have[0], have[1], want[0], want[1]);
+    n = want[0] * want[1];
+    if (!row->transposed && !row->third) return orli_safetensors_read(st, t, 0, n, p->data);
+    whole = (orl_real *)orli_alloc(ctx, n, sizeof *whole);
+    if (!whole) return ORL_ERR_MEMORY;
+    if (orli_safetensors_read(st, t, 0, n, whole) == ORL_OK)
+        for (r = 0; r < p->rows; r++)
+            for (c = 0; c < p->cols; c++) p->data[r * p->cols + c] = whole[orli_weight_at(row, p, r, c)];
+    orli_free(ctx, whole);
+    return orl_error_status(ctx);
+}
+
+static int orli_has_tokenizer(const char *dir) {
+    static const char *const names[] = {"tokenizer.json", "vocab.json", "encoder.json"};
+    char path[4096];
+    size_t i;
+    for (i = 0; i < 3; i++)
+        if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path && orli_exists(path)) return 1;
+    return 0;
+}
+
+ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
+    orli_config_file f;
+    orli_safetensors st;
+    orl_model *m = NULL;
+    orl_tokenizer *tok = NULL;
+    const orli_weight_row *row;
+    size_t layer;
+    char path[4096];
+    if (orl_failed(ctx) || !dir || orli_join(ctx, path, dir, "config.json") != ORL_OK || orli_config_load(ctx, path, &f) != ORL_OK) return NULL;
+    if (orli_has_tokenizer(dir) && !(tok = orl_tokenizer_load(ctx, dir))) return NULL;
+    if (tok && orl_vocab(tok) > f.c.vocab) {
+        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: the tokenizer has %zu tokens and config.json's vocab_size is %zu: they do not belong together", dir, orl_vocab(tok), f.c.vocab);
+        return NULL;
+    }
+    if (orli_safetensors_open(ctx, dir, &st) != ORL_OK) return NULL;
+    if (!f.classifier && !f.c.tied && !orli_safetensors_find(&st, "lm_head.weight") && orli_safetensors_find(&st, "score.weight")) f.classifier = 1;
+    m = orli_model_new(ctx, &f.c, tok, f.classifier);
+    for (row = orli_families[f.c.arch].weights; m && row->name; row++)
+        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : f.c.layers); layer++)
+            if (!orl_failed(ctx)) orli_weight_load(m, &st, row, layer);
+    orli_safetensors_close(&st);
+    if (m && orl_failed(ctx)) {
+        orl_model_free(m);
+        return NULL;
+    }
+    if (!m) return NULL;
+    m->reward_mean = f.reward_mean, m->reward_sd = f.reward_sd;
+    m->condition = f.condition;
+    if (f.condition.kind == ORL_CONDITION_BINS) m->classes = (size_t)f.condition.first_id;
+    memcpy(m->stop, f.stop, sizeof f.stop);
+    m->stops = f.stops;
+    if (!m->stops && tok && orl_eos(tok) >= 0) m->config.eos = m->stop[m->stops++] = orl_eos(tok);
+    orl_model_set_name(m, dir);
+    return m;
+}
+
+typedef struct orli_weight_source { /* gives a tensor on disk from the one to three parameters that make it up */
+    const orl_model *m;
+    const orli_weight_row *row;
+    size_t layer;
+} orli_weight_source;
+
+static void orli_weight_give(void *user, size_t first, size_t n, orl_real *out) {
+    const orli_weight_source *s = (const orli_weight_source *)user;
+    size_t parts = s->row->third ? 3 : 1, i;
+    for (i = 0; i < n; i++) {
+        const orl_param *p = orli_model_weight(s->m, s->row->weight, s->layer);
+        size_t at = first + i, wide = parts * (s->row->transposed ? p->rows : p->cols), part, r, c;
+        if (s->row->transposed) part = at % wide / p->rows, r = at % p->rows, c = at / wide;
+        else if (p->rank >= 2) part = at / (p->rows * p->cols), r = at / p->cols % p->rows, c = at % p->cols;
+        else part = at / p->cols, r = 0, c = at % p->cols;
+        out[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + part), s->layer)->data[r * p->cols + c]; /* q, k, v follow each other */
+    }
+}
+
+static orl_status orli_weights_save(const orl_model *m, const char *path) {
+    orl_ctx *ctx = m->object.ctx;
+    const orli_weight_row *row;
+    orli_st_writer w = orli_st_writer_new(ctx);
+    orli_weight_source *source;
+    size_t layer, used = 0;
+    source = (orli_weight_source *)orli_alloc_zero(ctx, ORLI_W_COUNT * m->config.layers, sizeof *source);
+    orli_st_put_metadata(&w, "format", "pt");
+    for (row = orli_families[m->config.arch].weights; source && row->name; row++) {
+        if (row->third > 1) continue; /* its first third writes all */
+        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++) {
+            const orl_param *p = orli_model_weight(m, row->weight, layer);
+            size_t parts = row->third ? 3 : 1, shape[2];
+            char name[160];
+            if (!p) continue;
+            orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
+            shape[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : parts * p->cols;
+            shape[1] = row->transposed ? parts * p->rows : p->cols;
+            source[used].m = m, source[used].row = row, source[used].layer = layer;
+            orli_st_put_source(&w, name, ORLI_DTYPE_REAL, p->rank >= 2 ? 2 : 1, shape, orli_weight_give, &source[used]);
+            used++;
+        }
+    }
+    orli_st_save(&w, path);
+    orli_free(ctx, source);
+    return orl_error_status(ctx);
+}
+
+static orl_status orli_model_write(const orl_model *m, const char *dir) {
+    orl_ctx *ctx = m->object.ctx;
+    char path[4096];
+    orli_str s = orli_str_new(ctx);
+    if (orli_make_dir(ctx, dir) != ORL_OK || orli_join(ctx, path, dir, "config.json") != ORL_OK) return orl_error_status(ctx);
+    orli_config_write(&s, m);
+    if (!s.failed) orli_write_file(ctx, path, s.data, s.length);
+    orli_str_free(&s);
+    if (m->tokenizer) orl_tokenizer_save(m->tokenizer, dir);
+    if (orli_join(ctx, path, dir, "model.safetensors") == ORL_OK && !orl_failed(ctx)) orli_weights_save(m, path);
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
+    orl_ctx *ctx = m ? m->object.ctx : NULL;
+    char path[4096];
+    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
+    if (orli_exists(dir)) {
+        if (orli_join(ctx, path, dir, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
+        if (orli_exists(path)) return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
+        return orli_model_write(m, dir);
+    }
+    if (snprintf(path, sizeof path, "%s.writing", dir) >= (int)sizeof path) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
+    if (orli_model_write(m, path) != ORL_OK) return orl_error_status(ctx);
+    if (rename(path, dir) != 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", path, dir, strerror(errno));
+    orli_sync_parent(dir);
+    return ORL_OK;
+}
+
+/* ---- 11.6 llama2.c: seven int32 (dim, ffn, layers, heads, kv heads, vocab, context), then float32 weights
+ * by kind; q and k have a head's pairs side by side, so they are dealt into halves ---- */
+
+static const float *orli_llama2c_take(orl_model *m, orli_weight w, size_t layer, const float *at) {
+    orl_param *p = orli_model_weight(m, w, layer);
+    size_t d = m->config.dim / m->config.heads, r, c;
+    int paired = w == ORLI_W_Q || w == ORLI_W_K;
+    for (r = 0; r < p->rows; r++) {
+        size_t within = r % d, to = paired ? r - within + within / 2 + (within % 2 ? d / 2 : 0) : r;
+        for (c = 0; c < p->cols; c++) {
+            float x;
+            memcpy(&x, at + r * p->cols + c, sizeof x); /* the file owes us no alignment */
+            p->data[to * p->cols + c] = (orl_real)x;
+        }
+    }
+    return at + p->rows * p->cols;
+}
+
+ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const char *tokenizer_file) {
+    static const orli_weight order[] = {ORLI_W_NORM1, ORLI_W_Q, ORLI_W_K, ORLI_W_V, ORLI_W_O, ORLI_W_NORM2, ORLI_W_GATE, ORLI_W_DOWN, ORLI_W_UP};
+    orli_file file;
+    int32_t header[7];
+    orl_model_config c = orl_model_config_default(ORL_LLAMA);
+    orl_model *m = NULL;
+    orl_tokenizer *tok = NULL;
+    const float *at;
+    size_t i, layer, numbers;
+    if (orl_failed(ctx) || !path || orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
+    if (file.size < sizeof header) {
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s: %zu bytes are too few for a llama2.c header of 28", path, file.size);
+        orli_file_close(&file);
+        return NULL;
+    }
+    memcpy(header, file.data, sizeof header);
+    c.tied = header[5] > 0;
+    for (i = 0; i < 7; i++)
+        if (header[i] == INT32_MIN || (i != 5 && header[i] < 1)) header[i] = 0;
+    c.dim = (size_t)header[0], c.ffn = (size_t)header[1], c.layers = (size_t)header[2], c.heads = (size_t)header[3];
+    c.kv_heads = (size_t)header[4], c.vocab = (size_t)(header[5] < 0 ? -header[5] : header[5]), c.context = (size_t)header[6];
+    c.bos = 1, c.eos = 2;
+    if (orli_config_check(ctx, &c, path) == ORL_OK) {
+        size_t kv = c.kv_heads * (c.dim / c.heads), per = orli_add(orli_mul(c.dim, 2 * c.dim + 2 * kv + 2), orli_mul(3 * c.ffn, c.dim));
+        numbers = orli_add(orli_add(orli_mul(c.vocab, c.dim), orli_mul(c.layers, per)), c.dim);
+        numbers = orli_add(numbers, orli_add(orli_mul(c.context, c.dim / c.heads), c.tied ? 0 : orli_mul(c.vocab, c.dim)));
+        if (orli_mul(numbers, 4) != file.size - sizeof header)
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: its header asks for %zu numbers and the file has %zu bytes of them: it is cut off or no llama2.c model", path, numbers,
+                      file.size - sizeof header);
+    }
+    if (!orl_failed(ctx) && tokenizer_file) tok = orl_tokenizer_load_llama2c(ctx, tokenizer_file, c.vocab);
+    if (!orl_failed(ctx)) m = orli_model_new(ctx, &c, tok, 0);
+    if (m) {
+        at = orli_llama2c_take(m, ORLI_W_EMBED, 0, (const float *)(const void *)(file.data + sizeof header));
+        for (i = 0; i < sizeof order / sizeof *order; i++)
+            for (layer = 0; layer < c.layers; layer++) at = orli_llama2c_take(m, order[i], layer, at);
+        at = orli_llama2c_take(m, ORLI_W_NORM, 0, at);
+        at += c.context * (c.dim / c.heads); /* tables of the rotation, which we make ourselves */
+        if (!c.tied) orli_llama2c_take(m, ORLI_W_HEAD, 0, at);
+        m->stop[m->stops++] = 1; /* its stories end with the next one's BOS */
+        orl_model_set_name(m, path);
+    }
+    orli_file_close(&file);
+    return m;
+}
+#endif /* section 11 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 12
+/* =================================================================================================
+ * >>generate   12. GENERATE: a paged KV cache, continuous batching, sampling
+ * =================================================================================================
+ * Purpose:    many prompts × many samples at once, with the forward pass of section 11.
+ * Depends on: model.                Owns: the cache's pages, for the length of one call.
+ * Invariants: a sample's tokens depend only on (model, seed, prompt index, sample index): a row of a
+ *             matrix product, an attention query and a random draw do not know who else is in the
+ *             batch. A prompt is computed once; its samples share its pages and copy one when they
+ *             write to it.
+ * Threads:    a step's rows, heads and draws are spread over the pool.
+ * Tested by:  tests/test_12_generate.c */
+
+/* ---- 12.1 pages: ORLI_TILE positions of every layer's and kv head's keys and values ---- */
+
+#define ORLI_PAGES_PER_CHUNK 64
+
+typedef struct orli_pages {
+    orl_ctx *ctx;
+    size_t kv_heads, d, page; /* page: reals per page */
+    orl_real **chunk;
+    size_t chunks, chunk_capacity;
+    uint32_t *references;     /* (pages) */
+    size_t *unused;           /* stack of free page numbers */
+    size_t pages, free_pages, reference_capacity, unused_capacity;
+} orli_pages;
+
+typedef struct orli_sequence { /* a page table */
+    size_t *page;
+    size_t capacity, length;   /* length: positions held */
+} orli_sequence;
+
+static orli_pages orli_pages_new(const orl_model *m) {
+    orli_pages p;
+    memset(&p, 0, sizeof p);
+    p.ctx = m->object.ctx;
+    p.kv_heads = m->config.kv_heads;
+    p.d = m->config.dim / m->config.heads;
+    p.page = m->config.layers * p.kv_heads * 2 * ORLI_TILE * p.d;
+    return p;
+}
+
+static void orli_pages_free(orli_pages *p) {
+    size_t i;
+    for (i = 0; i < p->chunks; i++) orli_free(p->ctx, p->chunk[i]);
+    orli_free(p->ctx, p->chunk);
+    orli_free(p->ctx, p->references);
+    orli_free(p->ctx, p->unused);
+}
+
+static orl_real *orli_page_at(const orli_pages *p, size_t page) {
+    return p->chunk[page / ORLI_PAGES_PER_CHUNK] + page % ORLI_PAGES_PER_CHUNK * p->page;
+}
+/* The tile of keys of (page, layer, kv head): (d, tile); that of values, (tile, d), follows it. */
+static orl_real *orli_page_tile(const orli_pages *p, size_t page, size_t layer, size_t head) {
+    return orli_page_at(p, page) + (layer * p->kv_heads + head) * 2 * ORLI_TILE * p->d;
+}
+
+static orl_status orli_page_take(orli_pages *p, size_t *page) {
+    size_t i;
+    if (!p->free_pages) {
+        size_t more = p->pages + ORLI_PAGES_PER_CHUNK;
+        if (ORLI_RESERVE(p->ctx, p->chunk, p->chunk_capacity, p->chunks + 1) != ORL_OK ||
+            ORLI_RESERVE(p->ctx, p->references, p->reference_capacity, more) != ORL_OK ||
+            ORLI_RESERVE(p->ctx, p->unused, p->unused_capacity, more) != ORL_OK)
+            return ORL_ERR_MEMORY;
+        p->chunk[p->chunks] = (orl_real *)orli_alloc(p->ctx, orli_mul(p->page, ORLI_PAGES_PER_CHUNK), sizeof(orl_real));
+        if (!p->chunk[p->chunks]) return ORL_ERR_MEMORY;
+        p->chunks++;
+        for (i = more; i > p->pages; i--) p->unused[p->free_pages++] = i - 1;
+        p->pages = more;
+    }
+    *page = p->unused[--p->free_pages];
+    p->references[*page] = 1;
+    return ORL_OK;
+}
+
+static void orli_sequence_release(orli_pages *p, orli_sequence *s) {
+    size_t i, n = (s->length + ORLI_TILE - 1) / ORLI_TILE;
+    for (i = 0; i < n; i++)
+        if (--p->references[s->page[i]] == 0) p->unused[p->free_pages++] = s->page[i];
+    orli_free(p->ctx, s->page);
+    memset(s, 0, sizeof *s);
+}
+
+/* Another sequence that shares all pages of `from`. */
+static orl_status orli_sequence_fork(orli_pages *p, const orli_sequence *from, orli_sequence *to) {
+    size_t i, n = (from->length + ORLI_TILE - 1) / ORLI_TILE;
+    memset(to, 0, sizeof *to);
+    if (ORLI_RESERVE(p->ctx, to->page, to->capacity, n) != ORL_OK) return ORL_ERR_MEMORY;
+    for (i = 0; i < n; i++) p->references[to->page[i] = from->page[i]]++;
+    to->length = from->length;
+    return ORL_OK;
+}
+
+/* Makes room for n more positions in pages that are this sequence's alone. */
+static orl_status orli_sequence_extend(orli_pages *p, orli_sequence *s, size_t n) {
+    size_t have = (s->length + ORLI_TILE - 1) / ORLI_TILE, need = (s->length + n + ORLI_TILE - 1) / ORLI_TILE;
+    if (ORLI_RESERVE(p->ctx, s->page, s->capacity, need) != ORL_OK) return ORL_ERR_MEMORY;
+    if (n && s->length % ORLI_TILE && p->references[s->page[have - 1]] > 1) { /* copy on write */
+        size_t fresh;
+        if (orli_page_take(p, &fresh) != ORL_OK) return ORL_ERR_MEMORY;
+        memcpy(orli_page_at(p, fresh), orli_page_at(p, s->page[have - 1]), p->page * sizeof(orl_real));
+        p->references[s->page[have - 1]]--;
+        s->page[have - 1] = fresh;
+    }
+    for (; have < need; have++) {
+        if (orli_page_take(p, &s->page[have]) != ORL_OK) {
+            s->length = have * ORLI_TILE; /* what has been taken is given back by release */
+            return ORL_ERR_MEMORY;
+        }
+    }
+    s->length += n;
+    return ORL_OK;
+}
+
+/* ---- 12.2 attention over pages: segment i of the stream continues sequence i ---- */
+
+typedef struct orli_cache {
+    orli_pages *pages;
+    orli_sequence **sequence; /* (segments of the stream), already extended by their new tokens */
+} orli_cache;
+
+typedef struct orli_cached_job {
+    orl_ctx *ctx;
+    const orli_cache *cache;
+    const orl_stream *stream;
+    size_t layer, heads, kv_heads, d, most; /* most: tiles of the longest sequence */
+    const orl_real *q, *k, *v;
+    orl_real *y, *lse;
+    const orl_real **pointers;              /* (segments, kv_heads, 2, most) */
+} orli_cached_job;
+
+static void orli_cached_store(void *arg, size_t task, size_t worker) { /* one segment, one kv head */
+    const orli_cached_job *j = (const orli_cached_job *)arg;
+    size_t s = task / j->kv_heads, h = task % j->kv_heads, i, c, d = j->d;
+    const orl_segment *g = &j->stream->segment[s];
+    const orli_sequence *seq = j->cache->sequence[s];
+    const orl_real **kp = j->pointers + task * 2 * j->most, **vp = kp + j->most;
+    (void)worker;
+    for (i = 0; i * ORLI_TILE < seq->length; i++) {
+        kp[i] = orli_page_tile(j->cache->pages, seq->page[i], j->layer, h);
+        vp[i] = kp[i] + ORLI_TILE * d;
+    }
+    for (i = 0; i < g->length; i++) {
+        size_t p = g->position + i, row = (g->start + i) * j->kv_heads * d + h * d;
+        orl_real *kt = orli_page_tile(j->cache->pages, seq->page[p / ORLI_TILE], j->layer, h) + p % ORLI_TILE;
+        orl_real *vt = kt - p % ORLI_TILE + (ORLI_TILE + p % ORLI_TILE) * d;
+        for (c = 0; c < d; c++) kt[c * ORLI_TILE] = j->k[row + c];
+        for (c = 0; c < d; c++) vt[c] = j->v[row + c];
+    }
+}
+
+static void orli_cached_attend(void *arg, size_t task, size_t worker) { /* one segment, one query head */
+    const orli_cached_job *j = (const orli_cached_job *)arg;
+    size_t s = task / j->heads, h = task % j->heads, kv = h * j->kv_heads / j->heads, d = j->d, width = j->heads * d;
+    const orl_segment *g = &j->stream->segment[s];
+    const orl_real **kp = j->pointers + (s * j->kv_heads + kv) * 2 * j->most;
+    j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + j->most, SIZE_MAX,
+                               (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
+                               j->lse + h * j->stream->tokens + g->start, orli_scratch(j->ctx, worker));
+}
+
+static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k, orl_tensor *v,
+                                      const orl_stream *stream, const orl_model *m) {
+    orli_cached_job job;
+    orl_ctx *ctx = tape->object.ctx;
+    orl_tensor *y;
+    size_t s;
+    double visible = 0;
+    if (!q || !k || !v) return NULL;
+    memset(&job, 0, sizeof job);
+    job.ctx = ctx, job.cache = (const orli_cache *)user, job.stream = stream, job.layer = layer;
+    job.heads = m->config.heads, job.kv_heads = m->config.kv_heads, job.d = m->config.dim / m->config.heads;
+    for (s = 0; s < stream->segments; s++) {
+        const orl_segment *g = &stream->segment[s];
+        job.most = ORLI_MAX(job.most, (g->position + g->length + ORLI_TILE - 1) / ORLI_TILE);
+        visible += (double)g->length * ((double)g->position + 0.5 * ((double)g->length + 1.0));
+    }
+    y = orli_node(tape, q->rows, q->cols, NULL, NULL, NULL, NULL, 0);
+    job.lse = orli_values(tape, job.heads, stream->tokens);
+    job.pointers = (const orl_real **)orli_arena_alloc(&tape->nodes, orli_mul(stream->segments * job.kv_heads * 2, job.most), sizeof *job.pointers);
+    if (!y || !job.lse || !job.pointers) return NULL;
+    job.q = q->data, job.k = k->data, job.v = v->data, job.y = y->data;
+    orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * job.kv_heads, orli_cached_store, &job);
+    orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * job.heads, orli_cached_attend, &job);
+    ctx->flops += 4.0 * (double)q->cols * visible;
+    return y;
+}
+
+/* ---- 12.3 drawing a token ---- */
+
+/* Lowest value such that the entries above it are still at least `count` many (top-k) or have at least
+ * `mass` (top-p): bisection on the value, no sorting. weight NULL counts entries. */
+static double orli_cut(const orl_real *z, const double *weight, size_t n, double enough) {
+    double low = HUGE_VAL, high = -HUGE_VAL, middle, sum;
+    size_t i;
+    int round;
+    for (i = 0; i < n; i++) {
+        if ((double)z[i] > high) high = (double)z[i];
+        if ((double)z[i] < low && (double)z[i] > -HUGE_VAL) low = (double)z[i];
+    }
+    for (round = 0; round < 64 && low < high; round++) { /* invariant: entries ≥ low are enough */
+        middle = low + (high - low) / 2;
+        if (middle <= low || middle > high) break;
+        for (i = 0, sum = 0; i < n; i++)
+            if ((double)z[i] >= middle) sum += weight ? weight[i] : 1.0;
+        if (sum >= enough) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+/* Draws from softmax(z/temperature) within top-k and top-p by u in [0, 1); *logp is at temperature 1 and
+ * over all classes. weight: (n) of scratch. z may be changed. */
+static int32_t orli_draw(const orli_kernels *kern, orl_real *z, size_t n, const orl_generate_options *o, double u, double *weight, double *logp) {
+    size_t i, best = 0, chosen;
+    double lse = (double)kern->log_sum_exp(n, z), most, sum = 0, at, cut;
+    for (i = 1; i < n; i++)
+        if (z[i] > z[best]) best = i;
+    chosen = best;
+    most = (double)z[best];
+    if (o->temperature > 0) {
+        cut = o->top_k && o->top_k < n ? orli_cut(z, NULL, n, (double)o->top_k) : -HUGE_VAL;
+        for (i = 0; i < n; i++) sum += weight[i] = (double)z[i] >= cut ? exp(((double)z[i] - most) / o->temperature) : 0.0;
+        if (o->top_p < 1) {
+            cut = orli_cut(z, weight, n, o->top_p * sum);
+            for (i = 0, sum = 0; i < n; i++) sum += weight[i] = (double)z[i] >= cut ? weight[i] : 0.0;
+        }
+        for (i = 0, at = u * sum; i < n; i++) {
+            if (weight[i] <= 0) continue;
+            chosen = i; /* the last one with any weight, if rounding leaves a rest */
+            at -= weight[i];
+            if (at < 0) break;
+        }
+    }
+    *logp = (double)z[chosen] - lse;
+    return (int32_t)chosen;
+}
+
+/* ---- 12.4 continuous batching ---- */
+
+typedef struct orli_prompt { /* token ids; plain: the prompt without its condition, for guidance */
+    const int32_t *ids, *plain;
+    size_t count, plain_count;
+} orli_prompt;
+
+typedef struct orli_sampled {
+    int32_t *ids;      /* (count), the stop token included */
+    orl_real *logp;    /* (count) at temperature 1 */
+    size_t count;
+    int truncated;
+} orli_sampled;
+
+typedef struct orli_live { /* a sample in the making */
+    orli_sequence sequence[2]; /* [1]: without the condition, if guided */
+    size_t prompt, sample, capacity, logp_capacity;
+    orli_sampled out;
+} orli_live;
+
+typedef struct orli_draw_task { /* the row of logits a sample draws from */
+    size_t live, row;
+} orli_draw_task;
+
+typedef struct orli_generator {
+    orl_ctx *ctx;
+    orl_model *m;
+    const orl_generate_options *o;
+    const orli_prompt *prompt;
+    size_t prompts, next_prompt, lanes, finished; /* lanes: sequences per sample, 2 if guided */
+    orli_sampled *out;                            /* (prompts, samples) */
+    orli_pages pages;
+    orli_live *live;
+    size_t lives, live_capacity;
+    orl_tape *tape;
+    orl_stream *stream;
+    orli_sequence **sequence;                     /* (segments) */
+    size_t sequence_capacity, row_capacity, draw_capacity;
+    size_t *row;                                  /* last row of each segment */
+    orli_draw_task *draw;
+    size_t draws;
+    orl_real *logits;                             /* (segments, vocab) of the step */
+    size_t vocab;
+    double *weights;                              /* (threads, vocab) */
+    int32_t *drawn;
+    double *drawn_logp;
+    size_t drawn_capacity, drawn_logp_capacity;
+} orli_generator;
+
+static size_t orli_generate_limit(const orl_model *m, const orl_generate_options *o, const orli_prompt *p) { /* most tokens of a response */
+    size_t room = m->config.context - ORLI_MIN(m->config.context, ORLI_MAX(p->count, p->plain_count));
+    return o->max_tokens ? ORLI_MIN(o->max_tokens, room) : room;
+}
+
+/* Appends a segment for `s` to the step's stream, its tokens at the positions that follow. */
+static orl_status orli_generator_feed(orli_generator *g, orli_sequence *s, const int32_t *ids, size_t n) {
+    size_t i, at = s->length, index;
+    if (orli_sequence_extend(&g->pages, s, n) != ORL_OK) return ORL_ERR_MEMORY;
+    index = orl_stream_add(g->stream, ids, n, ORL_ROOT);
+    if (index == ORL_ROOT || ORLI_RESERVE(g->ctx, g->sequence, g->sequence_capacity, index + 1) != ORL_OK ||
+        ORLI_RESERVE(g->ctx, g->row, g->row_capacity, index + 1) != ORL_OK)
+        return orl_error_status(g->ctx);
+    g->stream->segment[index].position = at;
+    for (i = 0; i < n; i++) g->stream->position[g->stream->tokens - n + i] = (int32_t)(at + i);
+    g->sequence[index] = s;
+    g->row[index] = g->stream->tokens - 1;
+    return ORL_OK;
+}
+
+static orl_status orli_generator_plan_draw(orli_generator *g, size_t live, size_t row) {
+    if (ORLI_RESERVE(g->ctx, g->draw, g->draw_capacity, g->draws + 1) != ORL_OK) return ORL_ERR_MEMORY;
+    g->draw[g->draws].live = live;
+    g->draw[g->draws].row = row;
+    g->draws++;
+    return ORL_OK;
+}
+
+/* Puts the next prompt's samples among the living; the first holds the prompt's pages until they fork. */
+static orl_status orli_generator_admit(orli_generator *g) {
+    size_t i;
+    if (ORLI_RESERVE(g->ctx, g->live, g->live_capacity, g->lives + g->o->samples) != ORL_OK) return ORL_ERR_MEMORY;
+    for (i = 0; i < g->o->samples; i++) {
+        memset(&g->live[g->lives], 0, sizeof *g->live);
+        g->live[g->lives].prompt = g->next_prompt;
+        g->live[g->lives].sample = i;
+        g->lives++;
+    }
+    g->next_prompt++;
+    return ORL_OK;
+}
+
+static void orli_generator_draw(void *arg, size_t task, size_t worker) {
+    orli_generator *g = (orli_generator *)arg;
+    const orli_live *l = &g->live[g->draw[task].live];
+    const orl_generate_options *o = g->o;
+    orl_real *z = g->logits + g->draw[task].row * g->vocab;
+    orli_rng r = orli_rng_new(o->seed, ((uint64_t)l->prompt << 24) + l->sample);
+    size_t i, n = g->m->classes;
+    r.counter = l->out.count;
+    if (g->lanes == 2) { /* every sample mixes its own copy: rows of a prompt's first step are shared */
+        orl_real *mixed = (orl_real *)orli_scratch(g->ctx, worker);
+        for (i = 0; i < n; i++) mixed[i] = (orl_real)((1.0 + o->guidance) * (double)z[i] - o->guidance * (double)z[g->vocab + i]);
+        z = mixed;
+    }
+    g->drawn[task] = orli_draw(g->ctx->kernels, z, n, o, orli_rng_uniform(&r), g->weights + worker * g->vocab, &g->drawn_logp[task]);
+}
+
+/* Takes in one drawn token; 1 if that ends the sample. */
+static int orli_generator_accept(orli_generator *g, orli_live *l, int32_t token, double logp) {
+    size_t i;
+    if (ORLI_RESERVE(g->ctx, l->out.ids, l->capacity, l->out.count + 1) != ORL_OK ||
+        ORLI_RESERVE(g->ctx, l->out.logp, l->logp_capacity, l->out.count + 1) != ORL_OK)
+        return 0;
+    l->out.ids[l->out.count] = token;
+    l->out.logp[l->out.count++] = (orl_real)logp;
+    for (i = 0; i < g->m->stops; i++)
+        if (token == g->m->stop[i]) return 1;
+    l->out.truncated = l->out.count >= orli_generate_limit(g->m, g->o, &g->prompt[l->prompt]);
+    return l->out.truncated;
+}
+
+/* One forward pass: prompts that came in, and the last token of those that are under way. */
+static orl_status orli_generator_step(orli_generator *g) {
+    orl_ctx *ctx = g->ctx;
+    orli_cache cache;
+    orl_tensor *h, *logits;
+    size_t i, kept, fed = 0, budget = 4096, in_use = ORLI_MIN(g->lives, g->o->batch);
+    orl_stream_clear(g->stream);
+    orl_tape_reset(g->tape);
+    g->draws = 0;
+    for (i = 0; i < in_use && !orl_failed(ctx); i++) {
+        orli_live *l = &g->live[i];
+        const orli_prompt *p = &g->prompt[l->prompt];
+        size_t lane, row = g->stream->segments;
+        if (l->out.count) {
+            for (lane = 0; lane < g->lanes; lane++) orli_generator_feed(g, &l->sequence[lane], &l->out.ids[l->out.count - 1], 1);
+        } else if (l->sample == 0) { /* a new prompt: its other samples follow it and draw from the same row */
+            if (fed && fed + p->count > budget) {
+                in_use = i; /* they wait for the next step */
+                break;
+            }
+            orli_generator_feed(g, &l->sequence[0], p->ids, p->count);
+            if (g->lanes == 2) orli_generator_feed(g, &l->sequence[1], p->plain, p->plain_count);
+            fed += p->count + (g->lanes == 2 ? p->plain_count : 0);
+            for (; i + 1 < g->lives && g->live[i + 1].prompt == l->prompt; i++) orli_generator_plan_draw(g, i + 1, row);
+            orli_generator_plan_draw(g, (size_t)(l - g->live), row);
+            continue;
+        }
+        orli_generator_plan_draw(g, i, row);
+    }
+    cache.pages = &g->pages, cache.sequence = g->sequence;
+    h = orl_failed(ctx) ? NULL : orli_model_forward(g->tape, g->m, g->stream, orli_attend_cached, &cache);
+    h = orl_gather(g->tape, h, g->row, g->stream->segments);
+    logits = orl_linear(g->tape, h, orli_model_head(g->tape, g->m), NULL);
+    if (!logits || ORLI_RESERVE(ctx, g->drawn, g->drawn_capacity, g->draws) != ORL_OK ||
+        ORLI_RESERVE(ctx, g->drawn_logp, g->drawn_logp_capacity, g->draws) != ORL_OK)
+        return orl_error_status(ctx);
+    g->logits = logits->data;
+    if (!(ctx->kernels->sum_squares(g->vocab, g->logits) <= DBL_MAX))
+        return orli_fail(ctx, ORL_ERR_DATA, "%s: its logits are not finite: its weights are damaged, or training diverged", g->m->name);
+    orli_parallel(ctx, ORLI_WORK_SAMPLE, g->draws, orli_generator_draw, g);
+    for (i = 0; i < g->draws && !orl_failed(ctx); i++) { /* forks before the first sample writes: it is the last of its prompt's draws */
+        orli_live *l = &g->live[g->draw[i].live], *first = l - l->sample;
+        size_t lane;
+        for (lane = 0; lane < g->lanes && l->sample && !l->out.count; lane++) orli_sequence_fork(&g->pages, &first->sequence[lane], &l->sequence[lane]);
+    }
+    for (i = 0; i < g->draws && !orl_failed(ctx); i++) {
+        orli_live *l = &g->live[g->draw[i].live];
+        size_t lane;
+        if (!orli_generator_accept(g, l, g->drawn[i], g->drawn_logp[i])) continue;
+        for (lane = 0; lane < g->lanes; lane++) orli_sequence_release(&g->pages, &l->sequence[lane]);
+        g->out[l->prompt * g->o->samples + l->sample] = l->out;
+        l->prompt = SIZE_MAX; /* done */
+        g->finished++;
+    }
+    for (i = kept = 0; i < g->lives; i++)
+        if (g->live[i].prompt != SIZE_MAX) g->live[kept++] = g->live[i];
+    g->lives = kept;
+    return orl_error_status(ctx);
+}
+
+static void orli_generator_free(orli_generator *g) {
+    size_t i, lane;
+    for (i = 0; i < g->lives; i++) {
+        for (lane = 0; lane < 2; lane++)
+            if (g->live[i].sequence[lane].page) orli_sequence_release(&g->pages, &g->live[i].sequence[lane]);
+        orli_free(g->ctx, g->live[i].out.ids);
+        orli_free(g->ctx, g->live[i].out.logp);
+    }
+    orli_pages_free(&g->pages);
+    orl_tape_free(g->tape);
+    orl_stream_free(g->stream);
+    orli_free(g->ctx, g->live);
+    orli_free(g->ctx, g->sequence);
+    orli_free(g->ctx, g->row);
+    orli_free(g->ctx, g->draw);
+    orli_free(g->ctx, g->weights);
+    orli_free(g->ctx, g->drawn);
+    orli_free(g->ctx, g->drawn_logp);
+}
+
+static orl_status orli_generate_check(orl_ctx *ctx, const orl_model *m, const orl_generate_options *o) {
+    const char *bad = NULL;
+    if (m->reward) bad = "a reward model has no language head to sample from";
+    else if (!o->samples || o->samples >= (1u << 24)) bad = "samples must be 1 to 16777215";
+    else if (!o->batch) bad = "batch must be at least 1";
+    else if (!(o->temperature >= 0 && o->temperature <= 1e6)) bad = "temperature must be 0 (greedy) or more";
+    else if (!(o->top_p > 0 && o->top_p <= 1)) bad = "top_p must be above 0 and at most 1";
+    else if (!(o->guidance >= 0 && o->guidance <= 1e6)) bad = "guidance must be 0 or more";
+    else if (o->guidance > 0 && m->config.vocab * sizeof(orl_real) > ORLI_SCRATCH) bad = "guidance is limited to smaller vocabularies";
+    return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "sampling from %s: %s", m->name, bad) : ORL_OK;
+}
+
+static void orli_sampled_free(orl_ctx *ctx, orli_sampled *out, size_t n) {
+    size_t i;
+    for (i = 0; out && i < n; i++) {
+        orli_free(ctx, out[i].ids);
+        orli_free(ctx, out[i].logp);
+    }
+    orli_free(ctx, out);
+}
+
+/* prompts × samples responses into *out (prompts·samples), which orli_sampled_free frees; NULL on failure. */
+static orl_status orli_generate(orl_model *m, const orli_prompt *prompt, size_t prompts, const orl_generate_options *o, orli_sampled **out) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_generator g;
+    size_t i, total = orli_mul(prompts, o->samples), seen = 0;
+    *out = NULL;
+    if (orl_failed(ctx) || orli_generate_check(ctx, m, o) != ORL_OK) return orl_error_status(ctx);
+    for (i = 0; i < prompts; i++) {
+        if (!prompt[i].count || (o->guidance > 0 && !prompt[i].plain_count))
+            return orli_fail(ctx, ORL_ERR_DATA, "prompt %zu is empty and the tokenizer has no begin token: nothing to continue", i + 1);
+        if (!orli_generate_limit(m, o, &prompt[i]))
+            return orli_fail(ctx, ORL_ERR_DATA, "prompt %zu has %zu tokens, which fills the context of %zu: shorten it", i + 1, prompt[i].count, m->config.context);
+    }
+    memset(&g, 0, sizeof g);
+    g.ctx = ctx, g.m = m, g.o = o, g.prompt = prompt, g.prompts = prompts;
+    g.lanes = o->guidance > 0 ? 2 : 1;
+    g.vocab = m->config.vocab;
+    g.pages = orli_pages_new(m);
+    g.tape = orl_tape_create(ctx);
+    if (g.tape) g.tape->inference = 1;
+    g.stream = orl_stream_create(ctx);
+    g.out = (orli_sampled *)orli_alloc_zero(ctx, total, sizeof *g.out);
+    g.weights = (double *)orli_alloc(ctx, orli_mul(ctx->pool->threads, g.vocab), sizeof *g.weights);
+    while (!orl_failed(ctx) && g.finished < total) {
+        while (g.next_prompt < prompts && g.lives < o->batch && orli_generator_admit(&g) == ORL_OK) {}
+        if (orli_generator_step(&g) != ORL_OK) break;
+        if (o->progress && g.finished > seen && o->progress(o->user, g.finished, total)) orli_fail(ctx, ORL_ERR_STOPPED, "sampling was stopped");
+        seen = g.finished;
+    }
+    orli_generator_free(&g);
+    if (orl_failed(ctx)) orli_sampled_free(ctx, g.out, total);
+    else *out = g.out;
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_generate_options orl_generate_default(void) {
+    orl_generate_options o;
+    memset(&o, 0, sizeof o);
+    o.samples = 1;
+    o.temperature = 1, o.top_p = 1;
+    o.batch = 256;
+    o.target = ORL_TARGET_DEFAULT;
+    return o;
+}
+#endif /* section 12 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 13
+/* =================================================================================================
+ * >>data   13. DATA: rows, views, and what a model sees of them
+ * =================================================================================================
+ * Purpose:    JSONL in and out; views that share text; rows → token ids with their borders.
+ * Depends on: model, tokenizer, formats.   Owns: text, in a store that views share.
+ * Invariants: a row's unknown fields come out as they went in. The border between prompt and response
+ *             is where the ids of one were joined to those of the other, never a string searched for.
+ *             Every row that is cut or dropped is counted and said.
+ * Threads:    the calling thread only.
+ * Tested by:  tests/test_13_data.c */
+
+/* ---- 13.1 storage ---- */
+
+typedef struct orli_store { /* text and arrays that data sets share; the last one to go frees it */
+    orl_ctx *ctx;
+    size_t references;
+    orli_arena arena;
+    orli_file file;
+    char *owned;                  /* a text handed to orl_dataset_parse, copied */
+    struct orli_store *parent[2]; /* whose text this one's rows point into as well */
+    struct orli_store *next_dead;
+} orli_store;
+
+typedef struct orli_labels { /* of a whole labelled set */
+    double mean, sd;
+    double *sorted; /* (count) normalised rewards, ascending */
+    size_t count;
+} orli_labels;
+
+struct orl_dataset {
+    orli_object object;
+    orl_row *row;
+    size_t count, capacity;
+    orli_store *store;
+    const orli_labels *labels;  /* of the set this is a view of; NULL until asked for */
+    orli_names groups;          /* prompts seen, while rows are being added */
+    orli_condition condition;   /* kind NONE: not a conditioned view */
+    double dropout;
+    char name[256];
+};
+
+static orli_store *orli_store_new(orl_ctx *ctx) {
+    orli_store *s = (orli_store *)orli_alloc_zero(ctx, 1, sizeof *s);
+    if (s) s->ctx = s->arena.ctx = ctx, s->references = 1;
+    return s;
+}
+
+static void orli_store_release(orli_store *s) {
+    orli_store *dead = NULL;
+    size_t i;
+    if (s && --s->references == 0) s->next_dead = NULL, dead = s;
+    while (dead) { /* a list instead of recursion: chains of views may be long */
+        s = dead, dead = s->next_dead;
+        for (i = 0; i < 2; i++)
+            if (s->parent[i] && --s->parent[i]->references == 0) s->parent[i]->next_dead = dead, dead = s->parent[i];
+        orli_arena_free(&s->arena);
+        orli_file_close(&s->file);
+        orli_free(s->ctx, s->owned);
+        orli_free(s->ctx, s);
+    }
+}
+
+static void *orli_store_copy(orli_store *s, const void *bytes, size_t n) { /* n bytes and a zero */
+    char *p = (char *)orli_arena_alloc(&s->arena, orli_add(n, 1), 1);
+    if (p && n) memcpy(p, bytes, n);
+    if (p) p[n] = 0;
+    return p;
+}
+
+static void orli_dataset_destroy(orli_object *object) {
+    orl_dataset *d = (orl_dataset *)object;
+    orli_free(object->ctx, d->row);
+    orli_names_free(&d->groups);
+    orli_store_release(d->store);
+}
+
+static orl_dataset *orli_dataset_new(orl_ctx *ctx, orli_store *parent, orli_store *parent2) {
+    orl_dataset *d = (orl_dataset *)orli_object_create(ctx, sizeof *d, orli_dataset_destroy);
+    if (!d) return NULL;
+    d->groups = orli_names_new(ctx);
+    d->store = orli_store_new(ctx);
+    snprintf(d->name, sizeof d->name, "data");
+    if (!d->store) {
+        orli_object_free(&d->object);
+        return NULL;
+    }
+    if (parent) parent->references++, d->store->parent[0] = parent;
+    if (parent2) parent2->references++, d->store->parent[1] = parent2;
+    return d;
+}
+
+ORL_API orl_dataset *orl_dataset_create(orl_ctx *ctx) { return orl_failed(ctx) ? NULL : orli_dataset_new(ctx, NULL, NULL); }
+ORL_API void orl_dataset_free(orl_dataset *d) {
+    if (d) orli_object_free(&d->object);
+}
+ORL_API orl_ctx *orl_dataset_ctx(const orl_dataset *d) { return d ? d->object.ctx : NULL; }
+ORL_API size_t orl_dataset_count(const orl_dataset *d) { return d ? d->count : 0; }
+ORL_API orl_row *orl_dataset_row(orl_dataset *d, size_t i) { return d && i < d->count ? &d->row[i] : NULL; }
+
+/* A zeroed row at the end, of weight 1. */
+static orl_row *orli_dataset_append(orl_dataset *d) {
+    orl_row *r;
+    if (ORLI_RESERVE(d->object.ctx, d->row, d->capacity, d->count + 1) != ORL_OK) return NULL;
+    r = &d->row[d->count++];
+    memset(r, 0, sizeof *r);
+    r->weight = 1;
+    d->labels = NULL; /* of another set now */
+    return r;
+}
+
+/* Rows with equal prompts share a group. */
+static orl_status orli_dataset_group(orl_dataset *d, orl_row *r) {
+    const orl_text *p = &r->prompt;
+    r->group = p->text ? orli_names_add(&d->groups, p->text, p->bytes) : orli_names_add(&d->groups, (const char *)p->ids, p->tokens * sizeof *p->ids);
+    return r->group == ORLI_NONE ? ORL_ERR_MEMORY : ORL_OK;
+}
+
+/* ---- 13.2 JSONL in ---- */
+
+static void orli_row_text(orl_dataset *d, orli_json *j, orl_text *t) { /* points into the file unless there are escapes */
+    if (!orli_json_expect(j, ORLI_JSON_STRING)) return;
+    if (j->escaped) {
+        orli_str s = orli_str_new(j->ctx);
+        orli_json_text(j, &s);
+        t->text = s.failed ? NULL : (const char *)orli_store_copy(d->store, s.data ? s.data : "", s.length);
+        t->bytes = s.length;
+        orli_str_free(&s);
+    } else {
+        t->text = j->text + j->start;
+        t->bytes = j->end - j->start;
+    }
+}
+
+static void orli_row_ids(orl_dataset *d, orli_json *j, orl_row *r, orl_text *t) {
+    int32_t *ids = NULL;
+    size_t capacity = 0, n = 0;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j); n++) {
+        int32_t id = (int32_t)orli_json_int(j, 0, INT32_MAX);
+        if (ORLI_RESERVE(j->ctx, ids, capacity, n + 1) != ORL_OK) break;
+        ids[n] = id;
+    }
+    t->ids = (const int32_t *)orli_store_copy(d->store, ids, n * sizeof *ids);
+    t->tokens = n;
+    r->flags |= ORL_IDS_GIVEN;
+    orli_free(j->ctx, ids);
+}
+
+/* [{"role", "content"}, …] → prompt (all before the last turn, and its tag) and response (the last turn). */
+static void orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, orl_template which) {
+    orli_str all = orli_str_new(j->ctx), role = orli_str_new(j->ctx), content = orli_str_new(j->ctx);
+    size_t border = 0, turns = 0;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j); turns++) {
+        role.length = content.length = 0;
+        for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+            if (orli_json_is(j, "role")) orli_json_string(j, &role);
+            else if (orli_json_is(j, "content")) orli_json_string(j, &content);
+            else orli_json_skip(j);
+        }
+        if (orl_failed(j->ctx)) break;
+        if (!role.length) orli_json_fail_at(j, j->start, "a message without a role");
+        if (which == ORL_TEMPLATE_CHATML) {
+            if (turns) orli_str_puts(&all, "<|im_end|>\n");
+            orli_str_printf(&all, "<|im_start|>%s\n", role.data);
+        } else if (role.data && strcmp(role.data, "assistant") == 0) {
+            orli_str_puts(&all, "\n\nAssistant:");
+        } else if (role.data && strcmp(role.data, "system") != 0) {
+            orli_str_puts(&all, "\n\nHuman:");
+        }
+        border = all.length;
+        if (which == ORL_TEMPLATE_HH && content.length && role.data && strcmp(role.data, "system") != 0) orli_str_puts(&all, " ");
+        orli_str_add(&all, content.data ? content.data : "", content.length);
+    }
+    if (!orl_failed(j->ctx) && (!turns || strcmp(role.data, "assistant") != 0)) /* a question waits for its answer */
+        orli_json_fail_at(j, j->start, "the last message is not the assistant's: there is nothing to learn from");
+    if (!orl_failed(j->ctx) && !all.failed) {
+        const char *text = (const char *)orli_store_copy(d->store, all.data, all.length);
+        r->prompt.text = text, r->prompt.bytes = border;
+        r->response.text = text ? text + border : NULL, r->response.bytes = all.length - border;
+    }
+    orli_str_free(&all);
+    orli_str_free(&role);
+    orli_str_free(&content);
+}
+
+/* hh-rlhf pairs are whole transcripts: the prompt ends with the last "\n\nAssistant:" inside the part both share. */
+static void orli_row_split_transcripts(orli_json *j, orl_row *r) {
+    static const char tag[] = "\n\nAssistant:";
+    size_t n = sizeof tag - 1, shared = 0, at;
+    const char *a = r->response.text, *b = r->rejected.text;
+    while (shared < r->response.bytes && shared < r->rejected.bytes && a[shared] == b[shared]) shared++;
+    for (at = shared + 1; at-- > n;)
+        if (memcmp(a + at - n, tag, n) == 0) break;
+    if (at < n || at > shared) {
+        orli_json_fail_at(j, j->start, "\"chosen\" and \"rejected\" share no prompt up to \"\\n\\nAssistant:\": give a \"prompt\"");
+        return;
+    }
+    r->prompt.text = a, r->prompt.bytes = at;
+    r->response.text += at, r->response.bytes -= at;
+    r->rejected.text += at, r->rejected.bytes -= at;
+}
+
+static int orli_text_empty(const orl_text *t) { return !(t->text ? t->bytes : t->tokens); }
+
+/* One line of JSON into a row. */
+static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes, size_t line) {
+    orl_ctx *ctx = d->object.ctx;
+    orli_json j = orli_json_new(ctx, json, bytes, d->name, line);
+    orli_names seen = orli_names_new(ctx);
+    orl_row *r = orli_dataset_append(d);
+    int raw = 0, prompt = 0, response = 0, chosen = 0, rejected = 0, raw_rejected = 0;
+    if (!r) return ORL_ERR_MEMORY;
+    r->json = json, r->json_bytes = bytes, r->line = line;
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen);) {
+        if (orli_json_is(&j, "prompt")) prompt = 1, orli_row_text(d, &j, &r->prompt);
+        else if (orli_json_is(&j, "completion") || orli_json_is(&j, "text")) response = 1, orli_row_text(d, &j, &r->response);
+        else if (orli_json_is(&j, "chosen")) chosen = 1, orli_row_text(d, &j, &r->response);
+        else if (orli_json_is(&j, "rejected")) rejected = 1, orli_row_text(d, &j, &r->rejected);
+        else if (orli_json_is(&j, "prompt_ids")) prompt = 1, orli_row_ids(d, &j, r, &r->prompt);
+        else if (orli_json_is(&j, "completion_ids")) response = 1, orli_row_ids(d, &j, r, &r->response);
+        else if (orli_json_is(&j, "chosen_ids")) chosen = 1, orli_row_ids(d, &j, r, &r->response);
+        else if (orli_json_is(&j, "rejected_ids")) rejected = 1, orli_row_ids(d, &j, r, &r->rejected);
+        else if (orli_json_is(&j, "messages")) prompt = response = 1, orli_row_messages(d, &j, r, ORL_TEMPLATE_HH);
+        else if (orli_json_is(&j, "reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
+        else if (orli_json_is(&j, "reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
+        else if (orli_json_is(&j, "chosen_reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
+        else if (orli_json_is(&j, "chosen_reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
+        else if (orli_json_is(&j, "rejected_reward")) r->rejected_reward = orli_json_number(&j);
+        else if (orli_json_is(&j, "rejected_reward_raw")) r->rejected_reward_raw = orli_json_number(&j), raw_rejected = 1;
+        else if (orli_json_is(&j, "margin")) r->margin = orli_json_null(&j) ? 0 : orli_json_number(&j);
+        else if (orli_json_is(&j, "condition")) r->condition = orli_json_number(&j), r->flags |= ORL_CONDITIONED;
+        else if (orli_json_is(&j, "logprob")) r->logp = orli_json_number(&j), r->flags |= ORL_LOGP;
+        else if (orli_json_is(&j, "tokens")) r->tokens = (size_t)orli_json_int(&j, 0, INT32_MAX);
+        else if (orli_json_is(&j, "sample")) r->sample = (size_t)orli_json_int(&j, 0, INT32_MAX), r->flags |= ORL_SAMPLED;
+        else if (orli_json_is(&j, "truncated")) r->flags |= orli_json_bool(&j) ? ORL_TRUNCATED : 0;
+        else orli_json_skip(&j);
+    }
+    orli_json_end(&j);
+    if (!orl_failed(ctx)) {
+        if (rejected != chosen) orli_json_fail_at(&j, 0, "a pair needs both \"chosen\" and \"rejected\"");
+        else if (!prompt && !response && !chosen) orli_json_fail_at(&j, 0, "none of \"text\", \"prompt\", \"completion\", \"chosen\", \"messages\": no row of a kind that is known");
+        else if (rejected) r->flags |= ORL_PAIR;
+        if (!raw) r->reward_raw = r->reward;
+        if (!raw_rejected) r->rejected_reward_raw = r->rejected_reward;
+    }
+    if (!orl_failed(ctx) && rejected && !prompt) {
+        if (r->response.text && r->rejected.text) orli_row_split_transcripts(&j, r);
+        else orli_json_fail_at(&j, 0, "a pair of token ids needs \"prompt_ids\"");
+    }
+    if (!orl_failed(ctx) && !r->prompt.text && !r->prompt.ids) r->prompt.text = "";
+    if (!orl_failed(ctx) && ((response && orli_text_empty(&r->response)) || (rejected && (orli_text_empty(&r->response) || orli_text_empty(&r->rejected)))))
+        orli_json_fail_at(&j, 0, "an empty response: remove the row or fill it in");
+    orli_names_free(&seen);
+    return orl_failed(ctx) ? orl_error_status(ctx) : orli_dataset_group(d, r);
+}
+
+/* Every line that is not blank is a row. The bytes must last as long as the store. */
+static orl_dataset *orli_dataset_read(orl_dataset *d, const char *text, size_t bytes) {
+    size_t at = 0, line = 1, end;
+    for (; at < bytes && !orl_failed(d->object.ctx); at = end + 1, line++) {
+        const char *newline = (const char *)memchr(text + at, '\n', bytes - at);
+        size_t i = at;
+        end = newline ? (size_t)(newline - text) : bytes;
+        while (i < end && (text[i] == ' ' || text[i] == '\t' || text[i] == '\r')) i++;
+        if (i < end) orli_row_parse(d, text + at, end - at, line);
+    }
+    if (!orl_failed(d->object.ctx) && !d->count) orli_fail(d->object.ctx, ORL_ERR_DATA, "%s: has no rows", d->name);
+    if (!orl_failed(d->object.ctx)) return d;
+    orl_dataset_free(d);
+    return NULL;
+}
+
+ORL_API orl_dataset *orl_dataset_load(orl_ctx *ctx, const char *path) {
+    orl_dataset *d;
+    orli_file file;
+    if (!path || !(d = orl_dataset_create(ctx))) return NULL;
+    snprintf(d->name, sizeof d->name, "%s", path);
+    if (orli_file_open(ctx, path, &file) != ORL_OK) {
+        orl_dataset_free(d);
+        return NULL;
+    }
+    d->store->file = file;
+    return orli_dataset_read(d, file.data, file.size);
+}
+
+ORL_API orl_dataset *orl_dataset_parse(orl_ctx *ctx, const char *text, size_t bytes, const char *name) {
+    orl_dataset *d;
+    if (!text || !(d = orl_dataset_create(ctx))) return NULL;
+    if (name) snprintf(d->name, sizeof d->name, "%s", name);
+    d->store->owned = orli_copy_bytes(ctx, text, bytes);
+    if (d->store->owned) return orli_dataset_read(d, d->store->owned, bytes);
+    orl_dataset_free(d);
+    return NULL;
+}
+
+static void orli_text_set(orl_dataset *d, orl_text *t, const char *s) {
+    t->bytes = strlen(s);
+    t->text = (const char *)orli_store_copy(d->store, s, t->bytes);
+}
+
+static orl_row *orli_dataset_add_row(orl_dataset *d, const char *prompt, const char *response, const char *rejected) {
+    orl_row *r;
+    if (!d || orl_failed(d->object.ctx)) return NULL;
+    if (!prompt || (response && !*response) || (rejected && !*rejected)) {
+        orli_fail(d->object.ctx, ORL_ERR_DATA, "%s: row %zu: an empty response", d->name, d->count + 1);
+        return NULL;
+    }
+    if (!(r = orli_dataset_append(d))) return NULL;
+    orli_text_set(d, &r->prompt, prompt);
+    if (response) orli_text_set(d, &r->response, response);
+    if (rejected) orli_text_set(d, &r->rejected, rejected), r->flags |= ORL_PAIR;
+    if (!r->prompt.text || orli_dataset_group(d, r) != ORL_OK) return NULL;
+    return r;
+}
+ORL_API orl_status orl_dataset_add(orl_dataset *d, const char *prompt, const char *response) {
+    return orli_dataset_add_row(d, prompt, response, NULL) ? ORL_OK : orl_error_status(orl_dataset_ctx(d));
+}
+ORL_API orl_status orl_dataset_add_pair(orl_dataset *d, const char *prompt, const char *chosen, const char *rejected) {
+    if (d && (!chosen || !rejected)) return orli_fail(d->object.ctx, ORL_ERR_ARGUMENT, "orl_dataset_add_pair: a side is NULL");
+    return orli_dataset_add_row(d, prompt, chosen, rejected) ? ORL_OK : orl_error_status(orl_dataset_ctx(d));
+}
+
+ORL_API orl_status orl_dataset_set_template(orl_dataset *d, orl_template which) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    size_t i;
+    for (i = 0; d && i < d->count && !orl_failed(ctx); i++) {
+        orl_row *r = &d->row[i];
+        orli_json j;
+        if (!r->json) continue;
+        j = orli_json_new(ctx, r->json, r->json_bytes, d->name, r->line);
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            if (orli_json_is(&j, "messages")) orli_row_messages(d, &j, r, which), orli_dataset_group(d, r);
+            else orli_json_skip(&j);
+        }
+    }
+    return orl_error_status(ctx);
+}
+
+/* ---- 13.3 JSONL out ---- */
+
+static void orli_row_put_ids(orli_str *s, const char *key, const orl_text *t) {
+    size_t i;
+    orli_str_printf(s, ", \"%s\": [", key);
+    for (i = 0; i < t->tokens; i++) orli_str_printf(s, i ? ", %d" : "%d", (int)t->ids[i]);
+    orli_str_puts(s, "]");
+}
+static void orli_row_put_text(orli_str *s, const char *key, const orl_text *t) {
+    if (!t->text) return;
+    orli_str_printf(s, ", \"%s\": ", key);
+    orli_json_put_string(s, t->text, t->bytes);
+}
+static void orli_row_put_number(orli_str *s, const char *key, double x) {
+    orli_str_printf(s, ", \"%s\": ", key);
+    orli_json_put_double(s, x);
+}
+
+/* Fields that are written from the row itself; all others of its JSON go out as they came in. */
+static int orli_row_owns(const orl_row *r, const orli_json *j) {
+    static const char *const sampled[] = {"completion", "completion_ids", "sample", "truncated", "logprob", "tokens", "text", "messages", "chosen", "rejected",
+                                          "reward", "reward_raw", "condition", NULL};
+    static const char *const labelled[] = {"reward", "reward_raw", NULL}, *const logp[] = {"logprob", "tokens", NULL};
+    static const char *const pair[] = {"chosen_reward", "chosen_reward_raw", "rejected_reward", "rejected_reward_raw", NULL};
+    const char *const *lists[3];
+    size_t n = 0, k, i;
+    if (r->flags & ORL_SAMPLED) lists[n++] = sampled;
+    if (r->flags & ORL_LABELLED) lists[n++] = r->flags & ORL_PAIR ? pair : labelled;
+    if (r->flags & ORL_LOGP) lists[n++] = logp;
+    for (k = 0; k < n; k++)
+        for (i = 0; lists[k][i]; i++)
+            if (orli_json_is(j, lists[k][i])) return 1;
+    return (r->flags & ORL_CONDITIONED) && orli_json_is(j, "condition");
+}
+
+static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const char *name) {
+    size_t begin = s->length;
+    if (r->json) {
+        orli_json j = orli_json_new(ctx, r->json, r->json_bytes, name, r->line);
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            size_t key = j.start - 1, key_end = j.end + 1;
+            int owns = orli_row_owns(r, &j);
+            orli_json_skip(&j);
+            if (owns) continue;
+            orli_str_puts(s, ", ");
+            orli_str_add(s, r->json + key, key_end - key);
+            orli_str_puts(s, ": ");
+            orli_str_add(s, r->json + j.start, j.end - j.start);
+        }
+    } else {
+        orli_row_put_text(s, "prompt", &r->prompt);
+        if (r->prompt.ids) orli_row_put_ids(s, "prompt_ids", &r->prompt);
+    }
+    if (!r->json || (r->flags & ORL_SAMPLED)) {
+        orli_row_put_text(s, r->flags & ORL_PAIR ? "chosen" : "completion", &r->response);
+        if (r->response.ids) orli_row_put_ids(s, r->flags & ORL_PAIR ? "chosen_ids" : "completion_ids", &r->response);
+        orli_row_put_text(s, "rejected", &r->rejected);
+        if (r->rejected.ids) orli_row_put_ids(s, "rejected_ids", &r->rejected);
+    }
+    if (r->flags & ORL_SAMPLED) orli_str_printf(s, ", \"sample\": %zu, \"truncated\": %s", r->sample, r->flags & ORL_TRUNCATED ? "true" : "false");
+    if (r->flags & (ORL_SAMPLED | ORL_LOGP)) {
+        orli_row_put_number(s, "logprob", r->logp);
+        orli_str_printf(s, ", \"tokens\": %zu", r->tokens);
+    }
+    if (r->flags & ORL_CONDITIONED) orli_row_put_number(s, "condition", r->condition);
+    if (r->flags & ORL_LABELLED) {
+        int pair = (r->flags & ORL_PAIR) != 0;
+        orli_row_put_number(s, pair ? "chosen_reward_raw" : "reward_raw", r->reward_raw);
+        orli_row_put_number(s, pair ? "chosen_reward" : "reward", r->reward);
+        if (pair) orli_row_put_number(s, "rejected_reward_raw", r->rejected_reward_raw), orli_row_put_number(s, "rejected_reward", r->rejected_reward);
+    }
+    orli_str_puts(s, "}");
+    if (s->failed) return;
+    if (s->length - begin < 2) orli_str_puts(s, " "); /* no field at all */
+    s->data[begin + 1] = '{'; /* where the first ", " was */
+    memmove(s->data + begin, s->data + begin + 1, s->length - begin);
+    s->length--;
+}
+
+ORL_API char *orl_dataset_row_json(const orl_dataset *d, size_t i) {
+    orli_str s;
+    if (!d || i >= d->count || orl_failed(d->object.ctx)) return NULL;
+    s = orli_str_new(d->object.ctx);
+    orli_row_write(&s, &d->row[i], d->object.ctx, d->name);
+    return orli_str_take(&s);
+}
+
+ORL_API orl_status orl_dataset_save(const orl_dataset *d, const char *path) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    orli_writer w;
+    orli_str s = orli_str_new(ctx);
+    size_t i;
+    if (!d || !path || orli_writer_open(ctx, path, &w) != ORL_OK) return orl_error_status(ctx);
+    for (i = 0; i < d->count && !orl_failed(ctx); i++) {
+        s.length = 0;
+        orli_row_write(&s, &d->row[i], ctx, d->name);
+        orli_str_puts(&s, "\n");
+        if (!s.failed) orli_writer_put(&w, s.data, s.length);
+    }
+    orli_str_free(&s);
+    return orli_writer_close(&w);
+}
+
+/* ---- 13.4 views ---- */
+
+/* The rows of d for which keep[i] (NULL: all), sharing its text and labels. */
+static orl_dataset *orli_dataset_select(const orl_dataset *d, const unsigned char *keep) {
+    orl_dataset *v;
+    size_t i;
+    if (!d || orl_failed(d->object.ctx) || !(v = orli_dataset_new(d->object.ctx, d->store, NULL))) return NULL;
+    for (i = 0; i < d->count; i++) {
+        orl_row *r;
+        if (keep && !keep[i]) continue;
+        if (!(r = orli_dataset_append(v))) break;
+        *r = d->row[i];
+    }
+    v->labels = d->labels;
+    v->condition = d->condition, v->dropout = d->dropout;
+    memcpy(v->name, d->name, sizeof v->name);
+    if (!orl_failed(d->object.ctx)) return v;
+    orl_dataset_free(v);
+    return NULL;
+}
+
+ORL_API orl_dataset *orl_dataset_view(const orl_dataset *d, size_t first, size_t count) {
+    unsigned char *keep;
+    orl_dataset *v;
+    size_t i;
+    if (!d || orl_failed(d->object.ctx)) return NULL;
+    if (first > d->count || count > d->count - first) {
+        orli_fail(d->object.ctx, ORL_ERR_ARGUMENT, "orl_dataset_view: rows %zu to %zu of %zu", first, first + count, d->count);
+        return NULL;
+    }
+    if (!(keep = (unsigned char *)orli_alloc_zero(d->object.ctx, d->count, 1))) return NULL;
+    for (i = first; i < first + count; i++) keep[i] = 1;
+    v = orli_dataset_select(d, keep);
+    orli_free(d->object.ctx, keep);
+    return v;
+}
+
+ORL_API orl_dataset *orl_dataset_join(const orl_dataset *a, const orl_dataset *b) {
+    orl_dataset *v;
+    size_t i;
+    if (!a || !b || orl_failed(a->object.ctx) || !(v = orli_dataset_new(a->object.ctx, a->store, b->store))) return NULL;
+    for (i = 0; i < a->count + b->count; i++) {
+        orl_row *r = orli_dataset_append(v);
+        if (!r) break;
+        *r = i < a->count ? a->row[i] : b->row[i - a->count];
+        orli_dataset_group(v, r);
+    }
+    memcpy(v->name, a->name, sizeof v->name);
+    if (!orl_failed(a->object.ctx)) return v;
+    orl_dataset_free(v);
+    return NULL;
+}
+
+/* The value of a field of the row's JSON, verbatim; 0 if it has none. */
+static int orli_row_field(orl_ctx *ctx, const orl_row *r, const char *field, const char **value, size_t *bytes) {
+    orli_json j;
+    if (!r->json) return 0;
+    j = orli_json_new(ctx, r->json, r->json_bytes, "row", r->line);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        int found = orli_json_is(&j, field);
+        orli_json_skip(&j);
+        if (!found || orl_failed(ctx)) continue;
+        *value = r->json + j.start, *bytes = j.end - j.start;
+        return 1;
+    }
+    return 0;
+}
+
+ORL_API orl_status orl_dataset_split(const orl_dataset *d, const char *field, double fraction, uint64_t seed, orl_dataset **train, orl_dataset **test) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    unsigned char *keep;
+    size_t i, groups, *order = NULL, *group, tests;
+    orli_names names = orli_names_new(ctx);
+    if (train) *train = NULL;
+    if (test) *test = NULL;
+    if (!d || !train || !test || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!(fraction > 0 && fraction < 1)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_dataset_split: the test fraction must lie between 0 and 1");
+    keep = (unsigned char *)orli_alloc(ctx, d->count, 1);
+    group = (size_t *)orli_alloc(ctx, d->count, sizeof *group);
+    for (i = 0; i < d->count && keep && group && !orl_failed(ctx); i++) {
+        const orl_row *r = &d->row[i];
+        const char *value = r->prompt.text ? r->prompt.text : (const char *)r->prompt.ids;
+        size_t bytes = r->prompt.text ? r->prompt.bytes : r->prompt.tokens * sizeof(int32_t);
+        if (field && !orli_row_field(ctx, r, field, &value, &bytes)) orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: has no field \"%s\" to split by", d->name, r->line, field);
+        else group[i] = orli_names_add(&names, value, bytes);
+    }
+    groups = names.count;
+    tests = (size_t)((double)groups * fraction + 0.5);
+    if (!orl_failed(ctx) && (groups < 2)) orli_fail(ctx, ORL_ERR_DATA, "%s: all rows are of one group: nothing to split", d->name);
+    tests = ORLI_MIN(ORLI_MAX(tests, 1), groups ? groups - 1 : 0);
+    if (!orl_failed(ctx)) order = (size_t *)orli_alloc(ctx, groups, sizeof *order);
+    if (order) {
+        size_t *rank = (size_t *)orli_alloc(ctx, groups, sizeof *rank);
+        orli_shuffle(order, groups, seed, 0x5711);
+        for (i = 0; rank && i < groups; i++) rank[order[i]] = i;
+        for (i = 0; rank && i < d->count; i++) keep[i] = rank[group[i]] >= tests;
+        *train = rank ? orli_dataset_select(d, keep) : NULL;
+        for (i = 0; rank && i < d->count; i++) keep[i] = !keep[i];
+        *test = rank ? orli_dataset_select(d, keep) : NULL;
+        orli_free(ctx, rank);
+    }
+    orli_free(ctx, order);
+    orli_free(ctx, group);
+    orli_free(ctx, keep);
+    orli_names_free(&names);
+    return orl_error_status(ctx);
+}
+
+/* ---- 13.5 conditions as tokens ---- */
+
+/* The text of a condition: {reward} in the format, with fixed decimals; −0.0 is written 0.0. */
+static void orli_condition_text(const orli_condition *c, double reward, orli_str *out) {
+    char number[64];
+    const char *mark = strstr(c->format, "{reward}");
+    size_t head = mark ? (size_t)(mark - c->format) : strlen(c->format), i;
+    int n = snprintf(number, sizeof number, "%.*f", c->decimals, reward), zero = 1;
+    for (i = 0; i < (size_t)n; i++) {
+        if (number[i] == ',') number[i] = '.'; /* a locale's decimal comma */
+        if (number[i] >= '1' && number[i] <= '9') zero = 0;
+    }
+    orli_str_add(out, c->format, head);
+    if (mark) {
+        orli_str_puts(out, zero && number[0] == '-' ? number + 1 : number);
+        orli_str_puts(out, mark + 8);
+    }
+}
+
+/* Bins of equal width over −3 … 3; what lies outside goes into the last one. */
+static size_t orli_condition_bin(const orli_condition *c, double reward) {
+    double at = floor((reward + 3.0) / 6.0 * (double)c->bins);
+    return at < 0 ? 0 : at >= (double)c->bins ? c->bins - 1 : (size_t)at;
+}
+
+/* Appends the ids of a condition; told 0: those that stand for "not told". */
+static orl_status orli_condition_ids(orl_ctx *ctx, const orl_model *m, double reward, int told, int32_t **ids, size_t *capacity, size_t *count) {
+    const orli_condition *c = &m->condition;
+    orl_status status = ORL_OK;
+    if (c->kind == ORL_CONDITION_BINS) {
+        if (ORLI_RESERVE(ctx, *ids, *capacity, *count + 1) != ORL_OK) return ORL_ERR_MEMORY;
+        (*ids)[(*count)++] = c->first_id + (int32_t)(told ? orli_condition_bin(c, reward) : c->bins);
+    } else if (c->kind == ORL_CONDITION_TEXT && told) {
+        orli_str text = orli_str_new(ctx);
+        int32_t *more = NULL;
+        size_t n = 0;
+        if (!m->tokenizer) return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins", m->name);
+        orli_condition_text(c, reward, &text);
+        status = text.failed ? ORL_ERR_MEMORY : orl_encode(m->tokenizer, text.data, text.length, 0, &more, &n);
+        if (status == ORL_OK) status = ORLI_RESERVE(ctx, *ids, *capacity, *count + n);
+        if (status == ORL_OK && n) memcpy(*ids + *count, more, n * sizeof *more), *count += n;
+        orli_free(ctx, more);
+        orli_str_free(&text);
+    }
+    return status;
+}
+
+/* ---- 13.6 rows as a model sees them ---- */
+
+typedef struct orli_example { /* spans of one array of ids */
+    size_t row;                 /* in the data set */
+    size_t prompt, prompt_count;     /* with BOS where the tokenizer asks for it */
+    size_t told, told_count;         /* the condition, after the prompt */
+    size_t untold, untold_count;     /* what stands there when it is dropped */
+    size_t response[2], count[2];    /* with EOS unless cut; [1]: the rejected side of a pair */
+} orli_example;
+
+typedef struct orli_examples {
+    orl_ctx *ctx;
+    int32_t *ids;
+    size_t id_count, id_capacity;
+    orli_example *example;
+    size_t count, capacity, cut, dropped;
+} orli_examples;
+
+static void orli_examples_free(orli_examples *e) {
+    orli_free(e->ctx, e->ids);
+    orli_free(e->ctx, e->example);
+    memset(e, 0, sizeof *e);
+}
+
+/* Appends a text's ids; gives their number, or ORLI_NONE. */
+static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, const orl_text *t, int parse_special) {
+    int32_t *ids = NULL;
+    const int32_t *from = t->ids;
+    size_t n = t->tokens, i;
+    if (!t->ids) {
+        if (!m->tokenizer) {
+            orli_fail(e->ctx, ORL_ERR_ARGUMENT, "%s:%zu: is text, and %s has no tokenizer: give it one, or rows of ids", d->name, r->line, m->name);
+            return ORLI_NONE;
+        }
+        if (orl_encode(m->tokenizer, t->text, t->bytes, parse_special, &ids, &n) != ORL_OK) return ORLI_NONE;
+        from = ids;
+    }
+    for (i = 0; i < n; i++)
+        if (from[i] < 0 || (size_t)from[i] >= m->config.vocab) {
+            orli_fail(e->ctx, ORL_ERR_MISMATCH, "%s:%zu: token id %d is outside the vocabulary of %zu: model and data do not belong together", d->name, r->line, (int)from[i],
+                      m->config.vocab);
+            n = ORLI_NONE;
+            break;
+        }
+    if (n != ORLI_NONE && ORLI_RESERVE(e->ctx, e->ids, e->id_capacity, e->id_count + n + 2) != ORL_OK) n = ORLI_NONE; /* room for BOS or EOS too */
+    if (n != ORLI_NONE && n) memcpy(e->ids + e->id_count, from, n * sizeof *from), e->id_count += n;
+    orli_free(e->ctx, ids);
+    return n;
+}
+
+static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, orli_example *x) {
+    orl_ctx *ctx = e->ctx;
+    int given = (r->flags & ORL_IDS_GIVEN) && r->prompt.ids, told = (r->flags & ORL_CONDITIONED) != 0;
+    int32_t bos = m->tokenizer ? orl_bos(m->tokenizer) : -1;
+    size_t n;
+    x->prompt = e->id_count;
+    if (ORLI_RESERVE(ctx, e->ids, e->id_capacity, e->id_count + 1) != ORL_OK) return ORL_ERR_MEMORY;
+    if (!given && bos >= 0) e->ids[e->id_count++] = bos;
+    n = orli_examples_encode(e, m, d, r, &r->prompt, 1);
+    if (n == ORLI_NONE) return orl_error_status(ctx);
+    if (e->id_count == x->prompt && !given && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos; /* a first token needs something before it */
+    x->prompt_count = e->id_count - x->prompt;
+    if (!x->prompt_count) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: an empty prompt, and no begin or end token to stand for it", d->name, r->line);
+    x->told = e->id_count;
+    if (orli_condition_ids(ctx, m, r->condition, told, &e->ids, &e->id_capacity, &e->id_count) != ORL_OK) return orl_error_status(ctx);
+    x->told_count = e->id_count - x->told;
+    x->untold = e->id_count;
+    if (orli_condition_ids(ctx, m, 0, 0, &e->ids, &e->id_capacity, &e->id_count) != ORL_OK) return orl_error_status(ctx);
+    x->untold_count = e->id_count - x->untold;
+    return ORL_OK;
+}
+
+static orl_status orli_examples_response(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, int side, orli_example *x, int *cut) {
+    const orl_text *t = side ? &r->rejected : &r->response;
+    int given = (r->flags & ORL_IDS_GIVEN) && t->ids, sampled = (r->flags & ORL_SAMPLED) && t->ids;
+    size_t room = m->config.context - ORLI_MIN(m->config.context, x->prompt_count + ORLI_MAX(x->told_count, x->untold_count)), n;
+    x->response[side] = e->id_count;
+    n = orli_examples_encode(e, m, d, r, t, 0);
+    if (n == ORLI_NONE) return orl_error_status(e->ctx);
+    if (!given && !sampled && !(r->flags & ORL_TRUNCATED) && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos;
+    if (e->id_count == x->response[side]) return orli_fail(e->ctx, ORL_ERR_DATA, "%s:%zu: an empty response", d->name, r->line);
+    if (e->id_count - x->response[side] > room) e->id_count = x->response[side] + room, *cut = 1;
+    x->count[side] = e->id_count - x->response[side];
+    return ORL_OK;
+}
+
+/* Rows → examples. sides: 0 prompts alone, 1 responses, 2 pairs. Over-long rows follow one rule: the
+ * response is cut, a prompt that leaves no room for one token drops the row; both are counted and said. */
+static orl_status orli_examples_build(orli_examples *e, const orl_model *m, const orl_dataset *d, int sides) {
+    orl_ctx *ctx = m->object.ctx;
+    size_t i;
+    int side;
+    memset(e, 0, sizeof *e);
+    e->ctx = ctx;
+    for (i = 0; i < d->count && !orl_failed(ctx); i++) {
+        const orl_row *r = &d->row[i];
+        orli_example x;
+        size_t begin = e->id_count;
+        int cut = 0, drop;
+        memset(&x, 0, sizeof x);
+        x.row = i;
+        if (sides == 2 && !(r->flags & ORL_PAIR)) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: is no pair: \"chosen\" and \"rejected\" are needed here", d->name, r->line);
+        if (sides == 1 && !r->response.text && !r->response.ids) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: has no response to learn from or to score", d->name, r->line);
+        if (!(r->weight - r->weight == 0)) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: its weight is not finite", d->name, r->line);
+        if (orli_examples_prompt(e, m, d, r, &x) != ORL_OK) return orl_error_status(ctx);
+        drop = x.prompt_count + ORLI_MAX(x.told_count, x.untold_count) >= m->config.context;
+        for (side = 0; side < sides && !drop; side++)
+            if (orli_examples_response(e, m, d, r, side, &x, &cut) != ORL_OK) return orl_error_status(ctx);
+        if (!drop && sides == 2 && cut && x.count[0] == x.count[1] && memcmp(e->ids + x.response[0], e->ids + x.response[1], x.count[0] * sizeof *e->ids) == 0)
+            drop = 1; /* what told them apart was cut off */
+        if ((drop || cut) && ctx->config.strict)
+            return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: does not fit the context of %zu tokens", d->name, r->line, m->config.context);
+        if (drop) {
+            e->dropped++;
+            e->id_count = begin;
+            continue;
+        }
+        e->cut += (size_t)cut;
+        if (ORLI_RESERVE(ctx, e->example, e->capacity, e->count + 1) == ORL_OK) e->example[e->count++] = x;
+    }
+    if (!orl_failed(ctx) && (e->cut || e->dropped))
+        orli_note(ctx, "%s: of %zu rows, %zu responses were cut to the context of %zu tokens and %zu rows dropped, whose prompts fill it", d->name, d->count, e->cut,
+                  m->config.context, e->dropped);
+    if (!orl_failed(ctx) && !e->count) orli_fail(ctx, ORL_ERR_DATA, "%s: no row is left that fits the context of %zu tokens", d->name, m->config.context);
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *d, const orl_model *m) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    orl_dataset *out;
+    size_t i, k;
+    if (!d || !m || orl_failed(ctx) || !(out = orli_dataset_new(ctx, NULL, NULL))) return NULL;
+    memcpy(out->name, d->name, sizeof out->name);
+    for (i = 0; i < d->count && !orl_failed(ctx); i++) {
+        const orl_row *r = &d->row[i];
+        for (k = 0; k < (r->flags & ORL_PAIR ? 2u : 1u) && !orl_failed(ctx); k++) {
+            const orl_text *t = k ? &r->rejected : &r->response;
+            orli_examples e;
+            orli_example x;
+            size_t at, n;
+            memset(&e, 0, sizeof e);
+            memset(&x, 0, sizeof x);
+            e.ctx = ctx;
+            if (orli_examples_prompt(&e, m, d, r, &x) != ORL_OK) break;
+            if ((t->text || t->ids) && orli_examples_encode(&e, m, d, r, t, 0) == ORLI_NONE) break;
+            if (!(r->flags & (ORL_IDS_GIVEN | ORL_TRUNCATED)) && m->config.eos >= 0) e.ids[e.id_count++] = m->config.eos;
+            for (at = 1; at < e.id_count; at += n) { /* predict ids[at …], the one before them stands as the prompt */
+                orl_row *b = orli_dataset_append(out);
+                n = ORLI_MIN(e.id_count - at, m->config.context - 1);
+                if (!b) break;
+                b->prompt.ids = (const int32_t *)orli_store_copy(out->store, e.ids + at - 1, sizeof *e.ids);
+                b->response.ids = (const int32_t *)orli_store_copy(out->store, e.ids + at, n * sizeof *e.ids);
+                b->prompt.tokens = 1, b->response.tokens = n;
+                b->flags = ORL_IDS_GIVEN, b->line = r->line;
+                if (!b->prompt.ids || !b->response.ids) break;
+            }
+            orli_examples_free(&e);
+        }
+    }
+    if (!orl_failed(ctx) && !out->count) orli_fail(ctx, ORL_ERR_DATA, "%s: no text to train on", d->name);
+    if (!orl_failed(ctx)) return out;
+    orl_dataset_free(out);
+    return NULL;
+}
+
+static void orli_dump_span(orli_str *s, const orl_model *m, const int32_t *ids, size_t n, double weight) {
+    size_t i, bytes = 0;
+    for (i = 0; i < n; i++) {
+        const char *text = m->tokenizer ? orl_token_text(m->tokenizer, ids[i], &bytes) : NULL;
+        orli_str_printf(s, "%8d  %-10.4g ", (int)ids[i], weight);
+        if (text) orli_json_put_string(s, text, bytes);
+        orli_str_puts(s, "\n");
+    }
+}
+
+ORL_API char *orl_dataset_dump(orl_dataset *d, orl_model *m, size_t n) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    orli_examples e;
+    orli_str s = orli_str_new(ctx);
+    size_t i, rows = 0;
+    int side, pairs;
+    if (!d || !m || orl_failed(ctx) || !d->count) return NULL;
+    pairs = (d->row[0].flags & ORL_PAIR) != 0;
+    if (orli_examples_build(&e, m, d, pairs ? 2 : 1) == ORL_OK) {
+        for (i = 0; i < e.count && rows < n; i++, rows++) {
+            const orli_example *x = &e.example[i];
+            const orl_row *r = &d->row[x->row];
+            for (side = 0; side <= pairs; side++) {
+                orli_str_printf(&s, "row %zu%s\n      id  weight     token\n", x->row + 1, !pairs ? "" : side ? ", rejected" : ", chosen");
+                orli_dump_span(&s, m, e.ids + x->prompt, x->prompt_count, 0);
+                orli_dump_span(&s, m, e.ids + x->told, x->told_count, 0);
+                orli_dump_span(&s, m, e.ids + x->response[side], x->count[side], r->weight);
+            }
+        }
+    }
+    orli_examples_free(&e);
+    return orli_str_take(&s);
+}
+#endif /* section 13 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 14
+/* =================================================================================================
+ * >>train   14. TRAIN: one trainer
+ * =================================================================================================
+ * Purpose:    rows → micro-batches → loss → gradient → step; validation, log, checkpoint, estimate.
+ * Depends on: data, model, optim.   Owns: for the length of a run, moments, arena, log.
+ * Invariants: the gradient of a step is the undivided sum over its rows, divided once, so micro-batches
+ *             and a last partial batch weigh right. Which rows a step sees follows from (seed, step)
+ *             alone, so a checkpoint needs only the step, weights and moments to go on bit for bit.
+ *             A pair's prompt is computed once for both sides.
+ * Threads:    the calling thread; kernels are parallel.
+ * Tested by:  tests/test_14_train.c, tests/test_golden.c */
+
+/* ---- 14.1 micro-batches ---- */
+
+typedef struct orli_micro { /* some examples, packed, with what the heads need */
+    orl_ctx *ctx;
+    orl_stream *stream;
+    size_t sequences, tokens;               /* tokens: of responses */
+    size_t *predict, *last, *offset, *row;  /* predict: (tokens) row before each token; last: (sequences) */
+    int32_t *target;                        /* (tokens) */
+    double *weight, *reward, *margin;       /* (sequences) */
+    orl_real *ref_logp;                     /* (tokens) */
+    size_t c_predict, c_last, c_offset, c_row, c_target, c_weight, c_reward, c_margin, c_ref;
+} orli_micro;
+
+static orl_status orli_micro_create(orli_micro *b, orl_ctx *ctx) {
+    memset(b, 0, sizeof *b);
+    b->ctx = ctx;
+    b->stream = orl_stream_create(ctx);
+    return orl_error_status(ctx);
+}
+static void orli_micro_free(orli_micro *b) {
+    orl_stream_free(b->stream);
+    orli_free(b->ctx, b->predict);
+    orli_free(b->ctx, b->last);
+    orli_free(b->ctx, b->offset);
+    orli_free(b->ctx, b->row);
+    orli_free(b->ctx, b->target);
+    orli_free(b->ctx, b->weight);
+    orli_free(b->ctx, b->reward);
+    orli_free(b->ctx, b->margin);
+    orli_free(b->ctx, b->ref_logp);
+    memset(b, 0, sizeof *b);
+}
+
+static void orli_micro_clear(orli_micro *b) {
+    orl_stream_clear(b->stream);
+    b->sequences = b->tokens = 0;
+}
+
+/* Adds one example: its prompt, then each side's response, which continues the prompt's segment (one
+ * side) or is a child of it (two). A language model is not fed the last token: nothing follows it. */
+static orl_status orli_micro_add(orli_micro *b, const orli_examples *e, const orli_example *x, const orl_row *r, int sides, int untold, int feed_last) {
+    orl_ctx *ctx = b->ctx;
+    size_t root, side, i, at = b->tokens, s = b->sequences, n = (size_t)sides, more = x->count[0] + (sides > 1 ? x->count[1] : 0), border;
+    if (ORLI_RESERVE(ctx, b->predict, b->c_predict, at + more) != ORL_OK || ORLI_RESERVE(ctx, b->target, b->c_target, at + more) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->ref_logp, b->c_ref, at + more) != ORL_OK || ORLI_RESERVE(ctx, b->last, b->c_last, s + n) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->offset, b->c_offset, s + n + 1) != ORL_OK || ORLI_RESERVE(ctx, b->row, b->c_row, s + n) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->weight, b->c_weight, s + n) != ORL_OK || ORLI_RESERVE(ctx, b->reward, b->c_reward, s + n) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->margin, b->c_margin, s + n) != ORL_OK)
+        return ORL_ERR_MEMORY;
+    root = orl_stream_add(b->stream, e->ids + x->prompt, x->prompt_count, ORL_ROOT);
+    if (root == ORL_ROOT) return orl_error_status(ctx);
+    orli_stream_append(b->stream, e->ids + (untold ? x->untold : x->told), untold ? x->untold_count : x->told_count);
+    border = b->stream->tokens - 1; /* the row that predicts a response's first token */
+    for (side = 0; side < n; side++, s++) {
+        size_t first = b->stream->tokens, fed = x->count[side] - (feed_last ? 0 : 1);
+        const int32_t *ids = e->ids + x->response[side];
+        if (n == 1) orli_stream_append(b->stream, ids, fed);
+        else if (fed) orl_stream_add(b->stream, ids, fed, root);
+        b->offset[s] = b->tokens;
+        for (i = 0; i < x->count[side]; i++) {
+            b->predict[b->tokens] = i ? first + i - 1 : border;
+            b->target[b->tokens++] = ids[i];
+        }
+        b->last[s] = fed ? first + fed - 1 : border;
+        b->row[s] = x->row;
+        b->weight[s] = r ? r->weight : 1;
+        b->reward[s] = r ? (side ? r->rejected_reward : r->reward) : 0;
+        b->margin[s] = r ? r->margin : 0;
+    }
+    b->offset[s] = b->tokens;
+    b->sequences = s;
+    return orl_error_status(ctx);
+}
+
+/* Forward pass and heads: what a loss sees. */
+static orl_status orli_micro_run(orl_tape *tape, orl_model *m, const orli_micro *b, orl_batch *out) {
+    orl_tensor *h = orl_hidden(tape, m, b->stream);
+    memset(out, 0, sizeof *out);
+    out->sequences = b->sequences;
+    out->offset = b->offset, out->row = b->row;
+    out->weight = b->weight, out->reward = b->reward, out->margin = b->margin;
+    if (m->reward) out->score = orl_linear(tape, orl_gather(tape, h, b->last, b->sequences), orli_weight_use(tape, m, ORLI_W_SCORE, 0), NULL);
+    else out->logp = orl_token_logp(tape, orl_gather(tape, h, b->predict, b->tokens), orli_model_head(tape, m), m->classes, b->target, NULL);
+    return orl_error_status(m->object.ctx);
+}
+
+static size_t orli_example_tokens(const orli_example *x) {
+    return x->prompt_count + ORLI_MAX(x->told_count, x->untold_count) + x->count[0] + x->count[1];
+}
+
+/* ---- 14.2 losses: sums over a micro-batch ---- */
+
+/* One number per sequence → a constant with one per token (n: tokens) or per sequence. */
+static orl_tensor *orli_constant_of(orl_tape *tape, const double *x, const size_t *offset, size_t sequences) {
+    orl_tensor *y = orl_constant(tape, NULL, offset ? offset[sequences] : sequences, 1);
+    size_t s, i;
+    if (!y || !y->data) return y;
+    for (s = 0; s < sequences; s++) {
+        if (!offset) y->data[s] = (orl_real)x[s];
+        for (i = offset ? offset[s] : 0; offset && i < offset[s + 1]; i++) y->data[i] = (orl_real)x[s];
+    }
+    return y;
+}
+
+/* −Σ_s w_s Σ_t log π(y_t | c, y_<t) */
+ORL_API orl_tensor *orl_loss_nll(orl_tape *tape, const orl_batch *b, void *user) {
+    (void)user;
+    return orl_scale(tape, orl_sum(tape, orl_mul(tape, b->logp, orli_constant_of(tape, b->weight, b->offset, b->sequences))), -1);
+}
+
+/* Σ pairs −log σ(r_c − r_r − margin) + center·(r_c + r_r)² */
+ORL_API orl_tensor *orl_loss_reward(orl_tape *tape, const orl_batch *b, void *user) {
+    const orl_rm_loss *o = (const orl_rm_loss *)user;
+    orl_tensor *c = orl_every(tape, b->score, 0, 2), *r = orl_every(tape, b->score, 1, 2), *gap, *loss;
+    gap = orl_sub(tape, orl_sub(tape, c, r), orl_every(tape, orli_constant_of(tape, b->margin, NULL, b->sequences), 0, 2));
+    if (o && o->margin != 0) gap = orl_shift(tape, gap, -o->margin);
+    loss = orl_sum(tape, orl_softplus(tape, orl_scale(tape, gap, -1)));
+    if (!o || o->center == 0) return loss;
+    return orl_add(tape, loss, orl_scale(tape, orl_sum(tape, orl_square(tape, orl_add(tape, c, r))), o->center));
+}
+
+/* Σ pairs −log σ(β((s_c − s_r))), s = Σ_t log π/π_ref (Rafailov et al., arXiv 2305.18290) */
+ORL_API orl_tensor *orl_loss_dpo(orl_tape *tape, const orl_batch *b, void *user) {
+    double beta = user ? *(const double *)user : 0.1;
+    orl_tensor *ratio = orl_sub(tape, b->logp, orl_constant(tape, b->ref_logp, b->offset[b->sequences], 1));
+    orl_tensor *s = orl_sum_groups(tape, ratio, b->offset, b->sequences);
+    orl_tensor *gap = orl_sub(tape, orl_every(tape, s, 0, 2), orl_every(tape, s, 1, 2));
+    return orl_sum(tape, orl_softplus(tape, orl_scale(tape, gap, -beta)));
+}
+
+/* ---- 14.3 passes without gradient: scores, log-probabilities, validation ---- */
+
+/* Called for each micro-batch, in the order of the examples. */
+typedef void (*orli_visit_fn)(void *user, orl_tape *tape, const orl_batch *batch);
+
+static orl_tape *orli_tape_inference(orl_ctx *ctx) {
+    orl_tape *tape = orl_tape_create(ctx);
+    if (tape) tape->inference = 1;
+    return tape;
+}
+
+/* Fills b->ref_logp with the reference model's log-probabilities of the same tokens. */
+static orl_status orli_micro_reference(orl_tape *tape, orl_model *reference, orli_micro *b) {
+    orl_batch batch;
+    orl_tape_reset(tape);
+    if (orli_micro_run(tape, reference, b, &batch) != ORL_OK || !batch.logp) return orl_error_status(b->ctx);
+    memcpy(b->ref_logp, batch.logp->data, b->tokens * sizeof *b->ref_logp);
+    return ORL_OK;
+}
+
+#define ORLI_MICRO_TOKENS 4096
+
+static orl_status orli_examples_visit(orl_model *m, const orl_dataset *d, const orli_examples *e, int sides, orl_model *reference, orli_visit_fn visit, void *user) {
+    orl_ctx *ctx = m->object.ctx;
+    orl_tape *tape = orli_tape_inference(ctx);
+    orli_micro b;
+    size_t i = 0;
+    orli_micro_create(&b, ctx);
+    while (i < e->count && !orl_failed(ctx)) {
+        orl_batch batch;
+        orli_micro_clear(&b);
+        do orli_micro_add(&b, e, &e->example[i], d ? &d->row[e->example[i].row] : NULL, sides, 0, m->reward), i++;
+        while (i < e->count && b.stream->tokens + orli_example_tokens(&e->example[i]) <= ORLI_MICRO_TOKENS && !orl_failed(ctx));
+        if (orl_failed(ctx) || (reference && orli_micro_reference(tape, reference, &b) != ORL_OK)) break;
+        orl_tape_reset(tape);
+        if (orli_micro_run(tape, m, &b, &batch) != ORL_OK) break;
+        batch.ref_logp = reference ? b.ref_logp : NULL;
+        visit(user, tape, &batch);
+    }
+    orl_tape_free(tape);
+    orli_micro_free(&b);
+    return orl_error_status(ctx);
+}
+
+/* ---- 14.4 checkpoints: one safetensors file ---- */
+
+typedef struct orli_checkpoint_part { /* a parameter set and its optimizer, under a name */
+    const char *name;
+    orl_params *set;
+    orli_adam *adam;
+} orli_checkpoint_part;
+
+typedef struct orli_progress { /* what besides weights and moments decides how a run goes on */
+    const char *stage;
+    uint64_t step, seed, log_bytes;
+    double extra;              /* PPO: the KL coefficient */
+    uint64_t rows, steps;      /* to recognise the run */
+} orli_progress;
+
+static void orli_checkpoint_name(char *name, const char *part, const char *what, const char *which) {
+    snprintf(name, 200, "%s.%s%s%s", part, what, *which ? "." : "", which);
+}
+
+static void orli_checkpoint_put(orli_st_writer *w, const char *key, uint64_t value) {
+    char number[32];
+    snprintf(number, sizeof number, "%llu", (unsigned long long)value);
+    orli_st_put_metadata(w, key, number);
+}
+
+static orl_status orli_checkpoint_save(orl_ctx *ctx, const char *path, const orli_checkpoint_part *part, size_t parts, const orli_progress *p) {
+    orli_st_writer w = orli_st_writer_new(ctx);
+    char name[200];
+    uint64_t bits;
+    size_t i;
+    orli_st_put_metadata(&w, "format", "orl-checkpoint");
+    orli_st_put_metadata(&w, "version", ORL_VERSION);
+    orli_st_put_metadata(&w, "stage", p->stage);
+    orli_checkpoint_put(&w, "step", p->step);
+    orli_checkpoint_put(&w, "seed", p->seed);
+    orli_checkpoint_put(&w, "rows", p->rows);
+    orli_checkpoint_put(&w, "steps", p->steps);
+    orli_checkpoint_put(&w, "log_bytes", p->log_bytes);
+    memcpy(&bits, &p->extra, sizeof bits); /* nothing may be rounded */
+    orli_checkpoint_put(&w, "extra", bits);
+    for (i = 0; i < parts; i++) {
+        const orl_param *q;
+        size_t n = part[i].set->count;
+        for (q = part[i].set->first; q; q = q->next) {
+            size_t shape[2];
+            shape[0] = q->rows, shape[1] = q->cols;
+            orli_checkpoint_name(name, part[i].name, "weight", q->name);
+            orli_st_put_tensor(&w, name, ORLI_DTYPE_REAL, 2, shape, ORLI_DTYPE_REAL, q->data);
+        }
+        orli_checkpoint_name(name, part[i].name, "moment1", "");
+        orli_st_put_tensor(&w, name, ORLI_DTYPE_REAL, 1, &n, ORLI_DTYPE_REAL, part[i].adam->m);
+        orli_checkpoint_name(name, part[i].name, "moment2", "");
+        orli_st_put_tensor(&w, name, ORLI_DTYPE_REAL, 1, &n, ORLI_DTYPE_REAL, part[i].adam->v);
+        orli_checkpoint_name(name, part[i].name, "steps", "");
+        orli_checkpoint_put(&w, name, part[i].adam->step);
+    }
+    return orli_st_save(&w, path);
+}
+
+static uint64_t orli_checkpoint_number(const orli_safetensors *st, const char *key) {
+    const char *text = orli_safetensors_metadata(st, key);
+    uint64_t x = 0;
+    if (!text || !*text) {
+        orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: no \"%s\" in its metadata: it is no checkpoint of this library", st->path, key);
+        return 0;
+    }
+    for (; *text >= '0' && *text <= '9'; text++) x = x * 10 + (uint64_t)(*text - '0');
+    return x;
+}
+
+static void orli_checkpoint_read(const orli_safetensors *st, const char *name, size_t n, orl_real *to) {
+    const orli_st_tensor *t = orli_safetensors_find(st, name);
+    if (!t || orli_st_count(t) != n)
+        orli_fail(st->ctx, ORL_ERR_MISMATCH, "%s: tensor \"%s\" is missing or of another shape: the checkpoint is of another model", st->path, name);
+    else orli_safetensors_read(st, t, 0, n, to);
+}
+
+/* Loads into the parts; expected->stage, seed, rows and steps must be the run's own. Nothing is changed
+ * unless everything fits… except after a read error, which ends the run anyway. */
+static orl_status orli_checkpoint_load(orl_ctx *ctx, const char *path, const orli_checkpoint_part *part, size_t parts, orli_progress *p) {
+    orli_safetensors st;
+    const char *stage;
+    char name[200];
+    uint64_t bits;
+    size_t i;
+    if (orli_safetensors_open(ctx, path, &st) != ORL_OK) return orl_error_status(ctx);
+    stage = orli_safetensors_metadata(&st, "stage");
+    if (!stage || strcmp(stage, p->stage) != 0)
+        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: is a checkpoint of stage \"%.60s\" and this run is \"%s\": give it another directory", path, stage ? stage : "?", p->stage);
+    else if (orli_checkpoint_number(&st, "seed") != p->seed) orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made with another seed: resume with the same options", path);
+    else if (orli_checkpoint_number(&st, "rows") != p->rows) orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made with another number of rows: resume with the same data", path);
+    else if (orli_checkpoint_number(&st, "steps") != p->steps) orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made for another number of steps: resume with the same options", path);
+    p->step = orli_checkpoint_number(&st, "step");
+    p->log_bytes = orli_checkpoint_number(&st, "log_bytes");
+    bits = orli_checkpoint_number(&st, "extra");
+    memcpy(&p->extra, &bits, sizeof bits);
+    for (i = 0; i < parts && !orl_failed(ctx); i++) {
+        orl_param *q;
+        for (q = part[i].set->first; q && !orl_failed(ctx); q = q->next) {
+            orli_checkpoint_name(name, part[i].name, "weight", q->name);
+            orli_checkpoint_read(&st, name, q->rows * q->cols, q->data);
+            q->version++;
+        }
+        orli_checkpoint_name(name, part[i].name, "moment1", "");
+        orli_checkpoint_read(&st, name, part[i].set->count, part[i].adam->m);
+        orli_checkpoint_name(name, part[i].name, "moment2", "");
+        orli_checkpoint_read(&st, name, part[i].set->count, part[i].adam->v);
+        orli_checkpoint_name(name, part[i].name, "steps", "");
+        part[i].adam->step = orli_checkpoint_number(&st, name);
+    }
+    orli_safetensors_close(&st);
+    return orl_error_status(ctx);
+}
+
+/* ---- 14.5 the log: JSONL, one object a step ---- */
+
+typedef struct orli_log {
+    orl_ctx *ctx;
+    FILE *file;
+    const char *path;
+    orli_str line;
+} orli_log;
+
+static void orli_log_number(orli_log *log, const char *key, double x) {
+    orli_str_printf(&log->line, "%s\"%s\": ", log->line.length ? ", " : "{", key);
+    orli_json_put_double(&log->line, x);
+}
+static void orli_log_text(orli_log *log, const char *key, const char *text) {
+    orli_str_printf(&log->line, "%s\"%s\": ", log->line.length ? ", " : "{", key);
+    orli_json_put_string(&log->line, text, strlen(text));
+}
+
+static void orli_log_end(orli_log *log) {
+    if (log->file && !log->line.failed && log->line.length) {
+        orli_str_puts(&log->line, "}\n");
+        if (fwrite(log->line.data, 1, log->line.length, log->file) != log->line.length || fflush(log->file) != 0)
+            orli_fail(log->ctx, ORL_ERR_IO, "%s: cannot be written: %s", log->path, strerror(errno));
+    }
+    log->line.length = 0;
+}
+
+/* Opens the log, cut back to `keep` bytes (0: a fresh one). path may be NULL. */
+static orl_status orli_log_open(orli_log *log, orl_ctx *ctx, const char *path, uint64_t keep) {
+    memset(log, 0, sizeof *log);
+    log->ctx = ctx, log->path = path, log->line = orli_str_new(ctx);
+    if (!path || orl_failed(ctx)) return orl_error_status(ctx);
+    if (keep && truncate(path, (off_t)keep) != 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be cut back to the checkpoint: %s", path, strerror(errno));
+    log->file = fopen(path, keep ? "ab" : "wb");
+    return log->file ? ORL_OK : orli_fail(ctx, ORL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+}
+static uint64_t orli_log_bytes(const orli_log *log) {
+    struct stat info;
+    return log->file && fflush(log->file) == 0 && fstat(fileno(log->file), &info) == 0 ? (uint64_t)info.st_size : 0;
+}
+static void orli_log_close(orli_log *log) {
+    if (log->file) fclose(log->file);
+    log->file = NULL;
+    orli_str_free(&log->line);
+}
+
+static void orli_log_header(orli_log *log, const char *stage, const orl_model *m, uint64_t seed) {
+    orli_log_text(log, "version", ORL_VERSION);
+    orli_log_text(log, "stage", stage);
+    orli_log_text(log, "isa", log->ctx->isa_name);
+    orli_log_number(log, "threads", (double)orl_threads(log->ctx));
+    orli_log_number(log, "seed", (double)seed);
+    orli_log_number(log, "parameters", (double)m->params->count);
+}
+
+/* ---- 14.6 the trainer ---- */
+
+typedef struct orli_trainer {
+    orl_ctx *ctx;
+    orl_model *m;
+    const orl_dataset *data;
+    orl_train_options o;
+    int sides, untold_drop;
+    orli_examples examples;
+    orli_adam adam;
+    orl_tape *tape, *reference_tape;
+    orli_micro micro;
+    size_t *order, epoch;   /* order: of the epoch being walked through */
+    size_t steps;
+    uint64_t tokens;        /* fed in this step */
+} orli_trainer;
+
+static size_t orli_trainer_rows(const orli_trainer *t, size_t step) { /* rows in a step: the last may be short */
+    double all = t->o.epochs * (double)t->examples.count, left = all - (double)(step * t->o.batch);
+    return t->o.steps || left >= (double)t->o.batch ? t->o.batch : (size_t)(left + 0.5);
+}
+
+/* The example at place g of the run's endless row of epochs, each in an order of its own. */
+static size_t orli_trainer_example(orli_trainer *t, size_t g) {
+    size_t n = t->examples.count, epoch = g / n;
+    if (!t->o.shuffle) return g % n;
+    if (t->epoch != epoch + 1) {
+        orli_shuffle(t->order, n, t->o.seed, 0x0bde0000u + epoch);
+        t->epoch = epoch + 1;
+    }
+    return t->order[g % n];
+}
+
+/* Is the row at place g shown without its reward? (condition dropout) */
+static int orli_trainer_untold(const orli_trainer *t, size_t g) {
+    orli_rng r;
+    if (t->data->dropout <= 0) return 0;
+    r = orli_rng_new(t->o.seed, 0xd90f0000u);
+    r.counter = g;
+    return orli_rng_uniform(&r) < t->data->dropout;
+}
+
+/* Fills the micro-batch from place *g on, up to `end`; adds what the divisor counts to *divisor. */
+static orl_status orli_trainer_fill(orli_trainer *t, size_t *g, size_t end, double *divisor) {
+    size_t budget = t->o.micro_tokens ? t->o.micro_tokens : ORLI_MICRO_TOKENS;
+    orli_micro_clear(&t->micro);
+    for (; *g < end && !orl_failed(t->ctx); ++*g) {
+        const orli_example *x = &t->examples.example[orli_trainer_example(t, *g)];
+        const orl_row *r = &t->data->row[x->row];
+        if (t->micro.sequences && t->micro.stream->tokens + orli_example_tokens(x) > budget) break;
+        *divisor += t->o.per_pair ? 1.0 : (double)(x->count[0] + x->count[1]);
+        if (t->o.loss == orl_loss_nll && r->weight == 0) continue; /* pulls nothing; the divisor knows of it */
+        orli_micro_add(&t->micro, &t->examples, x, r, t->sides, orli_trainer_untold(t, *g), t->m->reward);
+    }
+    return orl_error_status(t->ctx);
+}
+
+/* Loss and gradient of the micro-batch; the gradient adds up in the parameters. */
+static double orli_trainer_micro(orli_trainer *t) {
+    orl_batch batch;
+    orl_tensor *loss;
+    if (t->o.reference && !orli_dry(t->tape)) orli_micro_reference(t->reference_tape, t->o.reference, &t->micro);
+    orl_tape_reset(t->tape);
+    if (orl_failed(t->ctx) || orli_micro_run(t->tape, t->m, &t->micro, &batch) != ORL_OK) return 0;
+    batch.ref_logp = t->o.reference ? t->micro.ref_logp : NULL;
+    loss = t->o.loss(t->tape, &batch, t->o.loss_user);
+    if (!loss && !orl_failed(t->ctx)) orli_fail(t->ctx, ORL_ERR_ARGUMENT, "%s: the loss function returned NULL", t->o.stage);
+    orl_backward(t->tape, loss);
+    t->tokens += t->micro.stream->tokens;
+    return orl_failed(t->ctx) || orli_dry(t->tape) ? 0 : (double)loss->data[0];
+}
+
+static double orli_trainer_step(orli_trainer *t, size_t step, double lr, double *norm) {
+    size_t g = step * t->o.batch, end = g + orli_trainer_rows(t, step);
+    orli_adam_options a;
+    double loss = 0, divisor = 0;
+    t->tokens = 0;
+    while (g < end && !orl_failed(t->ctx)) {
+        orli_trainer_fill(t, &g, end, &divisor);
+        if (t->micro.sequences) loss += orli_trainer_micro(t);
+    }
+    if (orl_failed(t->ctx)) return 0;
+    if (!(loss - loss == 0)) {
+        orli_fail(t->ctx, ORL_ERR_DATA, "%s: the loss is not finite at step %zu: lower the learning rate or look at the data", t->o.stage, step + 1);
+        return 0;
+    }
+    if (t->o.reduce) t->o.reduce(t->o.reduce_user, t->m->params->grads, t->m->params->count);
+    a.lr = lr, a.beta1 = t->o.beta1, a.beta2 = t->o.beta2, a.eps = t->o.eps, a.weight_decay = t->o.weight_decay, a.clip = t->o.clip;
+    orli_adam_step(&t->adam, &a, divisor, norm);
+    return loss / divisor;
+}
+
+/* Works out on a dry tape what the largest micro-batches need, and gives the arena that much at once. */
+static orl_status orli_trainer_plan(orli_trainer *t, size_t *activations) {
+    size_t step, largest = 0, most = ORLI_MIN(t->steps, (size_t)2000);
+    t->tape->values.dry = 1;
+    for (step = 0; step < most && !orl_failed(t->ctx); step++) {
+        size_t g = step * t->o.batch, end = g + orli_trainer_rows(t, step);
+        double divisor = 0;
+        while (g < end && orli_trainer_fill(t, &g, end, &divisor) == ORL_OK) {
+            size_t size = t->micro.stream->tokens + t->micro.tokens;
+            if (size <= largest) continue;
+            largest = size;
+            orli_trainer_micro(t);
+        }
+    }
+    *activations = t->tape->values.peak;
+    t->tape->values.dry = 0;
+    orl_tape_reset(t->tape);
+    t->epoch = 0;
+    t->tokens = 0;
+    return orl_error_status(t->ctx);
+}
+
+static orl_status orli_train_check(orl_ctx *ctx, const orl_train_options *o) {
+    const char *bad = NULL;
+    if (!o->batch) bad = "batch must be at least 1";
+    else if (!o->steps && !(o->epochs > 0 && o->epochs < 1e9)) bad = "give steps, or epochs above 0";
+    else if (!(o->lr > 0 && o->lr < 1e6)) bad = "lr must be positive";
+    else if (!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1)) bad = "beta1 and beta2 must be 0 to below 1";
+    else if (!(o->eps >= 0) || !(o->weight_decay >= 0) || !(o->clip >= 0)) bad = "eps, weight_decay and clip must not be negative";
+    else if (!(o->min_lr >= 0 && o->min_lr <= 1)) bad = "min_lr is a share of lr: 0 to 1";
+    return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "training: %s", bad) : ORL_OK;
+}
+
+ORL_API orl_train_options orl_train_default(void) {
+    orl_train_options o;
+    memset(&o, 0, sizeof o);
+    o.epochs = 1, o.batch = 64;
+    o.lr = 3e-4, o.schedule = ORL_COSINE, o.min_lr = 0.1, o.warmup = 20;
+    o.beta1 = 0.9, o.beta2 = 0.95, o.eps = 1e-8, o.weight_decay = 0.01, o.clip = 1;
+    o.shuffle = 1;
+    o.seed = 1;
+    return o;
+}
+
+static void orli_trainer_free(orli_trainer *t) {
+    orli_adam_free(&t->adam);
+    if (t->m && t->m->params->grads) orli_params_freeze(t->m->params);
+    orl_tape_free(t->tape);
+    orl_tape_free(t->reference_tape);
+    orli_micro_free(&t->micro);
+    orli_examples_free(&t->examples);
+    orli_free(t->ctx, t->order);
+}
+
+/* A conditioned view brings its condition to the model; a model that has the same already is left alone. */
+static orl_status orli_condition_attach(orl_model *m, const orl_dataset *d) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_condition c = d->condition;
+    orl_status status = ORL_OK;
+    if (c.kind == ORL_CONDITION_NONE) return ORL_OK;
+    if (c.kind == ORL_CONDITION_TEXT && !m->tokenizer) return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins", m->name);
+    if (c.kind == ORL_CONDITION_BINS) {
+        int same = m->condition.kind == ORL_CONDITION_BINS && m->condition.bins == c.bins;
+        if (m->condition.kind == ORL_CONDITION_BINS && !same)
+            return orli_fail(ctx, ORL_ERR_MISMATCH, "%s has %zu reward bins and the data asks for %zu: use as many", m->name, m->condition.bins, c.bins);
+        c.first_id = (int32_t)(same ? (size_t)m->condition.first_id : m->config.vocab);
+        if (!same) status = orli_model_grow(m, c.bins + 1);
+        m->classes = (size_t)c.first_id;
+    }
+    if (status == ORL_OK) m->condition = c;
+    return status;
+}
+
+static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_dataset *d, const orl_train_options *options) {
+    orl_ctx *ctx = m->object.ctx;
+    memset(t, 0, sizeof *t);
+    t->ctx = ctx, t->m = m, t->data = d;
+    t->o = options ? *options : orl_train_default();
+    if (!t->o.loss) t->o.loss = m->reward ? orl_loss_reward : orl_loss_nll;
+    if (!t->o.stage) t->o.stage = m->reward ? "reward" : "train";
+    if (m->reward) t->o.per_pair = 1;
+    t->sides = d->count && (d->row[0].flags & ORL_PAIR) ? 2 : 1;
+    if (orli_train_check(ctx, &t->o) != ORL_OK) return orl_error_status(ctx);
+    if (m->reward && t->sides != 2 && t->o.loss == orl_loss_reward) return orli_fail(ctx, ORL_ERR_DATA, "%s: rows of pairs are needed to train a reward model", d->name);
+    if (orli_condition_attach(m, d) != ORL_OK || orli_examples_build(&t->examples, m, d, t->sides) != ORL_OK) return orl_error_status(ctx);
+    t->steps = t->o.steps ? t->o.steps : (size_t)ceil(t->o.epochs * (double)t->examples.count / (double)t->o.batch - 1e-9);
+    t->order = (size_t *)orli_alloc(ctx, t->examples.count, sizeof *t->order);
+    t->tape = orl_tape_create(ctx);
+    if (t->o.reference) t->reference_tape = orli_tape_inference(ctx);
+    orli_micro_create(&t->micro, ctx);
+    return orl_error_status(ctx);
+}
+
+typedef struct orli_validation {
+    const orl_train_options *o;
+    double loss, divisor;
+} orli_validation;
+
+static void orli_validate_visit(void *user, orl_tape *tape, const orl_batch *batch) {
+    orli_validation *v = (orli_validation *)user;
+    orl_tensor *loss = v->o->loss(tape, batch, v->o->loss_user);
+    if (loss) v->loss += (double)loss->data[0];
+    v->divisor += v->o->per_pair ? (double)batch->sequences / 2 : (double)batch->offset[batch->sequences];
+}
+
+static double orli_validate(orli_trainer *t, const orli_examples *e) {
+    orli_validation v;
+    v.o = &t->o, v.loss = v.divisor = 0;
+    orli_examples_visit(t->m, t->o.eval, e, t->sides, t->o.reference, orli_validate_visit, &v);
+    return v.loss / v.divisor;
+}
+
+static void orli_trainer_log(orli_log *log, const orl_step_info *info) {
+    orli_log_number(log, "step", (double)info->step);
+    orli_log_number(log, "loss", info->loss);
+    orli_log_number(log, "grad_norm", info->grad_norm);
+    orli_log_number(log, "lr", info->lr);
+    orli_log_number(log, "tokens", (double)info->tokens);
+    orli_log_number(log, "seconds", info->seconds);
+    orli_log_number(log, "elapsed", info->elapsed);
+    if (info->val_loss == info->val_loss) orli_log_number(log, "val_loss", info->val_loss);
+    orli_log_end(log);
+}
+
+static orl_status orli_trainer_save(orli_trainer *t, const orli_checkpoint_part *part, orli_progress *p, const orli_log *log, size_t step) {
+    p->step = step;
+    p->log_bytes = orli_log_bytes(log);
+    return orli_checkpoint_save(t->ctx, t->o.checkpoint, part, 1, p);
+}
+
+static orl_status orli_trainer_loop(orli_trainer *t, const orli_examples *eval, orli_log *log, const orli_checkpoint_part *part, orli_progress *p) {
+    orl_ctx *ctx = t->ctx;
+    double begin = orl_seconds();
+    size_t step;
+    for (step = (size_t)p->step; step < t->steps && !orl_failed(ctx); step++) {
+        orl_step_info info;
+        double from = orl_seconds();
+        int last = step + 1 == t->steps;
+        memset(&info, 0, sizeof info);
+        info.stage = t->o.stage, info.step = step + 1, info.steps = t->steps;
+        info.lr = orli_learning_rate(t->o.lr, t->o.schedule, t->o.warmup, t->o.min_lr, step, t->steps);
+        info.loss = orli_trainer_step(t, step, info.lr, &info.grad_norm);
+        if (orl_failed(ctx)) break;
+        info.val_loss = info.reward = info.kl = nan("");
+        if (t->o.eval && (last || (t->o.eval_every && (step + 1) % t->o.eval_every == 0))) info.val_loss = orli_validate(t, eval);
+        info.tokens = t->tokens;
+        info.seconds = orl_seconds() - from, info.elapsed = orl_seconds() - begin;
+        orli_trainer_log(log, &info);
+        if (t->o.checkpoint && t->o.save_every && (step + 1) % t->o.save_every == 0 && !last) orli_trainer_save(t, part, p, log, step + 1);
+        if (t->o.progress && t->o.progress(t->o.user, &info) && !last) {
+            if (t->o.checkpoint) orli_trainer_save(t, part, p, log, step + 1);
+            return orli_fail(ctx, ORL_ERR_STOPPED, "%s: stopped after step %zu of %zu%s", t->o.stage, step + 1, t->steps, t->o.checkpoint ? "; resume goes on from there" : "");
+        }
+    }
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_train(orl_model *m, const orl_dataset *d, const orl_train_options *options) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orli_trainer t;
+    orli_examples eval;
+    orli_log log;
+    orli_checkpoint_part part;
+    orli_progress p;
+    size_t activations;
+    memset(&eval, 0, sizeof eval);
+    memset(&log, 0, sizeof log);
+    memset(&p, 0, sizeof p);
+    if (!m || !d || orl_failed(ctx)) return orl_error_status(ctx);
+    if (orli_trainer_create(&t, m, d, options) == ORL_OK) orli_adam_create(&t.adam, m->params);
+    if (!orl_failed(ctx) && t.o.eval) orli_examples_build(&eval, m, t.o.eval, t.sides);
+    part.name = "model", part.set = m->params, part.adam = &t.adam;
+    p.stage = t.o.stage, p.seed = t.o.seed, p.rows = t.examples.count, p.steps = t.steps;
+    if (!orl_failed(ctx) && t.o.resume && t.o.checkpoint) {
+        if (orli_exists(t.o.checkpoint)) orli_checkpoint_load(ctx, t.o.checkpoint, &part, 1, &p);
+        else orli_note(ctx, "%s: there is no checkpoint to resume from: starting at step 0", t.o.checkpoint);
+    }
+    if (!orl_failed(ctx) && orli_trainer_plan(&t, &activations) == ORL_OK) {
+        orli_arena_alloc(&t.tape->values, activations, 1); /* once; the step loop allocates nothing */
+        orl_tape_reset(t.tape);
+        orli_log_open(&log, ctx, t.o.log, p.log_bytes);
+        if (!p.step) orli_log_header(&log, t.o.stage, m, t.o.seed);
+        else orli_log_number(&log, "resumed_from", (double)p.step);
+        orli_log_end(&log);
+        orli_trainer_loop(&t, &eval, &log, &part, &p);
+        orli_log_close(&log);
+    }
+    orli_examples_free(&eval);
+    orli_trainer_free(&t);
+    return orl_error_status(ctx);
+}
+
+/* ---- 14.7 what a run will need ---- */
+
+/* This machine's speed at products of the model's size, measured for some tens of milliseconds. */
+static double orli_flops_per_second(const orl_model *m) {
+    orl_ctx *ctx = m->object.ctx;
+    const orl_param *p = orli_model_weight(m, ORLI_W_UP, 0);
+    size_t n = 512, rounds = 0;
+    orl_real *x = (orl_real *)orli_alloc_zero(ctx, n * (p->rows + p->cols), sizeof *x);
+    double flops = ctx->flops, begin = orl_seconds(), speed = 0;
+    if (!x) return 0;
+    while (rounds++ < 3 || orl_seconds() - begin < 0.03)
+        orli_gemm(ctx, n, p->rows, p->cols, orli_mat_of(x, p->cols, 1), orli_mat_of(p->data, 1, p->cols), x + n * p->cols, p->rows, 0);
+    speed = (ctx->flops - flops) / (orl_seconds() - begin);
+    ctx->flops = flops; /* a measurement is no training */
+    orli_free(ctx, x);
+    return speed;
+}
+
+/* FLOPs of one optimizer step's matrix products: 6 per weight and token, and attention. */
+static double orli_trainer_flops(orli_trainer *t, uint64_t *tokens) {
+    const orl_model_config *c = &t->m->config;
+    double per_token = 0, flops = 0, head = (double)t->m->classes * (double)c->dim;
+    const orl_param *p;
+    size_t i, w;
+    for (p = t->m->params->first; p; p = p->next)
+        if (p->rank >= 2) per_token += (double)p->rows * (double)p->cols;
+    for (w = ORLI_W_EMBED; w <= ORLI_W_SCORE; w++) { /* tables are looked up; heads are counted by response token */
+        p = orli_model_weight(t->m, (orli_weight)w, 0);
+        if (p && p->rank >= 2) per_token -= (double)p->rows * (double)p->cols;
+    }
+    *tokens = 0;
+    for (i = 0; i < t->examples.count; i++) {
+        const orli_example *x = &t->examples.example[i];
+        size_t prompt = x->prompt_count + x->told_count, side, fed = prompt;
+        double visible = 0.5 * (double)prompt * (double)(prompt + 1);
+        for (side = 0; side < (size_t)t->sides; side++) {
+            double n = (double)x->count[side];
+            fed += x->count[side];
+            visible += n * ((double)prompt + 0.5 * (n + 1));
+            if (!t->m->reward) flops += 8 * head * n; /* its logits are computed twice */
+        }
+        *tokens += fed;
+        flops += 6 * per_token * (double)fed + 14 * (double)c->dim * (double)c->layers * visible;
+    }
+    return flops;
+}
+
+ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const orl_train_options *options, orl_estimate *out) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orli_trainer t;
+    double share;
+    if (out) memset(out, 0, sizeof *out);
+    if (!m || !d || !out || orl_failed(ctx)) return orl_error_status(ctx);
+    if (orli_trainer_create(&t, m, d, options) == ORL_OK) {
+        orli_params_train(m->params); /* so that a dry run sees what will need gradients */
+        if (!orl_failed(ctx)) orli_trainer_plan(&t, &out->activations);
+        out->weights = m->params->count * sizeof(orl_real);
+        out->gradients = out->weights, out->moments = 2 * out->weights;
+        if (t.o.reference) out->weights *= 3; /* the reference's, and its packed copy */
+        out->rows = t.examples.count, out->dropped = t.examples.dropped, out->cut = t.examples.cut;
+        share = (double)t.steps * (double)t.o.batch / (double)t.examples.count;
+        out->flops = orli_trainer_flops(&t, &out->tokens) * (t.o.steps ? share : t.o.epochs);
+        out->tokens = (uint64_t)((double)out->tokens * (t.o.steps ? share : t.o.epochs));
+        out->total = out->weights + out->gradients + out->moments + out->activations + t.examples.id_capacity * sizeof(int32_t) +
+                     t.examples.capacity * sizeof *t.examples.example + ctx->pool->threads * ORLI_SCRATCH;
+        out->seconds = out->flops / (0.6 * orli_flops_per_second(m));
+    }
+    orli_trainer_free(&t);
+    return orl_error_status(ctx);
+}
+#endif /* section 14 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 15
+/* =================================================================================================
+ * >>rlhf   15. RLHF: filter, weight, condition; scoring; reward model, DPO, PPO; evaluation
+ * =================================================================================================
+ * Purpose:    the methods. Every offline one is a view of the data for the one trainer:
+ *                 filter (which samples stay) × weight (how hard they pull) × condition (what the
+ *                 model is told beforehand).
+ *             PPO alone needs rollouts, a critic and a reference, and a loop of its own.
+ * Depends on: train, generate, data.
+ * Invariants: r̂, its quantiles and what is written into a condition come from the whole labelled set,
+ *             whatever view of it is asked; w has mean 1 over the rows that are left.
+ * Source:     Hu, Tao, Yang, Zhou, "Aligning Language Models with Offline Reinforcement Learning from
+ *             Human Feedback", arXiv 2308.12050.
+ * Tested by:  tests/test_15_rlhf.c, tests/test_closed_form.c */
+
+/* ---- 15.1 labels: r̂ = (r − mean)/sd over the whole labelled set ---- */
+
+static int orli_by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The labels of the set that d is a view of, worked out at the first question. */
+static const orli_labels *orli_labels_of(orl_dataset *d) {
+    orl_ctx *ctx = d->object.ctx;
+    orli_labels *l;
+    size_t i;
+    double sum = 0, square = 0;
+    if (d->labels) return d->labels;
+    for (i = 0; i < d->count; i++) {
+        const orl_row *r = &d->row[i];
+        if (!(r->flags & ORL_LABELLED)) {
+            orli_fail(ctx, ORL_ERR_DATA, "%s: row %zu has no reward: score the data first", d->name, i + 1);
+            return NULL;
+        }
+        if (!(r->reward_raw - r->reward_raw == 0)) {
+            orli_fail(ctx, ORL_ERR_DATA, "%s: the reward of row %zu is not finite", d->name, i + 1);
+            return NULL;
+        }
+        sum += r->reward_raw;
+    }
+    l = (orli_labels *)orli_arena_alloc(&d->store->arena, 1, sizeof *l);
+    if (!l || !(l->sorted = (double *)orli_arena_alloc(&d->store->arena, d->count, sizeof(double)))) return NULL;
+    l->count = d->count;
+    l->mean = sum / (double)d->count;
+    for (i = 0; i < d->count; i++) square += (d->row[i].reward_raw - l->mean) * (d->row[i].reward_raw - l->mean);
+    l->sd = sqrt(square / (double)d->count);
+    if (!d->count || !(l->sd > 1e-12 * (fabs(l->mean) + 1e-300))) {
+        orli_fail(ctx, ORL_ERR_DATA, "%s: all %zu rewards are equal: there is nothing to tell samples apart by", d->name, d->count);
+        return NULL;
+    }
+    for (i = 0; i < d->count; i++) l->sorted[i] = (d->row[i].reward_raw - l->mean) / l->sd;
+    orli_sort(l->sorted, l->count, sizeof *l->sorted, orli_by_value);
+    return d->labels = l;
+}
+
+static double orli_rhat(const orli_labels *l, const orl_row *r) { return (r->reward_raw - l->mean) / l->sd; }
+
+/* The q-quantile of ascending numbers, linear between neighbours. */
+static double orli_quantile(const double *sorted, size_t n, double q) {
+    double at = q * (double)(n - 1);
+    size_t i = at <= 0 ? 0 : ORLI_MIN((size_t)at, n - 1);
+    double rest = at - (double)i;
+    return i + 1 < n && rest > 0 ? sorted[i] + rest * (sorted[i + 1] - sorted[i]) : sorted[i];
+}
+
+ORL_API orl_status orl_normalise(orl_dataset *d) {
+    const orli_labels *l;
+    size_t i;
+    if (!d || orl_failed(d->object.ctx)) return orl_error_status(orl_dataset_ctx(d));
+    if (!(l = orli_labels_of(d))) return orl_error_status(d->object.ctx);
+    for (i = 0; i < d->count; i++) d->row[i].reward = orli_rhat(l, &d->row[i]);
+    return ORL_OK;
+}
+
+ORL_API orl_status orl_score_with(orl_dataset *d, orl_reward_fn reward, void *user) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    size_t i;
+    if (!d || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_score_with: the reward function is NULL");
+    for (i = 0; i < d->count; i++) {
+        orl_row *r = &d->row[i];
+        r->reward = r->reward_raw = reward(r, user);
+        r->flags |= ORL_LABELLED;
+        if (!(r->reward - r->reward == 0)) return orli_fail(ctx, ORL_ERR_DATA, "%s: the reward of row %zu is not finite", d->name, i + 1);
+    }
+    d->labels = NULL;
+    return ORL_OK;
+}
+
+/* ---- 15.2 the three transformations ---- */
+
+/* Order of rows by group, then best first, then as they came: what per-prompt rules walk over. */
+typedef struct orli_ranked {
+    size_t group, row;
+    double reward;
+} orli_ranked;
+
+static int orli_by_rank(const void *a, const void *b) {
+    const orli_ranked *x = (const orli_ranked *)a, *y = (const orli_ranked *)b;
+    if (x->group != y->group) return x->group < y->group ? -1 : 1;
+    if (x->reward != y->reward) return x->reward > y->reward ? -1 : 1;
+    return x->row < y->row ? -1 : x->row > y->row;
+}
+static int orli_by_group(const void *a, const void *b) {
+    const orli_ranked *x = (const orli_ranked *)a, *y = (const orli_ranked *)b;
+    if (x->group != y->group) return x->group < y->group ? -1 : 1;
+    return x->row < y->row ? -1 : x->row > y->row;
+}
+
+static orli_ranked *orli_rank(const orl_dataset *d, int (*order)(const void *, const void *)) {
+    orli_ranked *r = (orli_ranked *)orli_alloc(d->object.ctx, d->count, sizeof *r);
+    size_t i;
+    for (i = 0; r && i < d->count; i++) r[i].group = d->row[i].group, r[i].row = i, r[i].reward = d->row[i].reward_raw;
+    if (r) orli_sort(r, d->count, sizeof *r, order);
+    return r;
+}
+
+static size_t orli_groups_kept(const orl_dataset *d) { /* prompts with at least one row */
+    orli_ranked *r = orli_rank(d, orli_by_group);
+    size_t i, n = 0;
+    for (i = 0; r && i < d->count; i++) n += !i || r[i].group != r[i - 1].group;
+    orli_free(d->object.ctx, r);
+    return n;
+}
+
+ORL_API orl_dataset *orl_filter(orl_dataset *d, orl_filter_rule rule, double x) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    const orli_labels *l;
+    orli_ranked *ranked = NULL;
+    unsigned char *keep;
+    orl_dataset *out = NULL;
+    double threshold = x;
+    size_t i, k = 0, best = 0, kept = 0;
+    if (!d || orl_failed(ctx) || !(l = orli_labels_of(d))) return NULL;
+    if (rule == ORL_ABOVE_QUANTILE && !(x >= 0 && x <= 1)) orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_filter: a quantile lies between 0 and 1");
+    if ((rule == ORL_TOP_K || rule == ORL_BEST_OF) && !(x >= 1)) orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_filter: the number of samples must be at least 1");
+    if (orl_failed(ctx) || !(keep = (unsigned char *)orli_alloc_zero(ctx, d->count, 1))) return NULL;
+    if (rule == ORL_ABOVE_QUANTILE) threshold = orli_quantile(l->sorted, l->count, x);
+    if (rule == ORL_TOP_K) ranked = orli_rank(d, orli_by_rank);
+    if (rule == ORL_BEST_OF) ranked = orli_rank(d, orli_by_group);
+    for (i = 0; i < d->count && (ranked || rule == ORL_ABOVE || rule == ORL_ABOVE_QUANTILE); i++) {
+        if (!ranked) {
+            keep[i] = orli_rhat(l, &d->row[i]) > threshold;
+            continue;
+        }
+        if (!i || ranked[i].group != ranked[i - 1].group || (rule == ORL_BEST_OF && k >= (size_t)x)) k = 0;
+        if (rule == ORL_TOP_K) {
+            keep[ranked[i].row] = k < (size_t)x;
+        } else { /* the first of each x leads until a better one comes */
+            if (!k || ranked[i].reward > ranked[best].reward) {
+                if (k) keep[ranked[best].row] = 0;
+                keep[ranked[i].row] = 1;
+                best = i;
+            }
+        }
+        k++;
+    }
+    orli_free(ctx, ranked);
+    for (i = 0; i < d->count; i++) kept += keep[i];
+    if (!orl_failed(ctx) && !kept) orli_fail(ctx, ORL_ERR_DATA, "%s: the filter keeps none of %zu rows: lower the threshold (the best r̂ is %.3g)", d->name, d->count, l->sorted[l->count - 1]);
+    if (!orl_failed(ctx)) out = orli_dataset_select(d, keep);
+    if (out) {
+        double sum = 0;
+        for (i = 0; i < out->count; i++) sum += out->row[i].weight;
+        for (i = 0; i < out->count && sum > 0; i++) out->row[i].weight *= (double)out->count / sum;
+        orli_note(ctx, "%s: the filter keeps %zu of %zu rows, of %zu prompts of %zu", d->name, out->count, d->count, orli_groups_kept(out), orli_groups_kept(d));
+    }
+    orli_free(ctx, keep);
+    return out;
+}
+
+ORL_API orl_dataset *orl_weight(orl_dataset *d, double beta, orl_baseline baseline, double clip) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    const orli_labels *l;
+    orli_ranked *ranked;
+    orl_dataset *out;
+    size_t i, k, end;
+    double sum = 0, square = 0, top = -HUGE_VAL, ess;
+    if (!d || orl_failed(ctx) || !(l = orli_labels_of(d))) return NULL;
+    if (!(beta > 0) || !(clip > 0)) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_weight: beta and the clip must be positive");
+        return NULL;
+    }
+    if (!(out = orli_dataset_select(d, NULL)) || !(ranked = orli_rank(out, orli_by_group))) return NULL;
+    for (i = 0; i < out->count; i = end) { /* log w = (r̂ − b)/β */
+        double b = 0;
+        for (end = i; end < out->count && ranked[end].group == ranked[i].group; end++) b += orli_rhat(l, &out->row[ranked[end].row]);
+        b = baseline == ORL_BASELINE_PROMPT ? b / (double)(end - i) : 0; /* the mean of all r̂ is 0 */
+        for (k = i; k < end; k++) {
+            orl_row *r = &out->row[ranked[k].row];
+            r->weight = (orli_rhat(l, r) - b) / beta;
+            if (r->weight > log(clip)) r->weight = log(clip);
+            if (r->weight > top) top = r->weight;
+        }
+    }
+    for (i = 0; i < out->count; i++) sum += out->row[i].weight = exp(out->row[i].weight - top);
+    for (i = 0; i < out->count; i++) {
+        out->row[i].weight *= (double)out->count / sum;
+        square += out->row[i].weight * out->row[i].weight;
+    }
+    ess = (double)out->count / square; /* (Σw)²/Σw² as a share, for Σw = n */
+    orli_note(ctx, "%s: weights of β = %g: effective sample size %.1f %% of %zu rows%s", d->name, beta, 100 * ess, out->count,
+              ess < 0.1 ? ": few rows do all the pulling, raise β or lower the clip" : "");
+    orli_free(ctx, ranked);
+    return out;
+}
+
+ORL_API orl_condition_options orl_condition_default(orl_condition_kind kind) {
+    orl_condition_options o;
+    memset(&o, 0, sizeof o);
+    o.kind = kind;
+    o.decimals = 1;
+    o.format = " <rm_score>: {reward} ";
+    o.bins = 24;
+    o.dropout = kind == ORL_CONDITION_BINS ? 0.1 : 0;
+    o.target_quantile = 0.99;
+    return o;
+}
+
+/* Ranks among a prompt's samples as numbers of −3 (worst) … 3 (best). */
+static orl_status orli_condition_ranks(orl_dataset *d) {
+    orli_ranked *r = orli_rank(d, orli_by_rank);
+    size_t i, k, end;
+    if (!r) return ORL_ERR_MEMORY;
+    for (i = 0; i < d->count; i = end) {
+        for (end = i; end < d->count && r[end].group == r[i].group; end++) {}
+        for (k = i; k < end; k++) d->row[r[k].row].condition = 3.0 - 6.0 * ((double)(k - i) + 0.5) / (double)(end - i);
+    }
+    orli_free(d->object.ctx, r);
+    return ORL_OK;
+}
+
+ORL_API orl_dataset *orl_condition(orl_dataset *d, const orl_condition_options *options) {
+    orl_condition_options o = options ? *options : orl_condition_default(ORL_CONDITION_TEXT);
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    const orli_labels *l;
+    orl_dataset *out;
+    orli_condition *c;
+    const char *bad = NULL;
+    double *values;
+    size_t i;
+    if (!d || orl_failed(ctx) || !(l = orli_labels_of(d))) return NULL;
+    if (o.kind != ORL_CONDITION_TEXT && o.kind != ORL_CONDITION_BINS) bad = "kind must be text or bins";
+    else if (o.kind == ORL_CONDITION_TEXT && (!o.format || !strstr(o.format, "{reward}") || strlen(o.format) >= sizeof c->format)) bad = "format must contain {reward} and be short";
+    else if (o.kind == ORL_CONDITION_TEXT && (o.decimals < 0 || o.decimals > 6)) bad = "decimals must be 0 to 6";
+    else if (o.kind == ORL_CONDITION_BINS && (o.bins < 2 || o.bins > 1000)) bad = "bins must be 2 to 1000";
+    else if (!(o.dropout >= 0 && o.dropout < 1)) bad = "dropout must be 0 to below 1";
+    else if (!(o.target_quantile >= 0 && o.target_quantile <= 1)) bad = "target_quantile must be 0 to 1";
+    if (bad) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_condition: %s", bad);
+        return NULL;
+    }
+    if (!(out = orli_dataset_select(d, NULL))) return NULL;
+    c = &out->condition;
+    memset(c, 0, sizeof *c);
+    c->kind = o.kind, c->decimals = o.decimals, c->mean = l->mean, c->sd = l->sd, c->ranked = o.rank_per_prompt;
+    if (o.kind == ORL_CONDITION_TEXT) snprintf(c->format, sizeof c->format, "%s", o.format);
+    else c->bins = o.bins;
+    out->dropout = o.dropout;
+    for (i = 0; i < out->count; i++) {
+        out->row[i].condition = orli_rhat(l, &out->row[i]);
+        out->row[i].flags |= ORL_CONDITIONED;
+    }
+    if (o.rank_per_prompt) orli_condition_ranks(out);
+    values = (double *)orli_alloc(ctx, out->count, sizeof *values);
+    for (i = 0; values && i < out->count; i++) values[i] = out->row[i].condition;
+    if (values) {
+        orli_sort(values, out->count, sizeof *values, orli_by_value);
+        for (i = 0; i < 101; i++) {
+            double q = (double)i / 100;
+            c->quantile[i] = o.rank_per_prompt ? orli_quantile(values, out->count, q) : orli_quantile(l->sorted, l->count, q);
+        }
+        c->target = o.rank_per_prompt ? orli_quantile(values, out->count, o.target_quantile) : orli_quantile(l->sorted, l->count, o.target_quantile);
+    }
+    orli_free(ctx, values);
+    return out;
+}
+
+ORL_API orl_condition_kind orl_model_condition(const orl_model *m, double quantile, double *target) {
+    if (!m) return ORL_CONDITION_NONE;
+    if (target) *target = m->condition.kind == ORL_CONDITION_NONE ? nan("") : orli_quantile(m->condition.quantile, 101, quantile);
+    return m->condition.kind;
+}
+
+/* ---- 15.3 sampling from data sets ---- */
+
+/* What a conditioned model is asked for; clamped to what it was trained on, with a note. */
+static orl_status orli_target_of(const orl_model *m, const orl_generate_options *o, double *target, int *told) {
+    orl_ctx *ctx = m->object.ctx;
+    const orli_condition *c = &m->condition;
+    *told = c->kind != ORL_CONDITION_NONE && o->target != ORL_TARGET_NONE;
+    *target = c->target;
+    if (c->kind == ORL_CONDITION_NONE) {
+        if (o->target == ORL_TARGET_VALUE || o->target == ORL_TARGET_QUANTILE)
+            return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s was not trained with a condition: a target reward means nothing to it", m->name);
+        return ORL_OK;
+    }
+    if (o->target == ORL_TARGET_QUANTILE) {
+        if (!(o->target_value >= 0 && o->target_value <= 1)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "a target quantile lies between 0 and 1");
+        *target = orli_quantile(c->quantile, 101, o->target_value);
+    }
+    if (o->target == ORL_TARGET_VALUE) {
+        if (!(o->target_value - o->target_value == 0)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "the target reward is not a number");
+        *target = ORLI_MAX(c->quantile[0], ORLI_MIN(c->quantile[100], o->target_value));
+        if (*target < o->target_value || *target > o->target_value)
+            orli_note(ctx, "%s: the target %g lies outside the rewards it was trained on and is clamped to %g", m->name, o->target_value, *target);
+    }
+    return ORL_OK;
+}
+
+static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dataset *asked, const orli_examples *e, const orl_generate_options *o, const orli_sampled *s) {
+    orl_ctx *ctx = m->object.ctx;
+    size_t i, k, t;
+    for (i = 0; i < e->count && !orl_failed(ctx); i++) {
+        for (k = 0; k < o->samples && !orl_failed(ctx); k++, s++) {
+            orl_row *r = orli_dataset_append(out);
+            char *text = NULL;
+            if (!r) break;
+            *r = asked->row[e->example[i].row];
+            r->flags = (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN)) | ORL_SAMPLED | (s->truncated ? ORL_TRUNCATED : 0);
+            r->sample = k, r->tokens = s->count, r->weight = 1;
+            r->reward = r->reward_raw = r->logp = 0;
+            for (t = 0; t < s->count; t++) r->logp += (double)s->logp[t];
+            memset(&r->response, 0, sizeof r->response);
+            memset(&r->rejected, 0, sizeof r->rejected);
+            r->response.ids = (const int32_t *)orli_store_copy(out->store, s->ids, s->count * sizeof *s->ids);
+            r->response.tokens = s->count;
+            if (m->tokenizer && orl_decode(m->tokenizer, s->ids, s->count, 1, &text, &r->response.bytes) == ORL_OK)
+                r->response.text = (const char *)orli_store_copy(out->store, text, r->response.bytes);
+            orli_free(ctx, text);
+        }
+    }
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const orl_generate_options *options) {
+    orl_generate_options o = options ? *options : orl_generate_default();
+    orl_ctx *ctx = orl_model_ctx(m);
+    orl_dataset *asked, *out = NULL;
+    orli_examples e;
+    orli_prompt *prompt = NULL;
+    orli_sampled *samples = NULL;
+    int32_t *ids = NULL;
+    size_t i, used = 0;
+    double target;
+    int told;
+    if (!m || !prompts || orl_failed(ctx) || orli_generate_check(ctx, m, &o) != ORL_OK || orli_target_of(m, &o, &target, &told) != ORL_OK) return NULL;
+    if (!(asked = orli_dataset_select(prompts, NULL))) return NULL;
+    for (i = 0; i < asked->count; i++) {
+        asked->row[i].flags = (asked->row[i].flags & ~ORL_CONDITIONED) | (told ? ORL_CONDITIONED : 0u);
+        asked->row[i].condition = target;
+    }
+    if (orli_examples_build(&e, m, asked, 0) == ORL_OK) {
+        prompt = (orli_prompt *)orli_alloc_zero(ctx, e.count, sizeof *prompt);
+        ids = (int32_t *)orli_alloc(ctx, 2 * e.id_count + 1, sizeof *ids); /* prompts with and without their condition, end to end */
+    }
+    for (i = 0; prompt && ids && i < e.count; i++) {
+        const orli_example *x = &e.example[i];
+        prompt[i].ids = ids + used, prompt[i].count = x->prompt_count + x->told_count;
+        memcpy(ids + used, e.ids + x->prompt, prompt[i].count * sizeof *ids); /* the condition follows the prompt in e.ids */
+        used += prompt[i].count;
+        prompt[i].plain = ids + used, prompt[i].plain_count = x->prompt_count + x->untold_count;
+        memcpy(ids + used, e.ids + x->prompt, x->prompt_count * sizeof *ids);
+        memcpy(ids + used + x->prompt_count, e.ids + x->untold, x->untold_count * sizeof *ids);
+        used += prompt[i].plain_count;
+    }
+    if (!told) o.guidance = 0; /* nothing to guide towards */
+    if (prompt && ids && orli_generate(m, prompt, e.count, &o, &samples) == ORL_OK && (out = orli_dataset_new(ctx, prompts->store, NULL)) != NULL) {
+        memcpy(out->name, prompts->name, sizeof out->name);
+        orli_sample_rows(m, out, asked, &e, &o, samples);
+    }
+    orli_sampled_free(ctx, samples, e.count * o.samples);
+    orli_free(ctx, prompt);
+    orli_free(ctx, ids);
+    orli_examples_free(&e);
+    orl_dataset_free(asked);
+    if (!orl_failed(ctx)) return out;
+    orl_dataset_free(out);
+    return NULL;
+}
+
+ORL_API char *orl_generate_text(orl_model *m, const char *prompt, const orl_generate_options *options) {
+    orl_generate_options o = options ? *options : orl_generate_default();
+    orl_ctx *ctx = orl_model_ctx(m);
+    orl_dataset *ask = orl_dataset_create(ctx), *answer;
+    char *text = NULL;
+    o.samples = 1;
+    orl_dataset_add(ask, prompt, NULL);
+    answer = orl_sample(m, ask, &o);
+    if (answer && !answer->row[0].response.text) orli_fail(ctx, ORL_ERR_ARGUMENT, "%s has no tokenizer: sample from rows of ids", m->name);
+    else if (answer) text = orli_copy_bytes(ctx, answer->row[0].response.text, answer->row[0].response.bytes);
+    orl_dataset_free(answer);
+    orl_dataset_free(ask);
+    return text;
+}
+
+/* ---- 15.4 log-probabilities and scores of rows ---- */
+
+typedef struct orli_logprob_job {
+    orl_ctx *ctx;
+    orl_dataset *data;
+    orl_real *token;
+    size_t tokens, capacity;
+} orli_logprob_job;
+
+static void orli_logprob_visit(void *user, orl_tape *tape, const orl_batch *b) {
+    orli_logprob_job *j = (orli_logprob_job *)user;
+    size_t s, t, n = b->offset[b->sequences];
+    (void)tape;
+    if (ORLI_RESERVE(j->ctx, j->token, j->capacity, j->tokens + n) != ORL_OK) return;
+    memcpy(j->token + j->tokens, orl_data(b->logp), n * sizeof *j->token);
+    j->tokens += n;
+    for (s = 0; s < b->sequences; s++) {
+        orl_row *r = &j->data->row[b->row[s]];
+        r->logp = 0;
+        for (t = b->offset[s]; t < b->offset[s + 1]; t++) r->logp += (double)orl_data(b->logp)[t];
+        r->tokens = b->offset[s + 1] - b->offset[s];
+    }
+}
+
+ORL_API orl_status orl_logprob(orl_model *m, orl_dataset *d, orl_real **per_token, size_t *total) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orli_logprob_job job;
+    orli_examples e;
+    size_t i;
+    if (per_token) *per_token = NULL;
+    if (total) *total = 0;
+    if (!m || !d || orl_failed(ctx)) return orl_error_status(ctx);
+    if (m->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a reward model: it has no log-probabilities", m->name);
+    memset(&job, 0, sizeof job);
+    job.ctx = ctx, job.data = d;
+    for (i = 0; i < d->count; i++) d->row[i].logp = nan(""), d->row[i].tokens = 0, d->row[i].flags |= ORL_LOGP; /* of rows that do not fit */
+    if (orli_examples_build(&e, m, d, 1) == ORL_OK) orli_examples_visit(m, d, &e, 1, NULL, orli_logprob_visit, &job);
+    orli_examples_free(&e);
+    if (orl_failed(ctx) || !per_token) orli_free(ctx, job.token);
+    else *per_token = job.token;
+    if (total && !orl_failed(ctx)) *total = job.tokens;
+    return orl_error_status(ctx);
+}
+
+typedef struct orli_score_job {
+    orl_dataset *data;
+    int sides;
+} orli_score_job;
+
+static void orli_score_visit(void *user, orl_tape *tape, const orl_batch *b) {
+    orli_score_job *j = (orli_score_job *)user;
+    size_t s;
+    (void)tape;
+    for (s = 0; s < b->sequences; s++) {
+        orl_row *r = &j->data->row[b->row[s]];
+        double x = (double)orl_data(b->score)[s];
+        if (j->sides == 2 && s % 2) r->rejected_reward_raw = x;
+        else r->reward_raw = x;
+    }
+}
+
+ORL_API orl_status orl_score(orl_model *m, orl_dataset *d) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orli_score_job job;
+    orli_examples e;
+    size_t i;
+    if (!m || !d || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!m->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a language model, no reward model: orl_reward_model() makes one of it", m->name);
+    if (!d->count) return orli_fail(ctx, ORL_ERR_DATA, "%s: there are no rows to score", d->name);
+    job.data = d, job.sides = d->row[0].flags & ORL_PAIR ? 2 : 1;
+    for (i = 0; i < d->count; i++) d->row[i].reward_raw = d->row[i].rejected_reward_raw = nan(""); /* of rows that do not fit */
+    if (orli_examples_build(&e, m, d, job.sides) == ORL_OK) orli_examples_visit(m, d, &e, job.sides, NULL, orli_score_visit, &job);
+    orli_examples_free(&e);
+    for (i = 0; i < d->count && !orl_failed(ctx); i++) {
+        orl_row *r = &d->row[i];
+        r->reward = (r->reward_raw - m->reward_mean) / m->reward_sd;
+        r->rejected_reward = (r->rejected_reward_raw - m->reward_mean) / m->reward_sd;
+        r->flags |= ORL_LABELLED;
+    }
+    d->labels = NULL;
+    return orl_error_status(ctx);
+}
+
+/* Wilson's 95 % interval for `wins` of n. */
+static void orli_wilson(double wins, double n, double *low, double *high) {
+    double z = 1.959963984540054, p = n > 0 ? wins / n : 0.5, center = p + z * z / (2 * n), half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+    *low = n > 0 ? (center - half) / (1 + z * z / n) : 0;
+    *high = n > 0 ? (center + half) / (1 + z * z / n) : 1;
+}
+
+ORL_API orl_status orl_pair_accuracy(const orl_dataset *d, orl_accuracy *out) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    double wins = 0, bin_wins[10] = {0}, bin_count[10] = {0}, square[2] = {0, 0};
+    size_t i;
+    if (out) memset(out, 0, sizeof *out);
+    if (!d || !out || orl_failed(ctx)) return orl_error_status(ctx);
+    for (i = 0; i < d->count; i++) {
+        const orl_row *r = &d->row[i];
+        double gap = r->reward - r->rejected_reward, sure, win = gap > 0 ? 1 : gap < 0 ? 0 : 0.5;
+        size_t bin;
+        if (!(r->flags & ORL_PAIR) || !(r->flags & ORL_LABELLED)) return orli_fail(ctx, ORL_ERR_DATA, "%s: row %zu is no scored pair", d->name, i + 1);
+        if (!(gap - gap == 0)) continue; /* a row that did not fit: said when it was scored */
+        sure = 1.0 / (1.0 + exp(-fabs(r->reward_raw - r->rejected_reward_raw)));
+        bin = ORLI_MIN((size_t)((sure - 0.5) * 20), (size_t)9);
+        bin_wins[bin] += win, bin_count[bin] += 1;
+        wins += win;
+        out->pairs++;
+        out->mean_chosen += r->reward, out->mean_rejected += r->rejected_reward;
+        square[0] += r->reward * r->reward, square[1] += r->rejected_reward * r->rejected_reward;
+    }
+    if (!out->pairs) return orli_fail(ctx, ORL_ERR_DATA, "%s: there are no scored pairs", d->name);
+    {
+        double n = (double)out->pairs;
+        out->accuracy = wins / n;
+        orli_wilson(wins, n, &out->low, &out->high);
+        out->mean_chosen /= n, out->mean_rejected /= n;
+        out->margin = out->mean_chosen - out->mean_rejected;
+        out->sd_chosen = sqrt(ORLI_MAX(square[0] / n - out->mean_chosen * out->mean_chosen, 0.0));
+        out->sd_rejected = sqrt(ORLI_MAX(square[1] / n - out->mean_rejected * out->mean_rejected, 0.0));
+    }
+    for (i = 0; i < 10; i++) out->calibration[i] = bin_count[i] > 0 ? bin_wins[i] / bin_count[i] : nan("");
+    return ORL_OK;
+}
+
+/* ---- 15.5 reward model, DPO ---- */
+
+ORL_API orl_status orl_train_reward(orl_model *m, const orl_dataset *pairs, const orl_train_options *options) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orl_dataset *scored;
+    size_t i, n = 0;
+    double sum = 0, square = 0, x;
+    int side;
+    if (!m || !pairs || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!m->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a language model: orl_reward_model() gives it a scalar head", m->name);
+    m->reward_mean = 0, m->reward_sd = 1;
+    if (orl_train(m, pairs, options) != ORL_OK || !(scored = orli_dataset_select(pairs, NULL))) return orl_error_status(ctx);
+    if (orl_score(m, scored) == ORL_OK) { /* its normalisation: over both sides of what it was trained on */
+        for (side = 0; side < 4; side++) {
+            for (i = 0; i < scored->count; i++) {
+                x = side % 2 ? scored->row[i].rejected_reward_raw : scored->row[i].reward_raw;
+                if (!(x - x == 0)) continue;
+                if (side < 2) sum += x, n++;
+                else square += (x - sum / (double)n) * (x - sum / (double)n);
+            }
+        }
+        m->reward_mean = n ? sum / (double)n : 0;
+        m->reward_sd = n ? sqrt(square / (double)n) : 0;
+        if (!(m->reward_sd > 0)) {
+            m->reward_sd = 1;
+            orli_fail(ctx, ORL_ERR_DATA, "%s: the reward model gives all responses the same score: train longer, or with a higher learning rate", pairs->name);
+        }
+    }
+    orl_dataset_free(scored);
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_train_dpo(orl_model *m, const orl_dataset *pairs, orl_model *reference, double beta, const orl_train_options *options) {
+    orl_train_options o = options ? *options : orl_train_default();
+    orl_ctx *ctx = orl_model_ctx(m);
+    orl_model *copy = NULL;
+    if (!m || !pairs || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!(beta > 0)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_train_dpo: beta must be positive");
+    if (!reference) reference = copy = orl_model_copy(m);
+    o.loss = orl_loss_dpo, o.loss_user = &beta, o.per_pair = 1, o.reference = reference;
+    if (!o.stage) o.stage = "dpo";
+    orl_train(m, pairs, &o);
+    orl_model_free(copy);
+    return orl_error_status(ctx);
+}
+
+/* ---- 15.6 PPO (Schulman et al., arXiv 1707.06347), as used for language models ----
+ * One iteration: rollouts → score → log-probabilities of policy and reference, values → per-token
+ * rewards −β_kl·(log π − log π_ref), plus the score at the last token → advantages by GAE → several
+ * epochs of minibatch steps on policy and critic. */
+
+typedef struct orli_rollouts {
+    orli_examples examples;  /* prompt and response of each */
+    size_t *start;           /* (count + 1): where its tokens begin below */
+    size_t tokens;
+    orl_real *behaviour, *old_logp, *ref_logp, *value, *advantage, *target; /* (tokens); target: of the critic */
+    double *score;           /* (count), normalised */
+    unsigned char *unfinished;
+} orli_rollouts;
+
+typedef struct orli_ppo_stats { /* of one iteration */
+    double reward, kl, k1, k3, entropy_k, clipped, explained, drift, policy_loss, value_loss, norm, critic_norm, length, unfinished;
+    size_t steps;
+} orli_ppo_stats;
+
+typedef struct orli_ppo {
+    orl_ctx *ctx;
+    const orl_ppo_options *o;
+    orl_model *policy, *reference, *critic, *rm;
+    orli_examples prompts, ptx;
+    const orl_dataset *prompt_rows;
+    orli_adam actor_adam, critic_adam;
+    orl_tape *tape;
+    orli_micro micro;
+    orli_rollouts roll;
+    size_t *order;           /* of rollouts within an epoch */
+    size_t *prompt_order, prompt_epoch;
+    size_t ptx_at;
+    double kl;               /* the coefficient */
+} orli_ppo;
+
+ORL_API orl_ppo_options orl_ppo_default(void) {
+    orl_ppo_options o;
+    memset(&o, 0, sizeof o);
+    o.iterations = 36, o.rollouts = 256, o.epochs = 4, o.minibatch = 64;
+    o.lr = 3e-4, o.critic_lr = 1e-3, o.schedule = ORL_CONSTANT;
+    o.clip_low = o.clip_high = o.value_clip = 0.2;
+    o.gamma = 1, o.lambda = 0.95;
+    o.kl = 0.05;
+    o.kl_horizon = 10000;
+    o.reward_clip = 10, o.whiten = 1, o.unfinished_penalty = 1;
+    o.temperature = 1;
+    o.beta1 = 0.9, o.beta2 = 0.95, o.eps = 1e-8, o.clip = 1;
+    o.seed = 1;
+    return o;
+}
+
+static void orli_rollouts_free(orl_ctx *ctx, orli_rollouts *r) {
+    orli_examples_free(&r->examples);
+    orli_free(ctx, r->start);
+    orli_free(ctx, r->behaviour);
+    orli_free(ctx, r->old_logp);
+    orli_free(ctx, r->ref_logp);
+    orli_free(ctx, r->value);
+    orli_free(ctx, r->advantage);
+    orli_free(ctx, r->target);
+    orli_free(ctx, r->score);
+    orli_free(ctx, r->unfinished);
+    memset(r, 0, sizeof *r);
+}
+
+/* Copies a micro-batch's per-token results to the places of their rollouts. */
+typedef struct orli_spread {
+    orli_rollouts *r;
+    orl_real *to;
+} orli_spread;
+
+static void orli_spread_logp(void *user, orl_tape *tape, const orl_batch *b) {
+    orli_spread *s = (orli_spread *)user;
+    size_t q;
+    (void)tape;
+    for (q = 0; q < b->sequences; q++)
+        memcpy(s->to + s->r->start[b->row[q]], orl_data(b->logp) + b->offset[q], (b->offset[q + 1] - b->offset[q]) * sizeof(orl_real));
+}
+static void orli_spread_score(void *user, orl_tape *tape, const orl_batch *b) {
+    orli_rollouts *r = (orli_rollouts *)user;
+    size_t q;
+    (void)tape;
+    for (q = 0; q < b->sequences; q++) r->score[b->row[q]] = (double)orl_data(b->score)[q];
+}
+
+/* The critic's values at the position before each response token: (tokens, 1), normalised. */
+static orl_tensor *orli_ppo_values(orl_tape *tape, const orl_model *critic, const orli_micro *b) {
+    orl_tensor *h = orl_gather(tape, orl_hidden(tape, (orl_model *)(uintptr_t)critic, b->stream), b->predict, b->tokens);
+    orl_tensor *v = orl_linear(tape, h, orli_weight_use(tape, critic, ORLI_W_SCORE, 0), NULL);
+    return orl_scale(tape, orl_shift(tape, v, -critic->reward_mean), 1.0 / critic->reward_sd);
+}
+
+static orl_status orli_ppo_old_values(orli_ppo *p) {
+    orli_rollouts *r = &p->roll;
+    orl_tape *tape = orli_tape_inference(p->ctx);
+    size_t i = 0, q;
+    while (i < r->examples.count && !orl_failed(p->ctx)) {
+        orl_tensor *v;
+        orli_micro_clear(&p->micro);
+        do orli_micro_add(&p->micro, &r->examples, &r->examples.example[i++], NULL, 1, 0, 0);
+        while (i < r->examples.count && p->micro.stream->tokens < ORLI_MICRO_TOKENS && !orl_failed(p->ctx));
+        orl_tape_reset(tape);
+        v = orl_failed(p->ctx) ? NULL : orli_ppo_values(tape, p->critic, &p->micro);
+        for (q = 0; v && q < p->micro.sequences; q++)
+            memcpy(r->value + r->start[p->micro.row[q]], v->data + p->micro.offset[q], (p->micro.offset[q + 1] - p->micro.offset[q]) * sizeof(orl_real));
+    }
+    orl_tape_free(tape);
+    return orl_error_status(p->ctx);
+}
+
+/* The prompt at place g of the endless row of shuffled epochs. */
+static const orli_example *orli_ppo_prompt(orli_ppo *p, size_t g) {
+    size_t n = p->prompts.count, epoch = g / n;
+    if (p->prompt_epoch != epoch + 1) {
+        orli_shuffle(p->prompt_order, n, p->o->seed, 0x99000000u + epoch);
+        p->prompt_epoch = epoch + 1;
+    }
+    return &p->prompts.example[p->prompt_order[g % n]];
+}
+
+/* Samples one response to each of this iteration's prompts. */
+static orl_status orli_ppo_roll(orli_ppo *p, size_t iteration) {
+    orl_ctx *ctx = p->ctx;
+    const orl_ppo_options *o = p->o;
+    orl_generate_options g = orl_generate_default();
+    orli_prompt *prompt = (orli_prompt *)orli_alloc_zero(ctx, o->rollouts, sizeof *prompt);
+    size_t *source = (size_t *)orli_alloc(ctx, o->rollouts, sizeof *source), i, t, n = o->rollouts;
+    orli_sampled *s = NULL;
+    orli_rollouts *r = &p->roll;
+    for (i = 0; prompt && source && i < n; i++) {
+        const orli_example *x = orli_ppo_prompt(p, iteration * n + i);
+        prompt[i].ids = p->prompts.ids + x->prompt, prompt[i].count = x->prompt_count;
+        source[i] = x->row;
+    }
+    g.max_tokens = o->max_tokens, g.temperature = o->temperature;
+    g.seed = o->seed ^ ((uint64_t)(iteration + 1) * 0x9E3779B97F4A7C15u);
+    if (prompt && source) orli_generate(p->policy, prompt, n, &g, &s);
+    orli_rollouts_free(ctx, r);
+    r->examples.ctx = ctx;
+    r->start = (size_t *)orli_alloc(ctx, n + 1, sizeof *r->start);
+    r->score = (double *)orli_alloc_zero(ctx, n, sizeof *r->score);
+    r->unfinished = (unsigned char *)orli_alloc_zero(ctx, n, 1);
+    for (i = 0; s && i < n && !orl_failed(ctx); i++) {
+        orli_examples *e = &r->examples;
+        orli_example x;
+        if (ORLI_RESERVE(ctx, e->ids, e->id_capacity, e->id_count + prompt[i].count + s[i].count) != ORL_OK || ORLI_RESERVE(ctx, e->example, e->capacity, i + 1) != ORL_OK) break;
+        memset(&x, 0, sizeof x);
+        x.row = i;
+        x.prompt = e->id_count, x.prompt_count = prompt[i].count;
+        x.told = x.untold = x.response[0] = x.prompt + x.prompt_count;
+        x.count[0] = s[i].count;
+        memcpy(e->ids + x.prompt, prompt[i].ids, x.prompt_count * sizeof *e->ids);
+        memcpy(e->ids + x.response[0], s[i].ids, x.count[0] * sizeof *e->ids);
+        e->id_count = x.response[0] + x.count[0];
+        e->example[e->count++] = x;
+        r->start[i] = r->tokens;
+        r->tokens += s[i].count;
+        r->unfinished[i] = (unsigned char)s[i].truncated;
+    }
+    if (!orl_failed(ctx)) {
+        orl_real **arrays[6];
+        arrays[0] = &r->behaviour, arrays[1] = &r->old_logp, arrays[2] = &r->ref_logp, arrays[3] = &r->value, arrays[4] = &r->advantage, arrays[5] = &r->target;
+        r->start[n] = r->tokens;
+        for (i = 0; i < 6; i++) *arrays[i] = (orl_real *)orli_alloc(ctx, r->tokens, sizeof(orl_real));
+    }
+    for (i = 0; !orl_failed(ctx) && i < n; i++)
+        for (t = 0; t < s[i].count; t++) r->behaviour[r->start[i] + t] = s[i].logp[t];
+    if (!orl_failed(ctx) && !p->rm) { /* a reward function sees a row as a sampled data set would have it */
+        for (i = 0; i < n && !orl_failed(ctx); i++) {
+            orl_row row = p->prompt_rows->row[source[i]];
+            char *text = NULL;
+            row.response.ids = s[i].ids, row.response.tokens = row.tokens = s[i].count;
+            row.flags = ORL_SAMPLED | (s[i].truncated ? ORL_TRUNCATED : 0);
+            if (p->policy->tokenizer && orl_decode(p->policy->tokenizer, s[i].ids, s[i].count, 1, &text, &row.response.bytes) == ORL_OK) row.response.text = text;
+            r->score[i] = o->reward(&row, o->reward_user);
+            orli_free(ctx, text);
+        }
+    }
+    orli_sampled_free(ctx, s, n);
+    orli_free(ctx, prompt);
+    orli_free(ctx, source);
+    return orl_error_status(ctx);
+}
+
+/* Scores, log-probabilities of policy and reference, and values of the rollouts. */
+static orl_status orli_ppo_measure(orli_ppo *p) {
+    orli_rollouts *r = &p->roll;
+    orli_spread spread;
+    size_t i;
+    spread.r = r;
+    if (p->rm) {
+        orli_examples_visit(p->rm, NULL, &r->examples, 1, NULL, orli_spread_score, r);
+        for (i = 0; i < r->examples.count; i++) r->score[i] = (r->score[i] - p->rm->reward_mean) / p->rm->reward_sd;
+    }
+    spread.to = r->old_logp;
+    orli_examples_visit(p->policy, NULL, &r->examples, 1, NULL, orli_spread_logp, &spread);
+    spread.to = r->ref_logp;
+    orli_examples_visit(p->reference, NULL, &r->examples, 1, NULL, orli_spread_logp, &spread);
+    return orli_ppo_old_values(p);
+}
+
+/* Generalised advantage estimation over one response (Schulman et al., arXiv 1506.02438):
+ * δ_t = r_t + γ V_{t+1} − V_t,  A_t = δ_t + γλ A_{t+1},  return = A + V;  V behind the end is 0. */
+static void orli_gae(const double *reward, const orl_real *value, size_t n, double gamma, double lambda, orl_real *advantage, orl_real *target) {
+    double a = 0, next = 0;
+    size_t t;
+    for (t = n; t-- > 0;) {
+        double v = (double)value[t];
+        a = reward[t] + gamma * next - v + gamma * lambda * a;
+        next = v;
+        advantage[t] = (orl_real)a;
+        target[t] = (orl_real)(a + v);
+    }
+}
+
+/* (x − mean)/sd over all tokens. */
+static void orli_whiten(orl_real *x, size_t n) {
+    double mean = 0, square = 0, scale;
+    size_t i;
+    for (i = 0; i < n; i++) mean += (double)x[i] / (double)n;
+    for (i = 0; i < n; i++) square += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)n;
+    scale = 1.0 / (sqrt(square) + 1e-8);
+    for (i = 0; i < n; i++) x[i] = (orl_real)(((double)x[i] - mean) * scale);
+}
+
+/* Per-token rewards: −β_kl·(log π − log π_ref), and the clipped score at the last response token. */
+static void orli_ppo_rewards(const orli_ppo *p, size_t i, double *reward) {
+    const orli_rollouts *r = &p->roll;
+    size_t t, n = r->start[i + 1] - r->start[i];
+    double score = ORLI_MAX(-p->o->reward_clip, ORLI_MIN(p->o->reward_clip, r->score[i]));
+    for (t = 0; t < n; t++) reward[t] = -p->kl * ((double)r->old_logp[r->start[i] + t] - (double)r->ref_logp[r->start[i] + t]);
+    reward[n - 1] += score - (r->unfinished[i] ? p->o->unfinished_penalty : 0.0);
+}
+
+static orl_status orli_ppo_advantages(orli_ppo *p, orli_ppo_stats *stats) {
+    orli_rollouts *r = &p->roll;
+    size_t i, t, n = r->examples.count, longest = 0;
+    double *reward, mean = 0, residual = 0, variance = 0;
+    for (i = 0; i < n; i++) longest = ORLI_MAX(longest, r->start[i + 1] - r->start[i]);
+    reward = (double *)orli_alloc(p->ctx, longest, sizeof *reward);
+    for (i = 0; reward && i < n; i++) {
+        orli_ppo_rewards(p, i, reward);
+        orli_gae(reward, r->value + r->start[i], r->start[i + 1] - r->start[i], p->o->gamma, p->o->lambda, r->advantage + r->start[i], r->target + r->start[i]);
+        stats->reward += r->score[i] / (double)n;
+        stats->unfinished += (double)r->unfinished[i] / (double)n;
+    }
+    orli_free(p->ctx, reward);
+    stats->length = (double)r->tokens / (double)n;
+    for (t = 0; t < r->tokens; t++) {
+        double d = (double)r->old_logp[t] - (double)r->ref_logp[t], all = (double)r->tokens;
+        stats->kl += d / (double)n; /* a sequence */
+        stats->k1 += d / all, stats->k3 += (exp(-d) - 1 + d) / all;
+        stats->entropy_k -= (double)r->old_logp[t] / all;
+        stats->drift += fabs((double)r->old_logp[t] - (double)r->behaviour[t]) / all;
+        mean += (double)r->target[t] / all;
+    }
+    for (t = 0; t < r->tokens; t++) {
+        double gap = (double)r->target[t] - (double)r->value[t], off = (double)r->target[t] - mean;
+        residual += gap * gap, variance += off * off;
+    }
+    stats->explained = variance > 0 ? 1 - residual / variance : 0;
+    if (p->o->whiten) orli_whiten(r->advantage, r->tokens);
+    return orl_error_status(p->ctx);
+}
+
+/* Slices of a per-token array for the micro-batch's sequences, as a constant. */
+static orl_tensor *orli_ppo_slice(orli_ppo *p, const orl_real *x) {
+    const orli_micro *b = &p->micro;
+    orl_tensor *y = orl_constant(p->tape, NULL, b->tokens, 1);
+    size_t q;
+    for (q = 0; y && q < b->sequences; q++)
+        memcpy(y->data + b->offset[q], x + p->roll.start[b->row[q]], (b->offset[q + 1] - b->offset[q]) * sizeof(orl_real));
+    return y;
+}
+
+/* −Σ min(ρA, clip(ρ, 1 − ε_lo, 1 + ε_hi)·A), ρ = π/π_old. ratio receives ρ. */
+static orl_tensor *orli_loss_ppo(orl_tape *tape, orl_tensor *logp, orl_tensor *old_logp, orl_tensor *advantage, double low, double high, orl_tensor **ratio) {
+    orl_tensor *rho = orl_exp(tape, orl_clamp(tape, orl_sub(tape, logp, old_logp), -20, 20));
+    orl_tensor *plain = orl_mul(tape, rho, advantage), *clipped = orl_mul(tape, orl_clamp(tape, rho, 1 - low, 1 + high), advantage);
+    *ratio = rho;
+    return orl_scale(tape, orl_sum(tape, orl_min(tape, plain, clipped)), -1);
+}
+
+/* ½ Σ max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²) */
+static orl_tensor *orli_loss_value(orl_tape *tape, orl_tensor *value, orl_tensor *old_value, orl_tensor *target, double clip) {
+    orl_tensor *near = orl_add(tape, old_value, orl_clamp(tape, orl_sub(tape, value, old_value), -clip, clip));
+    orl_tensor *a = orl_square(tape, orl_sub(tape, value, target)), *b = orl_square(tape, orl_sub(tape, near, target));
+    return orl_scale(tape, orl_sum(tape, orl_max(tape, a, b)), 0.5);
+}
+
+/* Gradients of policy and critic from the micro-batch in p->micro. */
+static orl_status orli_ppo_micro(orli_ppo *p, orli_ppo_stats *stats, int first) {
+    const orl_ppo_options *o = p->o;
+    orl_batch batch;
+    orl_tensor *loss, *ratio = NULL;
+    size_t t;
+    orl_tape_reset(p->tape);
+    orli_micro_run(p->tape, p->policy, &p->micro, &batch);
+    loss = orli_loss_ppo(p->tape, batch.logp, orli_ppo_slice(p, p->roll.old_logp), orli_ppo_slice(p, p->roll.advantage), o->clip_low, o->clip_high, &ratio);
+    if (orl_backward(p->tape, loss) != ORL_OK || !loss) return orl_error_status(p->ctx);
+    stats->policy_loss += (double)loss->data[0];
+    for (t = 0; t < ratio->rows; t++) {
+        double rho = (double)ratio->data[t];
+        if (rho < 1 - o->clip_low || rho > 1 + o->clip_high) stats->clipped += 1;
+        if (first && (rho < 1 || rho > 1))
+            return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: a ratio before the first step is %.9g and not 1: training and scoring disagree", rho);
+    }
+    orl_tape_reset(p->tape);
+    loss = orli_loss_value(p->tape, orli_ppo_values(p->tape, p->critic, &p->micro), orli_ppo_slice(p, p->roll.value), orli_ppo_slice(p, p->roll.target), o->value_clip);
+    if (orl_backward(p->tape, loss) != ORL_OK || !loss) return orl_error_status(p->ctx);
+    stats->value_loss += (double)loss->data[0];
+    return ORL_OK;
+}
+
+/* Adds ptx·(language-model loss on the next ptx rows), scaled so that the step's one division leaves its mean. */
+static orl_status orli_ppo_ptx(orli_ppo *p, double tokens) {
+    size_t i;
+    orl_batch batch;
+    orli_micro_clear(&p->micro);
+    for (i = 0; i < ORLI_MIN(p->o->minibatch, p->ptx.count); i++, p->ptx_at++)
+        orli_micro_add(&p->micro, &p->ptx, &p->ptx.example[p->ptx_at % p->ptx.count], NULL, 1, 0, 0);
+    orl_tape_reset(p->tape);
+    if (orli_micro_run(p->tape, p->policy, &p->micro, &batch) != ORL_OK) return orl_error_status(p->ctx);
+    return orl_backward(p->tape, orl_scale(p->tape, orl_loss_nll(p->tape, &batch, NULL), p->o->ptx * tokens / (double)p->micro.tokens));
+}
+
+static orl_status orli_ppo_step(orli_ppo *p, size_t iteration, const size_t *chosen, size_t n, orli_ppo_stats *stats, int first) {
+    const orl_ppo_options *o = p->o;
+    orli_adam_options a;
+    size_t i = 0, budget = o->micro_tokens ? o->micro_tokens : ORLI_MICRO_TOKENS;
+    double tokens = 0, norm;
+    while (i < n && !orl_failed(p->ctx)) {
+        orli_micro_clear(&p->micro);
+        do orli_micro_add(&p->micro, &p->roll.examples, &p->roll.examples.example[chosen[i++]], NULL, 1, 0, 0);
+        while (i < n && p->micro.stream->tokens + orli_example_tokens(&p->roll.examples.example[chosen[i]]) <= budget && !orl_failed(p->ctx));
+        tokens += (double)p->micro.tokens;
+        if (!orl_failed(p->ctx)) orli_ppo_micro(p, stats, first);
+    }
+    if (!orl_failed(p->ctx) && o->ptx > 0 && p->ptx.count) orli_ppo_ptx(p, tokens);
+    if (orl_failed(p->ctx)) return orl_error_status(p->ctx);
+    a.beta1 = o->beta1, a.beta2 = o->beta2, a.eps = o->eps, a.weight_decay = o->weight_decay, a.clip = o->clip;
+    a.lr = orli_learning_rate(o->lr, o->schedule, o->warmup, 0.1, iteration, o->iterations);
+    orli_adam_step(&p->actor_adam, &a, tokens, &norm);
+    stats->norm += norm;
+    a.lr *= o->critic_lr / o->lr;
+    if (!orl_failed(p->ctx)) orli_adam_step(&p->critic_adam, &a, tokens, &norm);
+    stats->critic_norm += norm;
+    stats->steps++;
+    return orl_error_status(p->ctx);
+}
+
+static orl_status orli_ppo_iteration(orli_ppo *p, size_t iteration, orli_ppo_stats *stats) {
+    const orl_ppo_options *o = p->o;
+    size_t epoch, at, n = o->rollouts;
+    memset(stats, 0, sizeof *stats);
+    if (orli_ppo_roll(p, iteration) != ORL_OK || orli_ppo_measure(p) != ORL_OK || orli_ppo_advantages(p, stats) != ORL_OK) return orl_error_status(p->ctx);
+    for (at = 0; at < n; at++)
+        if (!(p->roll.score[at] - p->roll.score[at] == 0)) return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: the reward of a rollout is not finite");
+    if (!iteration && (stats->kl < 0 || stats->kl > 0)) return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: KL to the reference is %.9g before the first step and not 0", stats->kl);
+    for (epoch = 0; epoch < o->epochs; epoch++) {
+        orli_shuffle(p->order, n, o->seed, ((uint64_t)(iteration + 1) << 16) + epoch);
+        for (at = 0; at < n; at += o->minibatch)
+            if (orli_ppo_step(p, iteration, p->order + at, ORLI_MIN(o->minibatch, n - at), stats, !epoch && !at) != ORL_OK) return orl_error_status(p->ctx);
+    }
+    if (o->kl_target > 0) { /* Ziegler et al., arXiv 1909.08593 */
+        double error = ORLI_MAX(-0.2, ORLI_MIN(0.2, stats->kl / o->kl_target - 1));
+        p->kl *= 1 + error * (double)n / o->kl_horizon;
+    }
+    return ORL_OK;
+}
+
+static void orli_ppo_log(orli_log *log, const orl_step_info *info, const orli_ppo *p, const orli_ppo_stats *s) {
+    double passes = (double)p->roll.tokens * (double)p->o->epochs, steps = (double)s->steps;
+    orli_log_number(log, "step", (double)info->step);
+    orli_log_number(log, "loss", s->policy_loss / passes);
+    orli_log_number(log, "value_loss", s->value_loss / passes);
+    orli_log_number(log, "grad_norm", s->norm / steps);
+    orli_log_number(log, "critic_grad_norm", s->critic_norm / steps);
+    orli_log_number(log, "lr", info->lr);
+    orli_log_number(log, "reward", s->reward);
+    orli_log_number(log, "kl", s->kl);
+    orli_log_number(log, "k1", s->k1);
+    orli_log_number(log, "k3", s->k3);
+    orli_log_number(log, "kl_coefficient", p->kl);
+    orli_log_number(log, "entropy", s->entropy_k);
+    orli_log_number(log, "clip_fraction", s->clipped / passes);
+    orli_log_number(log, "explained_variance", s->explained);
+    orli_log_number(log, "sampler_difference", s->drift);
+    orli_log_number(log, "length", s->length);
+    orli_log_number(log, "unfinished", s->unfinished);
+    orli_log_number(log, "tokens", (double)info->tokens);
+    orli_log_number(log, "seconds", info->seconds);
+    orli_log_number(log, "elapsed", info->elapsed);
+    orli_log_end(log);
+}
+
+static orl_status orli_ppo_check(orl_ctx *ctx, const orl_model *policy, const orl_model *rm, const orl_ppo_options *o) {
+    const char *bad = NULL;
+    if (policy->reward) bad = "the policy is a reward model";
+    else if (rm && !rm->reward) bad = "the reward model is a language model: orl_reward_model() and training make one of it";
+    else if (!rm && !o->reward) bad = "neither a reward model nor a reward function is given";
+    else if (rm && rm->config.vocab < policy->config.vocab) bad = "policy and reward model have different vocabularies";
+    else if (!o->iterations || !o->rollouts || !o->epochs || !o->minibatch) bad = "iterations, rollouts, epochs and minibatch must be at least 1";
+    else if (!(o->lr > 0 && o->critic_lr > 0)) bad = "lr and critic_lr must be positive";
+    else if (!(o->clip_low > 0 && o->clip_low < 1 && o->clip_high > 0 && o->value_clip > 0)) bad = "the clip ranges must be positive, clip_low below 1";
+    else if (!(o->gamma >= 0 && o->gamma <= 1 && o->lambda >= 0 && o->lambda <= 1)) bad = "gamma and lambda must be 0 to 1";
+    else if (!(o->kl >= 0) || !(o->temperature > 0)) bad = "kl must not be negative and the temperature must be positive";
+    return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "ppo: %s", bad) : ORL_OK;
+}
+
+static orl_model *orli_ppo_make_critic(const orl_model *policy, const orl_model *rm) {
+    orl_model *critic;
+    if (rm) return orl_model_copy(rm); /* trunk, head and normalisation */
+    critic = orl_reward_model(policy);
+    if (critic) memset(orli_model_weight(critic, ORLI_W_SCORE, 0)->data, 0, critic->config.dim * sizeof(orl_real));
+    return critic;
+}
+
+static orl_status orli_ppo_loop(orli_ppo *p, orli_log *log, const orli_checkpoint_part *part, orli_progress *progress) {
+    const orl_ppo_options *o = p->o;
+    orl_ctx *ctx = p->ctx;
+    double begin = orl_seconds();
+    size_t it;
+    for (it = (size_t)progress->step; it < o->iterations && !orl_failed(ctx); it++) {
+        orli_ppo_stats stats;
+        orl_step_info info;
+        double from = orl_seconds();
+        uint64_t tokens = ctx->tokens;
+        int last = it + 1 == o->iterations, stop;
+        memset(&info, 0, sizeof info);
+        info.stage = "ppo", info.step = it + 1, info.steps = o->iterations;
+        info.lr = orli_learning_rate(o->lr, o->schedule, o->warmup, 0.1, it, o->iterations);
+        if (orli_ppo_iteration(p, it, &stats) != ORL_OK) break;
+        info.loss = stats.policy_loss / ((double)p->roll.tokens * (double)o->epochs);
+        info.val_loss = nan("");
+        info.grad_norm = stats.norm / (double)stats.steps;
+        info.reward = stats.reward, info.kl = stats.kl;
+        info.tokens = ctx->tokens - tokens;
+        info.seconds = orl_seconds() - from, info.elapsed = orl_seconds() - begin;
+        orli_ppo_log(log, &info, p, &stats);
+        stop = o->progress && o->progress(o->user, &info) && !last;
+        if (o->checkpoint && !last && (stop || (o->save_every && (it + 1) % o->save_every == 0))) {
+            progress->step = it + 1, progress->extra = p->kl, progress->log_bytes = orli_log_bytes(log);
+            orli_checkpoint_save(ctx, o->checkpoint, part, 2, progress);
+        }
+        if (stop) return orli_fail(ctx, ORL_ERR_STOPPED, "ppo: stopped after iteration %zu of %zu%s", it + 1, o->iterations, o->checkpoint ? "; resume goes on from there" : "");
+    }
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dataset *prompts, const orl_ppo_options *options) {
+    orl_ppo_options o = options ? *options : orl_ppo_default();
+    orl_ctx *ctx = orl_model_ctx(policy);
+    orli_ppo p;
+    orli_log log;
+    orli_checkpoint_part part[2];
+    orli_progress progress;
+    if (!policy || !prompts || orl_failed(ctx) || orli_ppo_check(ctx, policy, rm, &o) != ORL_OK) return orl_error_status(ctx);
+    memset(&p, 0, sizeof p);
+    memset(&log, 0, sizeof log);
+    memset(&progress, 0, sizeof progress);
+    p.ctx = ctx, p.o = &o, p.policy = policy, p.rm = rm, p.prompt_rows = prompts, p.kl = o.kl;
+    p.reference = orl_model_copy(policy);
+    p.critic = orli_ppo_make_critic(policy, rm);
+    p.tape = orl_tape_create(ctx);
+    orli_micro_create(&p.micro, ctx);
+    if (!orl_failed(ctx)) orli_examples_build(&p.prompts, policy, prompts, 0);
+    if (!orl_failed(ctx) && o.ptx > 0 && o.ptx_data) orli_examples_build(&p.ptx, policy, o.ptx_data, 1);
+    p.order = (size_t *)orli_alloc(ctx, o.rollouts, sizeof *p.order);
+    if (!orl_failed(ctx)) p.prompt_order = (size_t *)orli_alloc(ctx, p.prompts.count, sizeof *p.prompt_order);
+    if (!orl_failed(ctx)) orli_adam_create(&p.actor_adam, policy->params);
+    if (!orl_failed(ctx)) orli_adam_create(&p.critic_adam, p.critic->params);
+    part[0].name = "policy", part[0].set = policy->params, part[0].adam = &p.actor_adam;
+    part[1].name = "critic", part[1].set = p.critic ? p.critic->params : NULL, part[1].adam = &p.critic_adam;
+    progress.stage = "ppo", progress.seed = o.seed, progress.rows = p.prompts.count, progress.steps = o.iterations;
+    if (!orl_failed(ctx) && o.resume && o.checkpoint) {
+        if (!orli_exists(o.checkpoint)) orli_note(ctx, "%s: there is no checkpoint to resume from: starting at step 0", o.checkpoint);
+        else if (orli_checkpoint_load(ctx, o.checkpoint, part, 2, &progress) == ORL_OK) p.kl = progress.extra;
+    }
+    if (!orl_failed(ctx) && orli_log_open(&log, ctx, o.log, progress.log_bytes) == ORL_OK) {
+        if (!progress.step) orli_log_header(&log, "ppo", policy, o.seed);
+        else orli_log_number(&log, "resumed_from", (double)progress.step);
+        orli_log_end(&log);
+        p.ptx_at = (size_t)progress.step * o.epochs * ((o.rollouts + o.minibatch - 1) / o.minibatch) * ORLI_MIN(o.minibatch, p.ptx.count);
+        orli_ppo_loop(&p, &log, part, &progress);
+    }
+    orli_log_close(&log);
+    orli_rollouts_free(ctx, &p.roll);
+    orli_adam_free(&p.actor_adam);
+    orli_adam_free(&p.critic_adam);
+    orli_params_freeze(policy->params);
+    orli_examples_free(&p.prompts);
+    orli_examples_free(&p.ptx);
+    orli_micro_free(&p.micro);
+    orl_tape_free(p.tape);
+    orli_free(ctx, p.order);
+    orli_free(ctx, p.prompt_order);
+    orl_model_free(p.critic);
+    orl_model_free(p.reference);
+    return orl_error_status(ctx);
+}
+
+/* PPO's needs, as those of training on rollouts of the longest allowed responses, for policy and critic. */
+ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_dataset *prompts, const orl_ppo_options *options, orl_estimate *out) {
+    orl_ppo_options o = options ? *options : orl_ppo_default();
+    orl_ctx *ctx = orl_model_ctx(policy);
+    orl_train_options t = orl_train_default();
+    orl_dataset *fake;
+    size_t i, k;
+    if (out) memset(out, 0, sizeof *out);
+    if (!policy || !prompts || !out || orl_failed(ctx) || orli_ppo_check(ctx, policy, rm, &o) != ORL_OK || !(fake = orli_dataset_new(ctx, prompts->store, NULL))) return orl_error_status(ctx);
+    for (i = 0; i < prompts->count && !orl_failed(ctx); i++) {
+        orl_row *r = orli_dataset_append(fake);
+        size_t n = o.max_tokens ? ORLI_MIN(o.max_tokens, policy->config.context) : policy->config.context;
+        int32_t *ids = (int32_t *)orli_arena_alloc(&fake->store->arena, n, sizeof *ids);
+        if (!r || !ids) break;
+        *r = prompts->row[i];
+        memset(ids, 0, n * sizeof *ids);
+        r->response.ids = ids, r->response.tokens = n, r->response.text = NULL;
+        r->flags = (r->flags & ORL_IDS_GIVEN) | ORL_SAMPLED;
+    }
+    t.batch = o.minibatch, t.micro_tokens = o.micro_tokens;
+    t.steps = o.iterations * o.epochs * ((o.rollouts + o.minibatch - 1) / o.minibatch);
+    if (!orl_failed(ctx)) orl_train_estimate(policy, fake, &t, out);
+    k = out->weights;
+    out->weights = 6 * k, out->gradients *= 2, out->moments *= 2; /* policy, reference, reward model and critic, packed copies of what samples and scores */
+    out->total += 5 * k + 3 * k;
+    out->flops = out->flops * 2 + out->flops / (3.0 * (double)o.epochs) * 5; /* updates of both; rollout and four forward passes once an iteration */
+    out->seconds = out->flops / (0.6 * orli_flops_per_second(policy));
+    orl_dataset_free(fake);
+    return orl_error_status(ctx);
+}
+
+/* ---- 15.7 evaluation ---- */
+
+ORL_API orl_eval_options orl_eval_default(void) {
+    orl_eval_options o;
+    memset(&o, 0, sizeof o);
+    o.generate = orl_generate_default();
+    return o;
+}
+
+/* Distinct bigrams of token ids / all of them. */
+static double orli_distinct2(const orl_dataset *d) {
+    orli_names seen = orli_names_new(d->object.ctx);
+    size_t i, t, all = 0;
+    double share;
+    for (i = 0; i < d->count; i++)
+        for (t = 1; t < d->row[i].response.tokens; t++, all++) orli_names_add(&seen, (const char *)(d->row[i].response.ids + t - 1), 2 * sizeof(int32_t));
+    share = all ? (double)seen.count / (double)all : 0;
+    orli_names_free(&seen);
+    return share;
+}
+
+ORL_API orl_status orl_evaluate_samples(orl_dataset *d, orl_dataset *base, orl_model *rm, const orl_eval_options *options, orl_result *out) {
+    orl_eval_options o = options ? *options : orl_eval_default();
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    size_t i;
+    double wins = 0, n;
+    if (out) memset(out, 0, sizeof *out);
+    if (!d || !base || !out || orl_failed(ctx)) return orl_error_status(ctx);
+    if (d->count != base->count || !d->count) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_evaluate_samples: %zu samples against %zu: they must answer the same prompts in the same order", d->count, base->count);
+    if (rm && orl_score(rm, d) != ORL_OK) return orl_error_status(ctx);
+    if (rm && base != d && orl_score(rm, base) != ORL_OK) return orl_error_status(ctx);
+    n = (double)d->count;
+    out->samples = d->count;
+    out->gold = o.gold ? 0 : nan("");
+    for (i = 0; i < d->count; i++) {
+        const orl_row *r = &d->row[i], *b = &base->row[i];
+        double mine = o.gold ? o.gold(r, o.gold_user) : r->reward, its = o.gold ? o.gold(b, o.gold_user) : b->reward;
+        wins += mine > its ? 1 : mine < its ? 0 : 0.5;
+        if (o.gold) out->gold += mine / n;
+        out->reward += r->reward / n;
+        out->length += (double)r->response.tokens / n;
+        out->truncated += r->flags & ORL_TRUNCATED ? 1 / n : 0;
+    }
+    if (!rm) out->reward = nan("");
+    out->win_rate = wins / n;
+    orli_wilson(wins, n, &out->win_rate_lo, &out->win_rate_hi);
+    out->distinct2 = orli_distinct2(d);
+    out->kl = out->percent_of_ppo = out->percent_of_ppo_total = nan("");
+    return orl_error_status(ctx);
+}
+
+/* mean over samples of Σ log π(y|c) − log π_base(y|x); logp of the rows is the sampler's own. */
+static double orli_sample_kl(orl_model *base, const orl_dataset *d) {
+    orl_dataset *copy = orli_dataset_select(d, NULL);
+    size_t i;
+    double kl = 0;
+    if (copy && orl_logprob(base, copy, NULL, NULL) == ORL_OK)
+        for (i = 0; i < d->count; i++) kl += (d->row[i].logp - copy->row[i].logp) / (double)d->count;
+    orl_dataset_free(copy);
+    return kl;
+}
+
+ORL_API orl_status orl_evaluate(orl_model **models, size_t count, const orl_dataset *prompts, orl_model *rm, const orl_eval_options *options, orl_result *results) {
+    orl_eval_options o = options ? *options : orl_eval_default();
+    orl_ctx *ctx = count && models ? orl_model_ctx(models[0]) : NULL;
+    orl_dataset *base = NULL, *d;
+    size_t i;
+    for (i = 0; o.samples && i < count; i++) o.samples[i] = NULL;
+    if (!ctx || !prompts || !results || orl_failed(ctx)) return orl_error_status(ctx);
+    for (i = 0; i < count && !orl_failed(ctx); i++) {
+        d = orl_sample(models[i], prompts, &o.generate);
+        if (!d) break;
+        if (!i) base = d;
+        orl_evaluate_samples(d, base, rm, &o, &results[i]);
+        snprintf(results[i].method, sizeof results[i].method, "%s", models[i]->name);
+        results[i].seed = o.generate.seed;
+        results[i].kl = i ? orli_sample_kl(models[0], d) : 0;
+        if (o.samples) o.samples[i] = d;
+        else if (i) orl_dataset_free(d);
+    }
+    if (!o.samples) orl_dataset_free(base);
+    return orl_error_status(ctx);
+}
+#endif /* section 15 */
+
+#if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 16
+/* =================================================================================================
+ * >>report   16. REPORT: results as text, JSON and a page of charts
+ * =================================================================================================
+ * Purpose:    what a run has found, for a terminal, for a program and for a reader.
+ * Depends on: base, platform, formats.       Owns: the page's text until it is saved.
+ * Invariants: the page is one HTML file that needs nothing else: inline SVG, no script, no network;
+ *             every text that comes from outside is escaped; equal input gives equal bytes.
+ * Threads:    the calling thread only.
+ * Numerics:   numbers do not depend on the locale; what is not finite is left out and breaks a line.
+ * Tested by:  tests/test_16_report.c */
+
+/* ---- numbers and text ---- */
+
+/* printf's %.*f (kind 'f') or %.*g ('g') with a point in every locale, and no negative zero. */
+static void orli_put_number(orli_str *s, char kind, int digits, double x) {
+    char text[400], *from, *to;
+    int zero = 1;
+    if (kind == 'f') snprintf(text, sizeof text, "%.*f", digits, x);
+    else snprintf(text, sizeof text, "%.*g", digits, x);
+    for (from = to = text; *from; from++) { /* the locale's point may be several bytes */
+        int plain = (*from >= '0' && *from <= '9') || *from == '-' || *from == '+' || *from == 'e';
+        if (plain) *to++ = *from;
+        else if (to == text || to[-1] != '.') *to++ = '.';
+        if (*from >= '1' && *from <= '9') zero = 0;
+    }
+    from = text + (zero && text[0] == '-');
+    orli_str_add(s, from, (size_t)(to - from));
+}
+
+static int orli_finite(double x) { return x - x == 0; }
+
+/* Text for HTML, in an element or in an attribute; bytes that are no UTF-8 become U+FFFD. */
+static void orli_put_html(orli_str *s, const char *text) {
+    size_t n = strlen(text), i = 0, length;
+    uint32_t code = 0;
+    for (; i < n; i += length ? length : 1) {
+        length = orli_utf8_decode(text + i, n - i, &code);
+        if (!length || (code < 0x20 && code != '\n' && code != '\t') || code == 0x7f) orli_str_puts(s, "\xef\xbf\xbd");
+        else if (code == '&') orli_str_puts(s, "&amp;");
+        else if (code == '<') orli_str_puts(s, "&lt;");
+        else if (code == '>') orli_str_puts(s, "&gt;");
+        else if (code == '"') orli_str_puts(s, "&quot;");
+        else if (code == '\'') orli_str_puts(s, "&#39;");
+        else orli_str_add(s, text + i, length);
+    }
+}
+
+/* How many characters the text shows (malformed bytes count as one each). */
+static size_t orli_characters(const char *text) {
+    size_t n = strlen(text), i = 0, count = 0, length;
+    uint32_t code;
+    for (; i < n; count++) {
+        length = orli_utf8_decode(text + i, n - i, &code);
+        i += length ? length : 1;
+    }
+    return count;
+}
+
+/* ---- results: one list of columns for the text table and the page's ---- */
+
+typedef struct orli_column {
+    const char *head;
+    size_t field;  /* offset in orl_result, of a double unless kind is 'n' or 's' */
+    char kind;     /* n: method, s: seed, i: interval, f: fixed digits, g: significant digits */
+    int digits;
+    double factor;
+} orli_column;
+
+#define ORLI_FIELD(name) offsetof(orl_result, name)
+static const orli_column orli_columns[] = {
+    {"method", ORLI_FIELD(method), 'n', 0, 1},
+    {"seed", ORLI_FIELD(seed), 's', 0, 1},
+    {"gold", ORLI_FIELD(gold), 'f', 3, 1},
+    {"reward", ORLI_FIELD(reward), 'f', 2, 1},
+    {"win %", ORLI_FIELD(win_rate), 'f', 1, 100},
+    {"95 % interval", ORLI_FIELD(win_rate_lo), 'i', 1, 100},
+    {"KL", ORLI_FIELD(kl), 'f', 2, 1},
+    {"length", ORLI_FIELD(length), 'f', 1, 1},
+    {"distinct2", ORLI_FIELD(distinct2), 'f', 3, 1},
+    {"cut %", ORLI_FIELD(truncated), 'f', 1, 100},
+    {"train TFLOP", ORLI_FIELD(train_flops), 'g', 3, 1e-12},
+    {"train s", ORLI_FIELD(train_seconds), 'g', 3, 1},
+    {"% of PPO", ORLI_FIELD(percent_of_ppo), 'f', 1, 1},
+    {"data TFLOP", ORLI_FIELD(data_flops), 'g', 3, 1e-12},
+    {"data s", ORLI_FIELD(data_seconds), 'g', 3, 1},
+    {"% of PPO in all", ORLI_FIELD(percent_of_ppo_total), 'f', 1, 1}};
+#define ORLI_RESULT_COLUMNS (sizeof orli_columns / sizeof *orli_columns)
+
+static double orli_field(const orl_result *result, size_t offset) {
+    double x;
+    memcpy(&x, (const char *)result + offset, sizeof x);
+    return x;
+}
+
+/* Is there anything in the column? A seed that is everywhere the same says nothing either. */
+static int orli_column_used(const orli_column *column, const orl_result *results, size_t n) {
+    size_t i;
+    if (column->kind == 'n') return 1;
+    for (i = 0; i < n; i++) {
+        if (column->kind == 's' && results[i].seed != results[0].seed) return 1;
+        if (column->kind != 's' && orli_finite(orli_field(&results[i], column->field))) return 1;
+    }
+    return 0;
+}
+
+static size_t orli_method_length(const orl_result *result) { /* callers may fill it to the brim */
+    size_t n = 0;
+    while (n < sizeof result->method && result->method[n]) n++;
+    return n;
+}
+
+static void orli_put_figure(orli_str *s, const orli_column *column, double x) {
+    x *= column->factor;
+    if (!orli_finite(x)) orli_str_puts(s, "-");
+    else if (column->kind == 'g' && fabs(x) < 100) orli_put_number(s, 'g', column->digits, x);
+    else orli_put_number(s, 'f', column->kind == 'g' ? 0 : column->digits, x);
+}
+
+static void orli_put_cell(orli_str *s, const orli_column *column, const orl_result *result) {
+    if (column->kind == 'n') {
+        orli_str_add(s, result->method, orli_method_length(result));
+    } else if (column->kind == 's') {
+        orli_str_printf(s, "%llu", (unsigned long long)result->seed);
+    } else if (column->kind == 'i' && orli_finite(result->win_rate_lo) && orli_finite(result->win_rate_hi)) {
+        orli_put_figure(s, column, result->win_rate_lo);
+        orli_str_puts(s, " … ");
+        orli_put_figure(s, column, result->win_rate_hi);
+    } else {
+        orli_put_figure(s, column, column->kind == 'i' ? (double)NAN : orli_field(result, column->field));
+    }
+}
+
+/* The used columns as zero-terminated cells, row by row, the head first. */
+static size_t orli_result_cells(orli_str *cells, const orl_result *results, size_t n) {
+    size_t row, k, cols = 0;
+    for (k = 0; k < ORLI_RESULT_COLUMNS; k++) cols += (size_t)orli_column_used(&orli_columns[k], results, n);
+    for (row = 0; row <= n; row++)
+        for (k = 0; k < ORLI_RESULT_COLUMNS; k++) {
+            if (!orli_column_used(&orli_columns[k], results, n)) continue;
+            if (row) orli_put_cell(cells, &orli_columns[k], &results[row - 1]);
+            else orli_str_puts(cells, orli_columns[k].head);
+            orli_str_add(cells, "", 1); /* a real zero byte */
+        }
+    return cells->failed ? 0 : cols;
+}
+
+ORL_API char *orl_results_table(orl_ctx *ctx, const orl_result *results, size_t n) {
+    orli_str cells, table;
+    size_t width[ORLI_RESULT_COLUMNS] = {0}, cols, row, k, pad;
+    const char *cell;
+    if (orl_failed(ctx) || (n && !results)) return NULL;
+    cells = orli_str_new(ctx);
+    table = orli_str_new(ctx);
+    cols = orli_result_cells(&cells, results, n);
+    for (cell = cells.data, row = 0; cols && row <= n; row++)
+        for (k = 0; k < cols; k++, cell += strlen(cell) + 1) width[k] = ORLI_MAX(width[k], orli_characters(cell));
+    for (cell = cells.data, row = 0; cols && row <= n; row++) {
+        for (k = 0; k < cols; k++, cell += strlen(cell) + 1) { /* the method to the left, figures to the right */
+            pad = width[k] - orli_characters(cell);
+            if (k) orli_str_printf(&table, "%*s%s", (int)(pad + 2), "", cell);
+            else orli_str_printf(&table, "%s%*s", cell, (int)pad, "");
+        }
+        orli_str_puts(&table, "\n");
+    }
+    orli_str_free(&cells);
+    table.failed |= !cols;
+    return orli_str_take(&table);
+}
+
+static void orli_put_field(orli_str *s, const char *name, double x) {
+    orli_str_printf(s, ",\"%s\":", name);
+    orli_json_put_double(s, x);
+}
+
+ORL_API char *orl_result_json(orl_ctx *ctx, const orl_result *result) {
+    orli_str s;
+    if (orl_failed(ctx) || !result) return NULL;
+    s = orli_str_new(ctx);
+    orli_str_puts(&s, "{\"method\":");
+    orli_json_put_string(&s, result->method, orli_method_length(result));
+    orli_str_printf(&s, ",\"seed\":%llu", (unsigned long long)result->seed);
+    orli_put_field(&s, "gold", result->gold);
+    orli_put_field(&s, "reward", result->reward);
+    orli_put_field(&s, "win_rate", result->win_rate);
+    orli_put_field(&s, "win_rate_lo", result->win_rate_lo);
+    orli_put_field(&s, "win_rate_hi", result->win_rate_hi);
+    orli_put_field(&s, "kl", result->kl);
+    orli_put_field(&s, "length", result->length);
+    orli_put_field(&s, "distinct2", result->distinct2);
+    orli_put_field(&s, "truncated", result->truncated);
+    orli_str_printf(&s, ",\"samples\":%zu", result->samples);
+    orli_str_printf(&s, ",\"train_tokens\":%llu", (unsigned long long)result->train_tokens);
+    orli_put_field(&s, "train_flops", result->train_flops);
+    orli_put_field(&s, "train_seconds", result->train_seconds);
+    orli_put_field(&s, "data_flops", result->data_flops);
+    orli_put_field(&s, "data_seconds", result->data_seconds);
+    orli_put_field(&s, "percent_of_ppo", result->percent_of_ppo);
+    orli_put_field(&s, "percent_of_ppo_total", result->percent_of_ppo_total);
+    orli_str_puts(&s, "}");
+    return orli_str_take(&s);
+}
+
+/* ---- the page ---- */
+
+struct orl_report {
+    orli_object object;
+    char *title;
+    orli_str body;
+    orli_names names; /* of series, so that one name has one colour all over the page */
+};
+
+/* Colours that colour-blind readers tell apart (after Okabe and Ito), darker on white, lighter on black. */
+#define ORLI_COLOURS 8
+static const char orli_page_head[] =
+    "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n"
+    ":root{color-scheme:light;--bg:#fff;--ink:#1c2127;--soft:#5b6570;--line:#dfe3e8;--tint:#f5f7f9;"
+    "--c0:#0068a8;--c1:#c9500a;--c2:#00805c;--c3:#b2478a;--c4:#b98000;--c5:#2f97d6;--c6:#555c64;--c7:#7a6500}\n"
+    "@media screen and (prefers-color-scheme:dark){:root{color-scheme:dark;"
+    "--bg:#14181d;--ink:#e4e8ec;--soft:#9ba6b2;--line:#2d343c;--tint:#1c2229;"
+    "--c0:#4aa8ec;--c1:#ff8b4d;--c2:#2fc79b;--c3:#e58cc2;--c4:#f2b632;--c5:#8fd0ff;--c6:#b4bcc5;--c7:#d0bb52}}\n"
+    "body{margin:0 auto;padding:2rem 1.25rem 3rem;max-width:72rem;background:var(--bg);color:var(--ink);"
+    "font:16px/1.5 system-ui,-apple-system,\"Segoe UI\",Roboto,Arial,sans-serif}\n"
+    "main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,29rem),1fr));gap:1.75rem 2.25rem}\n"
+    "h1,h2,p,.table{grid-column:1/-1;margin:0}h1{font-size:1.9rem;line-height:1.2;margin-bottom:1.5rem}\n"
+    "h2{font-size:1.3rem;line-height:1.25;padding-top:1rem;border-top:1px solid var(--line)}\n"
+    "p{max-width:46rem;white-space:pre-line}\n"
+    "figure{margin:0;min-width:0;break-inside:avoid}figcaption{font-weight:600;line-height:1.35;margin-bottom:.4rem}\n"
+    ".note,.keys,footer{color:var(--soft);font-size:.85rem;font-weight:400}footer{margin-top:3rem}\n"
+    ".keys span{display:inline-block;margin-right:1rem}"
+    ".keys i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px;background:var(--c)}\n"
+    "svg{display:block;width:100%;height:auto;overflow:visible;fill:var(--soft);font-size:12px;"
+    "font-variant-numeric:tabular-nums}\n"
+    ".g{stroke:var(--line);fill:none}.z{stroke:var(--soft);fill:none}"
+    ".d{stroke:var(--soft);fill:none;stroke-dasharray:4 4}\n"
+    ".l{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
+    ".b{fill:var(--c);fill-opacity:.16}.h{fill:var(--c);fill-opacity:.22;stroke:var(--c);stroke-width:1.5}"
+    ".m{fill:var(--c);stroke:var(--bg)}.e{stroke:var(--c);stroke-width:1.5;fill:none}"
+    ".k{stroke:var(--c);stroke-width:.75;fill:none;opacity:.6}.dash{stroke-dasharray:6 4}\n"
+    ".n{fill:var(--c);font-weight:600;paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round;"
+    "stroke-dasharray:none}\n"
+    ".table{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;line-height:1.4;min-width:100%}"
+    "caption{text-align:left;font-weight:600;font-size:1rem;padding-bottom:.4rem}\n"
+    "th,td{padding:.4rem .75rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;"
+    "white-space:pre-line}th{border-bottom:2px solid var(--soft);vertical-align:bottom}"
+    "tbody tr:nth-child(even){background:var(--tint)}\n"
+    ".r{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th.r{white-space:normal}\n"
+    "@media print{body{padding:0;max-width:none;font-size:10pt}main{display:block}main>*{margin-bottom:1rem!important}"
+    "figure{max-width:14cm}h2{break-after:avoid}tr{break-inside:avoid}.table{overflow:visible}"
+    "table{font-size:7pt}caption{font-size:10pt}th,td{padding:2pt 3pt}.r{white-space:normal}}\n"
+    "</style>\n<title>";
+
+static void orli_report_destroy(orli_object *object) {
+    orl_report *report = (orl_report *)object;
+    orli_free(object->ctx, report->title);
+    orli_str_free(&report->body);
+    orli_names_free(&report->names);
+}
+
+ORL_API orl_report *orl_report_create(orl_ctx *ctx, const char *title) {
+    orl_report *report = (orl_report *)orli_object_create(ctx, sizeof(orl_report), orli_report_destroy);
+    if (!report) return NULL;
+    report->body = orli_str_new(ctx);
+    report->names = orli_names_new(ctx);
+    report->title = orli_copy_string(ctx, title ? title : "Report");
+    if (report->title) return report;
+    orli_object_free(&report->object);
+    return NULL;
+}
+
+ORL_API void orl_report_free(orl_report *report) {
+    if (report) orli_object_free(&report->object);
+}
+
+static orl_ctx *orli_report_ctx(const orl_report *report) { return report ? report->object.ctx : NULL; }
+
+static void orli_put_element(orli_str *s, const char *tag, const char *text) {
+    orli_str_printf(s, "<%s>", tag);
+    orli_put_html(s, text ? text : "");
+    orli_str_printf(s, "</%s>\n", tag);
+}
+
+ORL_API orl_status orl_report_heading(orl_report *report, const char *text) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    orli_put_element(&report->body, "h2", text);
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_report_text(orl_report *report, const char *paragraph) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    orli_put_element(&report->body, "p", paragraph);
+    return orl_error_status(ctx);
+}
+
+/* ---- tables ---- */
+
+/* Does it read as a figure, so that it is set to the right? */
+static int orli_is_figure(const char *cell) {
+    int digits = 0;
+    if (strcmp(cell, "-") == 0 || !*cell) return 1;
+    for (; *cell; cell++) {
+        if (*cell >= '0' && *cell <= '9') digits = 1;
+        else if (!strchr("+-.,%eEx ", *cell) && (unsigned char)*cell < 0x80) return 0;
+    }
+    return digits; /* signs beyond ASCII such as ± … ≤ × are welcome */
+}
+
+/* cell: (rows, cols). A column whose cells below the head are all figures goes to the right. */
+static orl_status orli_put_table(orl_report *report, const char *title, const char *const *cell, size_t rows,
+                                 size_t cols) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    orli_str *s = &report->body;
+    size_t i, k;
+    int *right = (int *)orli_alloc(ctx, cols, sizeof *right);
+    if (!right) return ORL_ERR_MEMORY;
+    for (k = 0; k < cols; k++)
+        for (right[k] = 1, i = 1; i < rows; i++)
+            if (cell[i * cols + k] && !orli_is_figure(cell[i * cols + k])) right[k] = 0;
+    orli_str_puts(s, "<div class=\"table\"><table>\n");
+    if (title) orli_put_element(s, "caption", title);
+    for (i = 0; i < rows; i++) {
+        orli_str_puts(s, i == 0 ? "<thead><tr>" : i == 1 ? "<tbody>\n<tr>" : "<tr>");
+        for (k = 0; k < cols; k++) {
+            orli_str_puts(s, i ? "<td" : "<th");
+            orli_str_puts(s, right[k] ? " class=\"r\">" : ">");
+            orli_put_html(s, cell[i * cols + k] ? cell[i * cols + k] : "");
+            orli_str_puts(s, i ? "</td>" : "</th>");
+        }
+        orli_str_puts(s, i ? "</tr>\n" : "</tr></thead>\n");
+    }
+    orli_str_puts(s, rows > 1 ? "</tbody></table></div>\n" : "</table></div>\n");
+    orli_free(ctx, right);
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_report_table(orl_report *report, const char *title, const char *const *cells, size_t rows,
+                                    size_t cols) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (!cells || !rows || !cols)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_report_table: a table needs a row, its head, and a column");
+    return orli_put_table(report, title, cells, rows, cols);
+}
+
+ORL_API orl_status orl_report_results(orl_report *report, const orl_result *results, size_t n) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    orli_str text;
+    const char **cell, *at;
+    size_t cols, i;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (n && !results) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_report_results: results is NULL");
+    text = orli_str_new(ctx);
+    cols = orli_result_cells(&text, results, n);
+    cell = cols ? (const char **)orli_alloc(ctx, orli_mul(n + 1, cols), sizeof *cell) : NULL;
+    if (cell) {
+        for (at = text.data, i = 0; i < (n + 1) * cols; i++, at += strlen(at) + 1) cell[i] = at;
+        orli_put_table(report, NULL, cell, n + 1, cols);
+    }
+    orli_free(ctx, cell);
+    orli_str_free(&text);
+    return orl_error_status(ctx);
+}
+
+/* ---- axes ---- */
+
+/* A chart is drawn in a box of 480 × 300 that the browser scales to its column. */
+#define ORLI_CHART_WIDTH 480.0
+#define ORLI_CHART_HEIGHT 300.0
+#define ORLI_CHART_TOP 12.0
+#define ORLI_CHART_BOTTOM 254.0
+#define ORLI_CHART_LEFT 52.0
+#define ORLI_CHART_LETTER 7.2 /* width of a letter, about */
+
+typedef struct orli_axis {
+    double low, high;      /* what it shows; of a log axis, log10 of it */
+    double step;           /* from tick to tick; of a log axis, 0: ticks at 1, 2 and 5 */
+    double start, end;     /* where low and high lie in the drawing */
+    int logarithmic, seen; /* seen: it has met a number */
+} orli_axis;
+
+static orli_axis orli_axis_new(double start, double end, int logarithmic) {
+    orli_axis a;
+    memset(&a, 0, sizeof a);
+    a.start = start;
+    a.end = end;
+    a.logarithmic = logarithmic;
+    return a;
+}
+
+/* Can it be shown? */
+static int orli_axis_takes(const orli_axis *a, double value) {
+    return orli_finite(value) && (!a->logarithmic || value > 0);
+}
+
+static void orli_axis_see(orli_axis *a, double value) {
+    if (!orli_axis_takes(a, value)) return;
+    if (a->logarithmic) value = log10(value);
+    if (!a->seen || value < a->low) a->low = value;
+    if (!a->seen || value > a->high) a->high = value;
+    a->seen = 1;
+}
+
+/* The least of 1, 2, 5, 10, … that makes at most `most` steps of a range (Heckbert, Graphics Gems, 1990). */
+static double orli_nice_step(double range, double most) {
+    double raw = range / most, power = pow(10, floor(log10(raw))), digit = raw / power;
+    return power * (digit <= 1.0001 ? 1 : digit <= 2.0001 ? 2 : digit <= 5.0001 ? 5 : 10);
+}
+
+/* The i-th tick's value, i = 0, 1, …; NaN after the last one. */
+static double orli_axis_tick(const orli_axis *a, int i) {
+    static const double digit[3] = {1, 2, 5};
+    double first, t, slack = 1e-6 * (a->high - a->low);
+    if (a->logarithmic && a->step == 0) { /* 1, 2, 5 in each decade */
+        for (first = floor(a->low) - 1; first <= a->high; first++) {
+            int k;
+            for (k = 0; k < 3; k++) {
+                t = first + log10(digit[k]);
+                if (t >= a->low - slack && t <= a->high + slack && i-- == 0) return digit[k] * pow(10, first);
+            }
+        }
+        return (double)NAN;
+    }
+    first = ceil(a->low / a->step - 1e-6);
+    t = (first + i) * a->step;
+    if (t > a->high + slack) return (double)NAN;
+    return a->logarithmic ? pow(10, t) : t;
+}
+
+static void orli_axis_fit_log(orli_axis *a) {
+    double pad = 0.03 * (a->high - a->low);
+    a->low -= pad;
+    a->high += pad;
+    a->step = a->high - a->low < 2.2 ? 0 : ceil((a->high - a->low) / 7);
+    if (a->step == 0 && !orli_finite(orli_axis_tick(a, 1))) { /* fewer than two ticks: out to the next ones */
+        a->low = -log10(orli_nice_step(pow(10, -a->low), 1)); /* 1, 2, 5 turned over are 1, 5, 2 */
+        a->high = log10(orli_nice_step(pow(10, a->high), 1));
+    }
+}
+
+/* Settles the range and the ticks; widen: up to the next tick on both sides. */
+static void orli_axis_fit(orli_axis *a, int widen) {
+    double pad;
+    if (!a->seen) a->low = 0, a->high = 1;
+    if (a->high - a->low <= 1e-9 * (fabs(a->high) + fabs(a->low))) { /* one value: give it room */
+        pad = a->logarithmic ? 0.5 : a->high == 0 ? 1 : 0.5 * fabs(a->high);
+        a->low -= pad;
+        a->high += pad;
+    }
+    if (a->logarithmic) {
+        orli_axis_fit_log(a);
+        return;
+    }
+    a->step = orli_nice_step(a->high - a->low, 5.5);
+    if (!widen) return;
+    a->low = a->step * floor(a->low / a->step + 1e-6);
+    a->high = a->step * ceil(a->high / a->step - 1e-6);
+}
+
+static double orli_axis_at(const orli_axis *a, double value) {
+    if (a->logarithmic) value = log10(value);
+    return a->start + (value - a->low) / (a->high - a->low) * (a->end - a->start);
+}
+
+/* 0.25, 1500, 20k, 1.5M, 3T, 2e-05: with as many digits as tell ticks `step` apart, in the unit that
+ * suits the greatest of them. */
+static void orli_put_tick(orli_str *s, double value, double step, double most) {
+    static const char *const unit[6] = {"", "k", "M", "G", "T", "P"};
+    double scaled;
+    int u = 0, digits = 0;
+    if (value == 0 || fabs(value) < 1e-9 * most) {
+        orli_str_puts(s, "0");
+        return;
+    }
+    if (most >= 1e18 || step < 1e-4) {
+        orli_put_number(s, 'g', 3, value);
+        return;
+    }
+    if (most >= 1e4)
+        while (most >= 1e3 * 0.9999999 && u < 5) most /= 1e3, step /= 1e3, value /= 1e3, u++;
+    for (scaled = step; digits < 6 && fabs(scaled - floor(scaled + 0.5)) > 1e-6 * scaled; digits++) scaled *= 10;
+    orli_put_number(s, 'f', digits, value);
+    orli_str_puts(s, unit[u]);
+}
+
+static void orli_put_axis_tick(orli_str *s, const orli_axis *a, double tick) {
+    if (a->logarithmic) orli_put_tick(s, tick, tick, tick);
+    else orli_put_tick(s, tick, a->step, ORLI_MAX(fabs(a->low), fabs(a->high)));
+}
+
+/* ---- drawing ---- */
+
+static void orli_put_xy(orli_str *s, const char *before, double x, double y) {
+    orli_str_puts(s, before);
+    orli_put_number(s, 'f', 1, x);
+    orli_str_puts(s, " ");
+    orli_put_number(s, 'f', 1, y);
+}
+
+static void orli_put_line(orli_str *s, const char *kind, double x1, double y1, double x2, double y2) {
+    orli_str_printf(s, "<path class=\"%s\" d=\"", kind);
+    orli_put_xy(s, "M", x1, y1);
+    orli_put_xy(s, "L", x2, y2);
+    orli_str_puts(s, "\"/>");
+}
+
+/* Opens <text> at a place; anchor: start, middle, end. */
+static void orli_open_text(orli_str *s, const char *kind, const char *anchor, double x, double y) {
+    orli_str_printf(s, "<text class=\"%s\" text-anchor=\"%s\" x=\"", kind, anchor);
+    orli_put_number(s, 'f', 1, x);
+    orli_str_puts(s, "\" y=\"");
+    orli_put_number(s, 'f', 1, y);
+    orli_str_puts(s, "\">");
+}
+
+static void orli_put_text(orli_str *s, const char *kind, const char *anchor, double x, double y, const char *text) {
+    orli_open_text(s, kind, anchor, x, y);
+    orli_put_html(s, text);
+    orli_str_puts(s, "</text>");
+}
+
+/* Opens the drawing: grid, ticks, labels. */
+static void orli_put_frame(orli_str *s, const char *title, const char *x_label, const char *y_label, const orli_axis *x,
+                           const orli_axis *y) {
+    double tick;
+    int i;
+    orli_str_puts(s, "<svg viewBox=\"0 0 480 300\" role=\"img\" aria-label=\"");
+    orli_put_html(s, title ? title : "chart");
+    orli_str_puts(s, "\">\n");
+    for (i = 0; orli_finite(tick = orli_axis_tick(y, i)); i++) {
+        int base = tick == 0 || fabs(tick) < 1e-9 * y->step;
+        orli_put_line(s, base ? "z" : "g", x->start, orli_axis_at(y, tick), x->end, orli_axis_at(y, tick));
+        orli_open_text(s, "t", "end", x->start - 7, orli_axis_at(y, tick) + 4);
+        orli_put_axis_tick(s, y, tick);
+        orli_str_puts(s, "</text>");
+    }
+    for (i = 0; orli_finite(tick = orli_axis_tick(x, i)); i++) {
+        orli_put_line(s, "z", orli_axis_at(x, tick), y->start, orli_axis_at(x, tick), y->start + 4);
+        orli_open_text(s, "t", "middle", orli_axis_at(x, tick), y->start + 18);
+        orli_put_axis_tick(s, x, tick);
+        orli_str_puts(s, "</text>");
+    }
+    orli_put_line(s, "z", x->start, y->start, x->end, y->start);
+    if (x_label) orli_put_text(s, "t", "middle", 0.5 * (x->start + x->end), y->start + 38, x_label);
+    if (y_label) {
+        orli_str_puts(s, "<g transform=\"translate(12 ");
+        orli_put_number(s, 'f', 1, 0.5 * (y->start + y->end));
+        orli_str_puts(s, ") rotate(-90)\">");
+        orli_put_text(s, "t", "middle", 0, 0, y_label);
+        orli_str_puts(s, "</g>");
+    }
+    orli_str_puts(s, "\n");
+    if (!x->seen) orli_put_text(s, "t", "middle", 0.5 * (x->start + x->end), 0.5 * (y->start + y->end), "no data");
+}
+
+/* A name's number on this page, new or old. */
+static size_t orli_colour_of(orl_report *report, const char *name) {
+    size_t number = orli_names_add(&report->names, name, strlen(name));
+    return number == ORLI_NONE ? 0 : number; /* no memory: the context knows */
+}
+
+/* The group that gives a name its colour; names past the eighth are dashed. */
+static void orli_open_colour(orl_report *report, const char *name) {
+    size_t number = orli_colour_of(report, name ? name : "");
+    orli_str_printf(&report->body, "<g style=\"--c:var(--c%d)\"%s>", (int)(number % ORLI_COLOURS),
+                    number >= ORLI_COLOURS ? " class=\"dash\"" : "");
+}
+
+/* ---- charts ---- */
+
+static int orli_point_shown(const orli_axis *x, const orli_axis *y, const orl_series *s, size_t i) {
+    return s->x && s->y && orli_axis_takes(x, s->x[i]) && orli_axis_takes(y, s->y[i]);
+}
+static int orli_band_shown(const orli_axis *x, const orli_axis *y, const orl_series *s, size_t i) {
+    return s->low && s->high && orli_point_shown(x, y, s, i) && orli_finite(s->low[i]) && orli_finite(s->high[i]);
+}
+
+/* Bands: one closed path for each unbroken run of points. */
+static void orli_put_band(orli_str *out, const orli_axis *x, const orli_axis *y, const orl_series *s) {
+    size_t i, end, k;
+    for (i = 0; i < s->n; i = end) {
+        for (end = i; end < s->n && orli_band_shown(x, y, s, end); end++) {}
+        if (end > i + 1) {
+            orli_str_puts(out, "<path class=\"b\" d=\"");
+            for (k = i; k < end; k++)
+                orli_put_xy(out, k == i ? "M" : "L", orli_axis_at(x, s->x[k]), orli_axis_at(y, s->high[k]));
+            for (k = end; k > i; k--)
+                orli_put_xy(out, "L", orli_axis_at(x, s->x[k - 1]), orli_axis_at(y, s->low[k - 1]));
+            orli_str_puts(out, "Z\"/>");
+        }
+        if (end == i) end++;
+    }
+}
+
+/* A line that what is not finite breaks; points less than half a unit from the last one are left out. */
+static void orli_put_curve(orli_str *out, const orli_axis *x, const orli_axis *y, const orl_series *s) {
+    double px = 0, py = 0, last_x = 0, last_y = 0;
+    int drawing = 0;
+    size_t i;
+    orli_str_puts(out, "<path class=\"l\" d=\"");
+    for (i = 0; i < s->n; i++) {
+        int shown = orli_point_shown(x, y, s, i);
+        if (shown) px = orli_axis_at(x, s->x[i]), py = orli_axis_at(y, s->y[i]);
+        if (shown && (!drawing || fabs(px - last_x) >= 0.5 || fabs(py - last_y) >= 0.5)) {
+            orli_put_xy(out, drawing ? "L" : "M", px, py);
+            if (!drawing) orli_put_xy(out, "L", px, py); /* a point alone shows as a dot, by its round caps */
+            last_x = px;
+            last_y = py;
+        }
+        drawing = shown;
+    }
+    orli_str_puts(out, "\"/>");
+}
+
+/* A mark with its interval; pointing at it shows its figures. */
+static void orli_put_mark(orli_str *out, const orli_axis *x, const orli_axis *y, const orl_series *s, size_t i) {
+    double px = orli_axis_at(x, s->x[i]), py = orli_axis_at(y, s->y[i]);
+    if (orli_band_shown(x, y, s, i))
+        orli_put_line(out, "e", px, orli_axis_at(y, s->low[i]), px, orli_axis_at(y, s->high[i]));
+    orli_str_puts(out, "<circle class=\"m\" r=\"4\" cx=\"");
+    orli_put_number(out, 'f', 1, px);
+    orli_str_puts(out, "\" cy=\"");
+    orli_put_number(out, 'f', 1, py);
+    orli_str_puts(out, "\"><title>");
+    orli_put_html(out, s->name ? s->name : "");
+    orli_str_puts(out, ": ");
+    orli_put_number(out, 'g', 4, s->x[i]);
+    orli_str_puts(out, ", ");
+    orli_put_number(out, 'g', 4, s->y[i]);
+    orli_str_puts(out, "</title></circle>");
+}
+
+typedef struct orli_label { /* a series' name beside its last point */
+    const char *name;
+    double point_x, point_y, y, width;
+} orli_label;
+
+static int orli_labels_meet(const orli_label *a, const orli_label *b) {
+    return a->point_x <= b->point_x + b->width && b->point_x <= a->point_x + a->width;
+}
+
+/* Moves labels that would overlap apart: down from the top, then up from the bottom edge. */
+static void orli_spread_labels(orli_label *label, size_t n, double bottom) {
+    const double apart = 14;
+    size_t i, j;
+    for (i = 1; i < n; i++) { /* sorted by height; they are few, and equal ones keep their order */
+        orli_label moved = label[i];
+        for (j = i; j > 0 && label[j - 1].point_y > moved.point_y; j--) label[j] = label[j - 1];
+        label[j] = moved;
+    }
+    for (i = 0; i < n; i++)
+        for (j = 0; j < i; j++)
+            if (orli_labels_meet(&label[i], &label[j])) label[i].y = ORLI_MAX(label[i].y, label[j].y + apart);
+    for (i = n; i-- > 0;)
+        for (label[i].y = ORLI_MIN(label[i].y, bottom), j = i + 1; j < n; j++)
+            if (orli_labels_meet(&label[i], &label[j])) label[i].y = ORLI_MIN(label[i].y, label[j].y - apart);
+}
+
+static void orli_put_label(orl_report *report, const orli_label *l) {
+    orli_str *s = &report->body;
+    orli_open_colour(report, l->name);
+    if (fabs(l->y - l->point_y) > 6) orli_put_line(s, "k", l->point_x + 3, l->point_y, l->point_x + 8, l->y);
+    orli_put_text(s, "n", "start", l->point_x + 10, l->y + 4, l->name);
+    orli_str_puts(s, "</g>\n");
+}
+
+static void orli_put_series(orl_report *report, const orli_axis *x, const orli_axis *y, const orl_series *s) {
+    orli_str *out = &report->body;
+    size_t i;
+    orli_open_colour(report, s->name);
+    if (!s->marks) {
+        orli_put_band(out, x, y, s);
+        orli_put_curve(out, x, y, s);
+    }
+    for (i = 0; s->marks && i < s->n; i++)
+        if (orli_point_shown(x, y, s, i)) orli_put_mark(out, x, y, s, i);
+    orli_str_puts(out, "</g>\n");
+}
+
+/* The names of the series, each at its last point. */
+static void orli_put_labels(orl_report *report, const orl_chart *chart, const orli_axis *x, const orli_axis *y) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    orli_label *label = (orli_label *)orli_alloc(ctx, chart->series_count, sizeof *label);
+    size_t i, k, n = 0;
+    if (!label) return;
+    for (k = 0; k < chart->series_count; k++) {
+        const orl_series *s = &chart->series[k];
+        for (i = s->n; i > 0 && !orli_point_shown(x, y, s, i - 1); i--) {}
+        if (!i || !s->name || !*s->name) continue;
+        label[n].name = s->name;
+        label[n].point_x = orli_axis_at(x, s->x[i - 1]);
+        label[n].point_y = label[n].y = orli_axis_at(y, s->y[i - 1]);
+        label[n++].width = 12 + ORLI_CHART_LETTER * (double)orli_characters(s->name);
+    }
+    orli_spread_labels(label, n, y->start);
+    for (k = 0; k < n; k++) orli_put_label(report, &label[k]);
+    orli_free(ctx, label);
+}
+
+static void orli_put_diagonal(orli_str *s, const orli_axis *x, const orli_axis *y) {
+    double from = ORLI_MAX(x->low, y->low), to = ORLI_MIN(x->high, y->high), label = from + 0.95 * (to - from);
+    if (from >= to) return;
+    orli_put_line(s, "d", orli_axis_at(x, from), orli_axis_at(y, from), orli_axis_at(x, to), orli_axis_at(y, to));
+    orli_put_text(s, "t", "end", orli_axis_at(x, label) - 10, orli_axis_at(y, label) + 4, "y = x");
+}
+
+/* What both axes have to show. */
+static void orli_see_series(orli_axis *x, orli_axis *y, const orl_series *s) {
+    size_t i;
+    for (i = 0; i < s->n; i++) {
+        if (!orli_point_shown(x, y, s, i)) continue;
+        orli_axis_see(x, s->x[i]);
+        orli_axis_see(y, s->y[i]);
+        if (!orli_band_shown(x, y, s, i)) continue;
+        orli_axis_see(y, s->low[i]);
+        orli_axis_see(y, s->high[i]);
+    }
+}
+
+/* Marks keep clear of the chart's edges. */
+static void orli_axis_pad(orli_axis *x, const orl_chart *chart) {
+    double pad = 0.03 * (x->high - x->low);
+    size_t k, marks = 0;
+    for (k = 0; k < chart->series_count; k++) marks += chart->series[k].marks != 0;
+    if (!marks || x->logarithmic) return;
+    x->low -= pad;
+    x->high += pad;
+}
+
+/* The least width on the right that holds every name beside a point at the very end. */
+static double orli_name_margin(const orl_chart *chart) {
+    double margin = 16;
+    size_t k;
+    for (k = 0; k < chart->series_count; k++)
+        if (chart->series[k].name)
+            margin = ORLI_MAX(margin, 14 + ORLI_CHART_LETTER * (double)orli_characters(chart->series[k].name));
+    return ORLI_MIN(margin, 160);
+}
+
+ORL_API orl_status orl_report_chart(orl_report *report, const orl_chart *chart) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    orli_str *s;
+    orli_axis x, y;
+    size_t k;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (!chart || (chart->series_count && !chart->series))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_report_chart: the chart is NULL, or its series are");
+    x = orli_axis_new(ORLI_CHART_LEFT, ORLI_CHART_WIDTH - orli_name_margin(chart), chart->log_x);
+    y = orli_axis_new(ORLI_CHART_BOTTOM, ORLI_CHART_TOP, 0);
+    for (k = 0; k < chart->series_count; k++) orli_see_series(&x, &y, &chart->series[k]);
+    orli_axis_pad(&x, chart);
+    orli_axis_fit(&x, 0);
+    orli_axis_fit(&y, 1);
+    s = &report->body;
+    orli_str_puts(s, "<figure>\n");
+    if (chart->title) orli_put_element(s, "figcaption", chart->title);
+    orli_put_frame(s, chart->title, chart->x_label, chart->y_label, &x, &y);
+    if (chart->diagonal && !chart->log_x) orli_put_diagonal(s, &x, &y);
+    for (k = 0; k < chart->series_count; k++) orli_put_series(report, &x, &y, &chart->series[k]);
+    orli_put_labels(report, chart, &x, &y);
+    orli_str_puts(s, "</svg>\n");
+    if (chart->note) {
+        orli_str_puts(s, "<div class=\"note\">");
+        orli_put_html(s, chart->note);
+        orli_str_puts(s, "</div>\n");
+    }
+    orli_str_puts(s, "</figure>\n");
+    return orl_error_status(ctx);
+}
+
+/* ---- histograms ---- */
+
+/* Shares of the finite values in each bin, in percent; gives their mean, NaN if there are none. */
+static double orli_bin_shares(const double *value, size_t n, const orli_axis *x, size_t bins, double *share) {
+    size_t i, count = 0;
+    double sum = 0, place;
+    for (i = 0; i < bins; i++) share[i] = 0;
+    for (i = 0; i < n; i++) {
+        if (!orli_finite(value[i])) continue;
+        place = (value[i] - x->low) / (x->high - x->low) * (double)bins;
+        share[place < 0 ? 0 : ORLI_MIN((size_t)place, bins - 1)]++;
+        sum += value[i];
+        count++;
+    }
+    for (i = 0; i < bins && count; i++) share[i] *= 100.0 / (double)count;
+    return count ? sum / (double)count : (double)NAN;
+}
+
+/* The outline of a histogram, and a dashed line at the mean. */
+static void orli_put_steps(orl_report *report, const char *name, const orli_axis *x, const orli_axis *y,
+                           const double *share, size_t bins, double mean) {
+    orli_str *s = &report->body;
+    double width = (x->end - x->start) / (double)bins;
+    size_t i;
+    orli_open_colour(report, name);
+    orli_put_xy(s, "<path class=\"h\" d=\"M", x->start, y->start);
+    for (i = 0; i < bins; i++) {
+        double top = orli_axis_at(y, share[i]);
+        orli_put_xy(s, "L", x->start + width * (double)i, top);
+        orli_put_xy(s, "L", x->start + width * (double)(i + 1), top);
+    }
+    orli_put_xy(s, "L", x->end, y->start);
+    orli_str_puts(s, "\"/>");
+    orli_put_line(s, "e dash", orli_axis_at(x, mean), y->start, orli_axis_at(x, mean), y->end);
+    orli_str_puts(s, "</g>\n");
+}
+
+static void orli_put_key(orl_report *report, const char *name, double mean) {
+    orli_str *s = &report->body;
+    int colour = (int)(orli_colour_of(report, name) % ORLI_COLOURS);
+    orli_str_printf(s, "<span><i style=\"--c:var(--c%d)\"></i>", colour);
+    orli_put_html(s, name);
+    orli_str_puts(s, orli_finite(mean) ? ", mean " : ", no data");
+    if (orli_finite(mean)) orli_put_number(s, 'f', 2, mean);
+    orli_str_puts(s, "</span>");
+}
+
+ORL_API orl_status orl_report_histogram(orl_report *report, const char *title, const char *x_label,
+                                        const char *const *names, const double *const *values, const size_t *counts,
+                                        size_t sets, size_t bins) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    orli_axis x = orli_axis_new(ORLI_CHART_LEFT, ORLI_CHART_WIDTH - 16, 0);
+    orli_axis y = orli_axis_new(ORLI_CHART_BOTTOM, ORLI_CHART_TOP, 0);
+    orli_str *s;
+    double *share, *mean;
+    size_t k, i;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (sets && (!names || !values || !counts))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_report_histogram: names, values or counts is NULL");
+    if (!bins) bins = 30;
+    share = (double *)orli_alloc(ctx, orli_mul(sets, orli_add(bins, 1)), sizeof *share); /* (sets, bins), then means */
+    if (!share) return ORL_ERR_MEMORY;
+    mean = share + sets * bins;
+    for (k = 0; k < sets; k++)
+        for (i = 0; i < counts[k]; i++) orli_axis_see(&x, values[k][i]);
+    orli_axis_fit(&x, 0);
+    for (k = 0; k < sets; k++) mean[k] = orli_bin_shares(values[k], counts[k], &x, bins, share + k * bins);
+    orli_axis_see(&y, 0);
+    for (i = 0; i < sets * bins; i++) orli_axis_see(&y, share[i]);
+    orli_axis_fit(&y, 1);
+    s = &report->body;
+    orli_str_puts(s, "<figure>\n<figcaption>");
+    orli_put_html(s, title ? title : "");
+    orli_str_puts(s, "<div class=\"keys\">");
+    for (k = 0; k < sets; k++) orli_put_key(report, names[k] ? names[k] : "", mean[k]);
+    orli_str_puts(s, "</div></figcaption>\n");
+    orli_put_frame(s, title, x_label, "share, %", &x, &y);
+    for (k = 0; k < sets; k++)
+        if (orli_finite(mean[k])) orli_put_steps(report, names[k], &x, &y, share + k * bins, bins, mean[k]);
+    orli_str_puts(s, "</svg>\n</figure>\n");
+    orli_free(ctx, share);
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_report_save(const orl_report *report, const char *file) {
+    orl_ctx *ctx = orli_report_ctx(report);
+    orli_str title;
+    orli_writer w;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (!file) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_report_save: file is NULL");
+    title = orli_str_new(ctx);
+    orli_put_html(&title, report->title);
+    orli_str_puts(&title, "</title>\n</head>\n<body>\n<h1>");
+    orli_put_html(&title, report->title);
+    orli_str_puts(&title, "</h1>\n<main>\n");
+    if (orli_writer_open(ctx, file, &w) == ORL_OK) {
+        static const char foot[] =
+            "</main>\n<footer>Made by offline_rlhf.h " ORL_VERSION ".</footer>\n</body>\n</html>\n";
+        orli_writer_put(&w, orli_page_head, sizeof orli_page_head - 1);
+        orli_writer_put(&w, title.data, title.length);
+        orli_writer_put(&w, report->body.data, report->body.length);
+        orli_writer_put(&w, foot, sizeof foot - 1);
+        orli_writer_close(&w);
+    }
+    orli_str_free(&title);
+    return orl_error_status(ctx);
+}
+#endif /* section 16 */
+#ifdef __cplusplus
+}
+#endif
+#endif /* OFFLINE_RLHF_IMPLEMENTATION */

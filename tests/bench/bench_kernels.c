@@ -1,0 +1,150 @@
+/* bench_kernels.c - speed of matrix products beside this processor's peak and beside OpenBLAS.
+ *   cc -O2 tests/bench/bench_kernels.c -o bench_kernels -lm -lpthread -ldl && ./bench_kernels [threads] [quick]
+ * For each shape of a linear layer: forward X·Wᵀ, the same with W packed before, dX = dY·W, dW = dYᵀ·X.
+ * Each figure is the best of several runs, in % of the peak of fused multiply-adds, measured between the runs. */
+#define OFFLINE_RLHF_IMPLEMENTATION
+#include "../../offline_rlhf.h"
+#include <dlfcn.h>
+
+static const orli_kernels *kern;
+
+/* ---- peak: 12 independent chains on data in registers ------------------------------------------------- */
+
+static double peak_run(long n) { /* FLOPs done */
+#if ORLI_X86
+#define Z(i) "vpxor %%xmm" #i ",%%xmm" #i ",%%xmm" #i "\n\t"
+#define ALL(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+#define F512(i) "vfmadd231ps %%zmm15,%%zmm15,%%zmm" #i "\n\t"
+#define F256(i) "vfmadd231ps %%ymm15,%%ymm15,%%ymm" #i "\n\t"
+    long count = n;
+    if (kern->width == 16) {
+        __asm__ volatile(ALL(Z) Z(15) "1:\n\t" ALL(F512) "dec %0\n\tjnz 1b\n\tvzeroupper" : "+r"(count) : : "cc", "xmm0", "xmm1",
+                         "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm15");
+        return 12.0 * 32.0 * (double)n;
+    }
+    if (kern->width == 8) {
+        __asm__ volatile(ALL(Z) Z(15) "1:\n\t" ALL(F256) "dec %0\n\tjnz 1b\n\tvzeroupper" : "+r"(count) : : "cc", "xmm0", "xmm1",
+                         "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm15");
+        return 12.0 * 16.0 * (double)n;
+    }
+#endif
+    (void)n;
+    return 0;
+}
+
+/* ---- what is measured ------------------------------------------------------------------------------------ */
+
+typedef void (*cblas_fn)(int, int, int, int, int, int, float, const float *, int, const float *, int, float, float *, int);
+static cblas_fn cblas;
+
+typedef struct layer {
+    orl_ctx *ctx;
+    size_t m, k, n; /* X (m, k), W (n, k), Y (m, n) */
+    orl_real *x, *w, *y, *panels;
+} layer;
+
+enum { FORWARD, PACKED, BACK_X, BACK_W, FORMS };
+static const char *const form_name[FORMS] = {"fwd", "packed", "dX", "dW"};
+
+static orli_mat mat(const orl_real *data, size_t rs, size_t cs) {
+    orli_mat a;
+    a.data = data, a.rs = rs, a.cs = cs;
+    return a;
+}
+static void ours(const layer *l, int form) {
+    if (form == FORWARD) orli_gemm(l->ctx, l->m, l->n, l->k, mat(l->x, l->k, 1), mat(l->w, 1, l->k), l->y, l->n, 0);
+    if (form == PACKED) orli_gemm_packed(l->ctx, l->m, l->n, l->k, mat(l->x, l->k, 1), l->panels, l->y, l->n, 0);
+    if (form == BACK_X) orli_gemm(l->ctx, l->m, l->k, l->n, mat(l->y, l->n, 1), mat(l->w, l->k, 1), l->x, l->k, 0);
+    if (form == BACK_W) orli_gemm(l->ctx, l->n, l->k, l->m, mat(l->y, 1, l->n), mat(l->x, l->k, 1), l->w, l->k, 0);
+}
+static void theirs(const layer *l, int form) {
+    const int m = (int)l->m, n = (int)l->n, k = (int)l->k;
+#if !ORLI_DOUBLE
+    if (form <= PACKED) cblas(101, 111, 112, m, n, k, 1, l->x, k, l->w, k, 0, l->y, n);
+    if (form == BACK_X) cblas(101, 111, 111, m, k, n, 1, l->y, n, l->w, k, 0, l->x, k);
+    if (form == BACK_W) cblas(101, 112, 111, n, k, m, 1, l->y, n, l->x, k, 0, l->w, k);
+#else
+    (void)m, (void)n, (void)k, (void)form, (void)l;
+#endif
+}
+
+/* Best seconds of a call, of `calls` in a row. */
+static double timed(void (*fn)(const layer *, int), const layer *l, int form, int calls) {
+    double start = orl_seconds();
+    int i;
+    for (i = 0; i < calls; i++) fn(l, form);
+    return (orl_seconds() - start) / calls;
+}
+
+static orl_real *numbers(size_t n) {
+    orl_real *p = NULL;
+    size_t i;
+    if (posix_memalign((void **)&p, (size_t)1 << 21, n * sizeof *p)) exit(1);
+#if defined(MADV_HUGEPAGE)
+    madvise(p, n * sizeof *p, MADV_HUGEPAGE);
+#endif
+    for (i = 0; i < n; i++) p[i] = (orl_real)((double)(i * 2654435761u % 1000) / 1000 - 0.5);
+    return p;
+}
+
+static void bench(orl_ctx *ctx, size_t m, size_t k, size_t n, size_t threads) {
+    layer l;
+    int form, round;
+    l.ctx = ctx;
+    l.m = m, l.k = k, l.n = n;
+    l.x = numbers(m * k), l.w = numbers(n * k), l.y = numbers(m * n);
+    l.panels = numbers(orli_pack_size(ctx, n, k));
+    orli_pack(ctx, n, k, mat(l.w, 1, k), l.panels);
+    printf("%5zu %5zu %5zu ", m, k, n);
+    for (form = 0; form < FORMS; form++) {
+        const double flops = 2.0 * (double)m * (double)k * (double)n;
+        const int calls = (int)ORLI_MAX(1.0, 1e-3 * 100e9 / flops);
+        double best = 1e9, blas = 1e9, peak = 0;
+        for (round = 0; round < 12; round++) {
+            double start = orl_seconds(), done = peak_run(200000);
+            peak = ORLI_MAX(peak, done / (orl_seconds() - start) * (double)threads);
+            best = ORLI_MIN(best, timed(ours, &l, form, calls));
+            if (cblas) blas = ORLI_MIN(blas, timed(theirs, &l, form, calls));
+        }
+        printf("| %-6s %6.1f GF %3.0f%%", form_name[form], flops / best * 1e-9, peak > 0 ? 100 * flops / best / peak : 0);
+        if (cblas) printf(" (%3.0f%%) ×%.2f ", peak > 0 ? 100 * flops / blas / peak : 0, blas / best);
+    }
+    printf("\n");
+    fflush(stdout);
+    free(l.x), free(l.w), free(l.y), free(l.panels);
+}
+
+static void open_blas(size_t threads) {
+    char count[16];
+    void *library;
+    snprintf(count, sizeof count, "%zu", threads);
+    setenv("OPENBLAS_CORETYPE", "SkylakeX", 0); /* Debian's build does not know newer processors */
+    setenv("OPENBLAS_NUM_THREADS", count, 1);
+    library = dlopen("libopenblas.so.0", RTLD_NOW);
+    if (library && !ORLI_DOUBLE) {
+        void *symbol = dlsym(library, "cblas_sgemm");
+        memcpy(&cblas, &symbol, sizeof cblas);
+    }
+    if (!cblas) printf("OpenBLAS is not there: apt install libopenblas0-pthread\n");
+}
+
+int main(int argc, char **argv) {
+    static const size_t rows[] = {1, 8, 32, 256, 1024, 2048};
+    static const size_t layers[][2] = {{64, 192}, {128, 512}, {256, 768}, {256, 1024}, {1024, 256}, {768, 2304}, {768, 3072}, {3072, 768}};
+    const size_t threads = argc > 1 ? (size_t)strtoul(argv[1], NULL, 10) : 1;
+    const int quick = argc > 2;
+    orl_ctx ctx;
+    size_t i, j;
+    memset(&ctx, 0, sizeof ctx);
+    ctx.kernels = kern = orli_kernels_select(&ctx, getenv("ORL_ISA"));
+    if (!kern || orli_pool_create(&ctx, threads) != ORL_OK) {
+        fprintf(stderr, "%s\n", orl_error(&ctx));
+        return 1;
+    }
+    open_blas(threads);
+    printf("%s, %zu threads. GFLOP/s, %% of peak (OpenBLAS's), × OpenBLAS\n    m     k     n\n", kern->name, threads);
+    for (j = 0; j < sizeof layers / sizeof *layers; j += quick ? 2 : 1)
+        for (i = 0; i < sizeof rows / sizeof *rows; i += quick ? 2 : 1) bench(&ctx, rows[i], layers[j][0], layers[j][1], threads);
+    orli_pool_destroy(&ctx);
+    return 0;
+}

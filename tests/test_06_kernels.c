@@ -1,0 +1,549 @@
+/* test_06_kernels.c - section 6 against plain C in double, for every instruction set that runs here.
+ * Every array that a kernel touches ends (or begins) at a page nobody may touch, at all alignments. */
+#define OFFLINE_RLHF_IMPLEMENTATION
+#include "../offline_rlhf.h"
+#include "test.h"
+
+#if ORLI_DOUBLE
+#define EPS 2.3e-16
+#else
+#define EPS 1.2e-7
+#endif
+
+static const orli_kernels *kern; /* under test */
+static orli_rng rng;
+
+static double uniform(double low, double high) { return low + (high - low) * orli_rng_uniform(&rng); }
+static size_t below(size_t n) { return orli_rng_below(&rng, n); }
+
+/* ---- guarded arrays -------------------------------------------------------------------------------
+ * Slot s is a run of pages between two forbidden ones. `guarded` gives n numbers in it that end at the
+ * upper guard or begin at the lower one, filled with N(0, 1)-like numbers. */
+
+#define SLOTS 16
+#define SLOT_BYTES ((size_t)1 << 22)
+static char *slot_memory;
+static size_t page;
+static int at_end = 1; /* which of the two */
+
+static void guard_open(void) {
+    size_t s;
+    page = (size_t)sysconf(_SC_PAGESIZE);
+    slot_memory = (char *)mmap(NULL, SLOTS * (SLOT_BYTES + 2 * page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (s = 0; s < SLOTS; s++) {
+        char *first = slot_memory + s * (SLOT_BYTES + 2 * page);
+        mprotect(first, page, PROT_NONE);
+        mprotect(first + page + SLOT_BYTES, page, PROT_NONE);
+    }
+}
+static orl_real *guarded_raw(size_t slot, size_t n) {
+    char *first = slot_memory + slot * (SLOT_BYTES + 2 * page) + page;
+    if (n * sizeof(orl_real) > SLOT_BYTES) abort();
+    return (orl_real *)(void *)(at_end ? first + SLOT_BYTES - n * sizeof(orl_real) : first);
+}
+static orl_real *guarded(size_t slot, size_t n) {
+    orl_real *p = guarded_raw(slot, n);
+    size_t i;
+    for (i = 0; i < n; i++) p[i] = (orl_real)uniform(-1.7, 1.7);
+    return p;
+}
+static void copy(double *to, const orl_real *from, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) to[i] = (double)from[i];
+}
+
+/* A context without the sections above: threads and kernels alone. */
+static void context_open(orl_ctx *ctx, size_t threads) {
+    memset(ctx, 0, sizeof *ctx);
+    ctx->kernels = kern;
+    orli_pool_create(ctx, threads);
+}
+
+/* The worst |a − b| in units of `scale`, checked once, so that a test of a million numbers counts as one. */
+static void check_all(const char *what, const orl_real *a, const double *b, size_t n, double tolerance) {
+    size_t i, worst = 0;
+    double most = 0;
+    for (i = 0; i < n; i++) {
+        double off = fabs((double)a[i] - b[i]) / (1 + fabs(b[i]));
+        if (!(off <= most)) most = off, worst = i;
+    }
+    test_check(most <= tolerance, what, __FILE__, __LINE__);
+    if (!(most <= tolerance))
+        printf("    %s, n = %zu: [%zu] is %.9g, should be %.9g\n", kern->name, n, worst, n ? (double)a[worst] : 0, n ? b[worst] : 0);
+}
+
+/* ---- row kernels: each against its formula ---------------------------------------------------------- */
+
+#define MAX_N 300
+static double e[6][MAX_N]; /* expectations and double copies of inputs */
+
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double gelu_slope(double x) {
+    const double c = sqrt(2 / 3.14159265358979324), t = tanh(c * (x + 0.044715 * x * x * x));
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x);
+}
+static double gelu(double x) { return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979324) * (x + 0.044715 * x * x * x))); }
+
+static void test_simple(size_t n) {
+    orl_real *x = guarded(0, n), *y = guarded(1, n), *z = guarded(2, n);
+    double total = 0, product = 0, squares = 0, top = -HUGE_VAL;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        total += (double)x[i], product += (double)x[i] * (double)y[i], squares += (double)x[i] * (double)x[i];
+        if ((double)x[i] > top) top = (double)x[i];
+    }
+    check_near(kern->sum(n, x), total, 40 * EPS * (double)(n + 1));
+    check_near(kern->dot(n, x, y), product, 40 * EPS * (double)(n + 1));
+    check_near(kern->sum_squares(n, x), squares, 1e-12);
+    check((double)kern->max(n, x) == top);
+    for (i = 0; i < n; i++) e[0][i] = (double)y[i] + (double)x[i];
+    kern->add(n, y, x);
+    check_all("add", y, e[0], n, EPS);
+    for (i = 0; i < n; i++) e[0][i] = (double)y[i] + 0.75 * (double)x[i];
+    kern->axpy(n, y, (orl_real)0.75, x);
+    check_all("axpy", y, e[0], n, EPS);
+    for (i = 0; i < n; i++) e[0][i] = (double)y[i] * 0.7;
+    kern->scale(n, y, (orl_real)0.7);
+    check_all("scale", y, e[0], n, 2 * EPS);
+    for (i = 0; i < n; i++) e[0][i] = (double)y[i] * (double)x[i];
+    kern->mul(n, z, y, x);
+    check_all("mul", z, e[0], n, EPS);
+}
+
+static void test_activations(size_t n) {
+    orl_real *x = guarded(0, n), *u = guarded(1, n), *dy = guarded(2, n), *y = guarded(3, n), *dx = guarded(4, n), *du = guarded(5, n);
+    size_t i;
+    for (i = 0; i < n; i++) x[i] *= (orl_real)4;
+    kern->gelu(n, y, x);
+    for (i = 0; i < n; i++) e[0][i] = gelu((double)x[i]);
+    check_all("gelu", y, e[0], n, 10 * EPS);
+    for (i = 0; i < n; i++) e[0][i] = (double)dx[i] + (double)dy[i] * gelu_slope((double)x[i]);
+    kern->gelu_backward(n, dx, x, dy);
+    check_all("gelu_backward", dx, e[0], n, 60 * EPS);
+    kern->swiglu(n, y, x, u);
+    for (i = 0; i < n; i++) e[0][i] = (double)x[i] * sigmoid((double)x[i]) * (double)u[i];
+    check_all("swiglu", y, e[0], n, 10 * EPS);
+    for (i = 0; i < n; i++) {
+        const double g = (double)x[i], s = sigmoid(g);
+        e[0][i] = (double)dx[i] + (double)dy[i] * (double)u[i] * (s + g * s * (1 - s));
+        e[1][i] = (double)du[i] + (double)dy[i] * g * s;
+    }
+    kern->swiglu_backward(n, dx, du, x, u, dy);
+    check_all("swiglu_backward, gate", dx, e[0], n, 20 * EPS);
+    check_all("swiglu_backward, up", du, e[1], n, 20 * EPS);
+}
+
+static void test_softmax(size_t n) {
+    orl_real *x = guarded(0, n), *y = guarded(1, n), got;
+    double top = -HUGE_VAL, total = 0;
+    size_t i;
+    if (n == 0) return;
+    for (i = 0; i < n; i++) x[i] *= (orl_real)10, top = fmax(top, (double)x[i]);
+    for (i = 0; i < n; i++) total += exp((double)x[i] - top);
+    for (i = 0; i < n; i++) e[0][i] = exp((double)x[i] - top) / total;
+    got = kern->softmax_row(n, y, x);
+    check_near(got, top + log(total), 40 * EPS);
+    check_all("softmax_row", y, e[0], n, 20 * EPS);
+    check(kern->log_sum_exp(n, x) == got);
+    kern->softmax_row(n, x, x);
+    check(memcmp(x, y, n * sizeof *x) == 0);
+}
+
+static void test_norms(size_t n) {
+    orl_real *x = guarded(0, n), *w = guarded(1, n), *b = guarded(2, n), *dy = guarded(3, n), *y = guarded(4, n);
+    orl_real *dx = guarded(5, n), *dw = guarded(6, n), *db = guarded(7, n), mean = 0, rstd;
+    const double eps = 1e-5, N = (double)n;
+    size_t i;
+    int centred;
+    if (n == 0) return;
+    for (centred = 1; centred >= 0; centred--) {
+        double m = 0, v = 0, r, mg = 0, mgx = 0;
+        for (i = 0; i < n; i++) m += centred ? (double)x[i] / N : 0;
+        for (i = 0; i < n; i++) v += ((double)x[i] - m) * ((double)x[i] - m) / N;
+        r = 1 / sqrt(v + eps);
+        for (i = 0; i < n; i++) {
+            const double h = ((double)x[i] - m) * r, g = (double)dy[i] * (double)w[i];
+            e[0][i] = h * (double)w[i] + (centred ? (double)b[i] : 0);
+            mg += centred ? g / N : 0, mgx += g * h / N;
+            e[2][i] = (double)dw[i] + (double)dy[i] * h, e[3][i] = (double)db[i] + (double)dy[i];
+        }
+        for (i = 0; i < n; i++)
+            e[1][i] = (double)dx[i] + r * ((double)dy[i] * (double)w[i] - mg - ((double)x[i] - m) * r * mgx);
+        if (centred) kern->layernorm(n, x, w, b, (orl_real)eps, y, &mean, &rstd);
+        else kern->rmsnorm(n, x, w, (orl_real)eps, y, &rstd);
+        check_all("norm", y, e[0], n, 100 * EPS * (n < 4 ? 300 : 1));
+        check_near(rstd / (orl_real)r, 1, 60 * EPS * (n < 4 ? 300 : 1));
+        if (n < 4) continue; /* a variance near 0 magnifies rounding */
+        if (centred) kern->layernorm_backward(n, x, w, dy, mean, rstd, dx, dw, db);
+        else kern->rmsnorm_backward(n, x, w, dy, rstd, dx, dw);
+        check_all("norm_backward, x", dx, e[1], n, 200 * EPS);
+        check_all("norm_backward, w", dw, e[2], n, 200 * EPS);
+        if (centred) check_all("norm_backward, b", db, e[3], n, 200 * EPS);
+        copy(e[1], dx, n);
+        if (centred) kern->layernorm_backward(n, x, w, dy, mean, rstd, NULL, NULL, NULL);
+        else kern->rmsnorm_backward(n, x, w, dy, rstd, NULL, NULL);
+        check_all("norm_backward, nothing asked", dx, e[1], n, 0);
+    }
+}
+
+static void test_rope(size_t n) {
+    orl_real *x = guarded(0, 2 * n), *c = guarded(1, n), *s = guarded(2, n);
+    size_t i;
+    for (i = 0; i < n; i++) {
+        e[0][i] = (double)x[i] * (double)c[i] - (double)x[i + n] * (double)s[i];
+        e[1][i] = (double)x[i + n] * (double)c[i] + (double)x[i] * (double)s[i];
+    }
+    kern->rope(n, x, c, s);
+    check_all("rope, first half", x, e[0], n, 4 * EPS);
+    check_all("rope, second half", x + n, e[1], n, 4 * EPS);
+}
+
+static void test_adamw(size_t n) {
+    orl_real *w = guarded(0, n), *g = guarded(1, n), *m = guarded(2, n), *v = guarded(3, n);
+    orli_adamw p;
+    size_t i;
+    p.lr = (orl_real)0.01, p.beta1 = (orl_real)0.9, p.beta2 = (orl_real)0.98, p.eps = (orl_real)1e-6, p.decay = (orl_real)0.1;
+    p.correction1 = (orl_real)0.3, p.correction2 = (orl_real)0.05, p.grad_scale = (orl_real)0.25;
+    for (i = 0; i < n; i++) {
+        const double a = (double)g[i] * 0.25;
+        v[i] = v[i] * v[i];
+        e[0][i] = (double)p.beta1 * (double)m[i] + (1 - (double)p.beta1) * a;
+        e[1][i] = (double)p.beta2 * (double)v[i] + (1 - (double)p.beta2) * a * a;
+        e[2][i] = (double)w[i] - (double)p.lr * (e[0][i] / (double)p.correction1 / (sqrt(e[1][i] / (double)p.correction2) + (double)p.eps) + (double)p.decay * (double)w[i]);
+    }
+    kern->adamw(n, w, g, m, v, &p);
+    check_all("adamw, m", m, e[0], n, 10 * EPS);
+    check_all("adamw, v", v, e[1], n, 10 * EPS);
+    check_all("adamw, w", w, e[2], n, 10 * EPS);
+}
+
+/* An element's bits do not depend on n or on where it stands. */
+static void test_position(size_t n) {
+    orl_real *x = guarded(0, n), *whole = guarded(1, n), *alone = guarded(2, 1);
+    size_t i = n ? below(n) : 0;
+    if (n == 0) return;
+    kern->exp(n, whole, x), kern->exp(1, alone, x + i);
+    check(memcmp(alone, whole + i, sizeof *alone) == 0);
+    kern->tanh(n, whole, x), kern->tanh(1, alone, x + i);
+    check(memcmp(alone, whole + i, sizeof *alone) == 0);
+    kern->gelu(n, whole, x), kern->gelu(1, alone, x + i);
+    check(memcmp(alone, whole + i, sizeof *alone) == 0);
+    kern->swiglu(n, whole, x, x), kern->swiglu(1, alone, x + i, x + i);
+    check(memcmp(alone, whole + i, sizeof *alone) == 0);
+}
+
+static void test_rows(void) {
+    static void (*const test[])(size_t) = {test_simple, test_activations, test_softmax, test_norms, test_rope, test_adamw, test_position};
+    size_t n, t;
+    for (n = 0; n <= 257; n += n < 140 ? 1 : 13)
+        for (t = 0; t < sizeof test / sizeof *test; t++) {
+            at_end = (int)(n & 1);
+            test[t](n);
+            at_end = !at_end;
+            test[t](n);
+        }
+    at_end = 1;
+}
+
+/* ---- exp, tanh, log over the whole range -------------------------------------------------------------- */
+
+/* The distance of y from the exact value in units of the last place of it. */
+static double ulps(double y, double exact) {
+    int exponent;
+    if (isnan(exact)) return isnan(y) ? 0 : HUGE_VAL;
+    if (y == exact) return 0;
+    if (isinf(exact) || isinf(y)) return fabs(y) >= 3.4e38 && fabs(exact) >= 3.4e38 && (y > 0) == (exact > 0) ? 0 : HUGE_VAL;
+    if (fabs(exact) < 1.1754943508222875e-38) return fabs(y) <= 1.1754944e-38 ? 0 : HUGE_VAL; /* denormal: may be 0 */
+    frexp(exact, &exponent);
+    return fabs(y - exact) / ldexp(1, exponent - (ORLI_DOUBLE ? 53 : 24));
+}
+
+static void test_transcendental(void) {
+    static const double odd[] = {0, -0.0, 1, -1, HUGE_VAL, -HUGE_VAL, (double)NAN, 88.7, 88.73, 89, 200, -87.3, -87.4, -103, -110, -1e30, 1e30,
+                                 3.4e38, -3.4e38, 1e-38, 1e-40, -1e-40, 1.17549435e-38, 0.625, 0.62499, 9, 10, 0.99999994, 1.0000001};
+    const struct {
+        const char *name;
+        void (*fn)(size_t, orl_real *, const orl_real *);
+        double (*exact)(double);
+    } table[] = {{"exp", kern->exp, exp}, {"tanh", kern->tanh, tanh}, {"log", kern->log, log}};
+    static orl_real x[4096], y[4096];
+    size_t f, block, i;
+    for (f = 0; f < 3; f++) {
+        double most = 0, at = 0;
+        for (block = 0; block < 256; block++) {
+            for (i = 0; i < 4096; i++) { /* all exponents; then the ranges where something happens */
+                uint32_t bits = (uint32_t)((block * 4096 + i) * 4093u);
+                float any;
+                memcpy(&any, &bits, sizeof any);
+                x[i] = block < 128 ? (orl_real)any : block < 192 ? (orl_real)uniform(-90, 90) : (orl_real)uniform(-2, 2);
+                if (block == 0 && i < sizeof odd / sizeof *odd) x[i] = (orl_real)odd[i];
+                if (f == 2 && block >= 192) x[i] = (orl_real)fabs((double)x[i]);
+            }
+            table[f].fn(4096, y, x);
+            for (i = 0; i < 4096; i++) {
+                double off = ulps((double)y[i], table[f].exact((double)x[i]));
+                if (off > most) most = off, at = (double)x[i];
+            }
+        }
+        test_check(most <= 4, table[f].name, __FILE__, __LINE__);
+        printf("  %-7s %-5s %.2f ulp at %.9g\n", kern->name, table[f].name, most, at);
+    }
+}
+
+/* ---- matrix products ------------------------------------------------------------------------------------ */
+
+typedef struct gemm_case {
+    size_t m, n, k;
+    int a_turned, b_turned, accumulate; /* turned: stored as the transpose */
+} gemm_case;
+
+/* A stored matrix with a gap of `gap` numbers between its rows, in a guarded slot. */
+static orli_mat stored(size_t slot, size_t rows, size_t cols, int turned, size_t gap) {
+    const size_t lines = turned ? cols : rows, length = turned ? rows : cols, stride = length + gap;
+    orli_mat a;
+    a.data = guarded(slot, lines ? (lines - 1) * stride + length : 0);
+    a.rs = turned ? 1 : stride;
+    a.cs = turned ? stride : 1;
+    return a;
+}
+
+static void test_gemm_case(orl_ctx *ctx, gemm_case t) {
+    const size_t gap = below(3), ldc = t.n + below(3), size = t.m ? (t.m - 1) * ldc + t.n : 0;
+    const orli_mat a = stored(0, t.m, t.k, t.a_turned, gap), b = stored(1, t.k, t.n, t.b_turned, gap);
+    orl_real *c = guarded(2, size), *before = (orl_real *)malloc(size * sizeof *c + 1), *again = guarded(4, size), *panels;
+    double worst = 0;
+    int outside = 0;
+    size_t i, j, p;
+    memcpy(before, c, size * sizeof *c);
+    orli_gemm(ctx, t.m, t.n, t.k, a, b, c, ldc, t.accumulate);
+    for (i = 0; i < t.m; i++)
+        for (j = 0; j < (i + 1 < t.m ? ldc : t.n); j++) {
+            double sum = t.accumulate ? (double)before[i * ldc + j] : 0;
+            if (j >= t.n) {
+                outside |= memcmp(&c[i * ldc + j], &before[i * ldc + j], sizeof *c) != 0;
+                continue;
+            }
+            for (p = 0; p < t.k; p++) sum += (double)a.data[i * a.rs + p * a.cs] * (double)b.data[p * b.rs + j * b.cs];
+            worst = fmax(worst, fabs(sum - (double)c[i * ldc + j]));
+        }
+    check(worst <= 4 * EPS * (double)(t.k + 4));
+    check(!outside);
+    /* packed, serial, and each row alone: the same bits */
+    panels = guarded(3, orli_pack_size(ctx, t.n, t.k));
+    orli_pack(ctx, t.n, t.k, b, panels);
+    memcpy(again, before, size * sizeof *c);
+    orli_gemm_packed(ctx, t.m, t.n, t.k, a, panels, again, ldc, t.accumulate);
+    check(memcmp(c, again, size * sizeof *c) == 0);
+    memcpy(again, before, size * sizeof *c);
+    orli_gemm_serial(kern, t.m, t.n, t.k, a, b, again, ldc, t.accumulate, orli_scratch(ctx, 0));
+    check(memcmp(c, again, size * sizeof *c) == 0);
+    memcpy(again, before, size * sizeof *c);
+    for (i = 0; i < t.m; i++) {
+        orli_mat row = a;
+        row.data += i * a.rs;
+        if (i & 1) orli_gemm(ctx, 1, t.n, t.k, row, b, again + i * ldc, ldc, t.accumulate);
+        else orli_gemm_packed(ctx, 1, t.n, t.k, row, panels, again + i * ldc, ldc, t.accumulate);
+    }
+    check(memcmp(c, again, size * sizeof *c) == 0);
+    free(before);
+}
+
+static void test_gemm(void) {
+    static const size_t dims[] = {0, 1, 2, 3, 5, 8, 13, 14, 15, 16, 17, 28, 31, 32, 33, 48, 63, 65, 97};
+    static const gemm_case large[] = {{40, 70, 513, 0, 1, 0}, {29, 33, 1030, 0, 0, 1}, {15, 600, 100, 1, 0, 1}, {3, 530, 300, 0, 1, 1},
+                                      {200, 40, 64, 1, 0, 0}, {64, 5, 1600, 1, 1, 0}, {1, 1000, 70, 0, 0, 0}};
+    orl_ctx ctx;
+    size_t i;
+    context_open(&ctx, 2);
+    for (i = 0; i < 500; i++) {
+        gemm_case t;
+        t.m = dims[below(sizeof dims / sizeof *dims)], t.n = dims[below(sizeof dims / sizeof *dims)], t.k = dims[below(sizeof dims / sizeof *dims)];
+        t.a_turned = (int)(i & 1), t.b_turned = (int)(i >> 1 & 1), t.accumulate = (int)(i >> 2 & 1);
+        at_end = (int)(i >> 3 & 1);
+        test_gemm_case(&ctx, t);
+    }
+    for (i = 0; i < sizeof large / sizeof *large; i++) test_gemm_case(&ctx, large[i]);
+    at_end = 1;
+    check(ctx.flops > 0);
+    orli_pool_destroy(&ctx);
+}
+
+static void test_gemm_threads(void) {
+    static const size_t threads[] = {1, 2, 3, 4, 7};
+    static const gemm_case cases[] = {{130, 310, 200, 0, 1, 0}, {64, 700, 90, 1, 0, 1}, {500, 30, 64, 0, 0, 0}, {2, 900, 300, 0, 1, 0}};
+    size_t c, i;
+    for (c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const gemm_case t = cases[c];
+        const orli_mat a = stored(0, t.m, t.k, t.a_turned, 0), b = stored(1, t.k, t.n, t.b_turned, 0);
+        orl_real *first = guarded(2, t.m * t.n), *again = guarded(3, t.m * t.n);
+        for (i = 0; i < sizeof threads / sizeof *threads; i++) {
+            orl_real *out = i ? again : first;
+            orl_ctx ctx;
+            context_open(&ctx, threads[i]);
+            memset(out, 0, t.m * t.n * sizeof *out);
+            orli_gemm(&ctx, t.m, t.n, t.k, a, b, out, t.n, t.accumulate);
+            check(ctx.pool->most_tasks[ORLI_WORK_GEMM] >= ORLI_MIN(2, threads[i]));
+            check(memcmp(first, out, t.m * t.n * sizeof *out) == 0);
+            orli_pool_destroy(&ctx);
+        }
+    }
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------- */
+
+typedef struct heads { /* one head's queries, keys and values, and the tiles of the last two */
+    size_t d, nq, position0, length, tiles, window;
+    orl_real *q, *k, *v, *out, *lse, *dout, *dq, *scratch;
+    orl_real *ktile[64], *vtile[64], *dktile[64], *dvtile[64];
+    const orl_real *kt[64], *vt[64];
+    double *ref_out, *ref_lse, *ref_dq, *ref_dk, *ref_dv;
+} heads;
+
+static void *allocate(size_t n, size_t size) { return calloc(n + 1, size); }
+
+static void heads_open(heads *h, size_t d, size_t nq, size_t position0, size_t window) {
+    size_t t, i, j;
+    memset(h, 0, sizeof *h);
+    h->d = d, h->nq = nq, h->position0 = position0, h->window = window;
+    h->length = position0 + nq;
+    h->tiles = (h->length + 15) / 16;
+    h->q = guarded(0, nq * (d + 3)), h->dout = guarded(1, nq * (d + 2)), h->dq = guarded(2, nq * (d + 1));
+    h->out = guarded(3, nq * d), h->lse = guarded(4, nq);
+    h->k = guarded(5, h->length * d), h->v = guarded(6, h->length * d);
+    h->scratch = guarded_raw(7, ORLI_SCRATCH / sizeof *h->scratch);
+    for (t = 0; t < h->tiles; t++) {
+        h->ktile[t] = guarded(8, 16 * d * h->tiles) + t * 16 * d, h->vtile[t] = guarded(9, 16 * d * h->tiles) + t * 16 * d;
+        h->dktile[t] = guarded(10, 16 * d * h->tiles) + t * 16 * d, h->dvtile[t] = guarded(11, 16 * d * h->tiles) + t * 16 * d;
+        h->kt[t] = h->ktile[t], h->vt[t] = h->vtile[t];
+    }
+    for (t = 0; t < h->tiles * 16; t++)
+        for (j = 0; j < d; j++) { /* NaN where nothing was written */
+            h->ktile[t / 16][j * 16 + t % 16] = t < h->length ? h->k[t * d + j] : (orl_real)NAN;
+            h->vtile[t / 16][t % 16 * d + j] = t < h->length ? h->v[t * d + j] : (orl_real)NAN;
+            h->dktile[t / 16][j * 16 + t % 16] = h->dvtile[t / 16][t % 16 * d + j] = 0;
+        }
+    for (i = 0; i < nq * (d + 1); i++) h->dq[i] = 0;
+    h->ref_out = (double *)allocate(nq * d, 8), h->ref_lse = (double *)allocate(nq, 8), h->ref_dq = (double *)allocate(nq * d, 8);
+    h->ref_dk = (double *)allocate(h->length * d, 8), h->ref_dv = (double *)allocate(h->length * d, 8);
+}
+static void heads_close(heads *h) {
+    free(h->ref_out), free(h->ref_lse), free(h->ref_dq), free(h->ref_dk), free(h->ref_dv);
+}
+
+/* Forward and backward of the definition, in double. */
+static void heads_reference(heads *h, double scale) {
+    double *p = (double *)allocate(h->length, 8);
+    size_t i, j, t, d = h->d;
+    for (i = 0; i < h->nq; i++) {
+        const size_t position = h->position0 + i, first = position + 1 > h->window ? position + 1 - h->window : 0;
+        const orl_real *q = h->q + i * (d + 3), *dout = h->dout + i * (d + 2);
+        double top = -HUGE_VAL, total = 0, delta = 0;
+        for (t = first; t <= position; t++) {
+            for (p[t] = 0, j = 0; j < d; j++) p[t] += scale * (double)q[j] * (double)h->k[t * d + j];
+            top = fmax(top, p[t]);
+        }
+        for (t = first; t <= position; t++) total += p[t] = exp(p[t] - top);
+        h->ref_lse[i] = top + log(total);
+        for (t = first; t <= position; t++)
+            for (p[t] /= total, j = 0; j < d; j++) h->ref_out[i * d + j] += p[t] * (double)h->v[t * d + j];
+        for (j = 0; j < d; j++) delta += h->ref_out[i * d + j] * (double)dout[j];
+        for (t = first; t <= position; t++) {
+            double dp = 0, ds;
+            for (j = 0; j < d; j++) dp += (double)dout[j] * (double)h->v[t * d + j];
+            ds = scale * p[t] * (dp - delta);
+            for (j = 0; j < d; j++) {
+                h->ref_dv[t * d + j] += p[t] * (double)dout[j];
+                h->ref_dq[i * d + j] += ds * (double)h->k[t * d + j];
+                h->ref_dk[t * d + j] += ds * (double)q[j];
+            }
+        }
+    }
+    free(p);
+}
+
+static void test_attention_case(size_t d, size_t nq, size_t position0, size_t window) {
+    const double scale = 1 / sqrt((double)d);
+    orl_real one[512], lse;
+    heads h;
+    size_t i, j, n;
+    double worst = 0;
+    heads_open(&h, d, nq, position0, window);
+    heads_reference(&h, scale);
+    kern->attention(d, nq, h.q, d + 3, position0, h.kt, h.vt, window, (orl_real)scale, h.out, d, h.lse, h.scratch);
+    check_all("attention", h.out, h.ref_out, nq * d, 60 * EPS);
+    check_all("attention, lse", h.lse, h.ref_lse, nq, 60 * EPS);
+    for (i = 0; i < nq; i += n) { /* one by one, or in other groups: the same bits */
+        n = i % 3 == 0 ? 1 : ORLI_MIN(nq - i, (size_t)(512 / d < 3 ? 1 : 3));
+        kern->attention(d, 1, h.q + i * (d + 3), d + 3, position0 + i, h.kt, h.vt, window, (orl_real)scale, one, d, &lse, h.scratch);
+        check(memcmp(one, h.out + i * d, d * sizeof *one) == 0 && memcmp(&lse, h.lse + i, sizeof lse) == 0);
+    }
+    kern->attention_backward(d, nq, h.q, d + 3, position0, h.kt, h.vt, window, (orl_real)scale, h.out, d, h.dout, d + 2, h.lse, h.dq,
+                             d + 1, h.dktile, h.dvtile, h.scratch);
+    for (i = 0; i < nq; i++)
+        for (j = 0; j < d; j++) worst = fmax(worst, fabs((double)h.dq[i * (d + 1) + j] - h.ref_dq[i * d + j]));
+    for (i = 0; i < h.tiles * 16; i++)
+        for (j = 0; j < d; j++) {
+            const double dk = i < h.length ? h.ref_dk[i * d + j] : 0, dv = i < h.length ? h.ref_dv[i * d + j] : 0;
+            const double a = fabs((double)h.dktile[i / 16][j * 16 + i % 16] - dk), b = fabs((double)h.dvtile[i / 16][i % 16 * d + j] - dv);
+            if (!(a <= worst)) worst = a;
+            if (!(b <= worst)) worst = b;
+        }
+    check(worst <= 400 * EPS);
+    if (!(worst <= 400 * EPS)) printf("    %s: d %zu, nq %zu, position %zu, window %zu: %g\n", kern->name, d, nq, position0, window, worst);
+    heads_close(&h);
+}
+
+static void test_attention(void) {
+    static const size_t d[] = {1, 4, 7, 8, 16, 20, 24, 32, 40, 48, 64, 80, 128};
+    static const size_t windows[] = {SIZE_MAX, SIZE_MAX, 1, 5, 16, 33, 100};
+    size_t i;
+    for (i = 0; i < 120; i++) {
+        const size_t nq = 1 + below(i % 4 ? 40 : 150), position0 = below(3) ? below(100) : 0;
+        test_attention_case(d[i % 13], nq, position0, windows[below(7)]);
+    }
+}
+
+/* A context so long that a whole block of queries finds no room in the scratch. */
+static void test_attention_long(void) {
+    const size_t d = 8, length = 24000, tiles = length / 16;
+    orl_real *k = (orl_real *)allocate(length * d, sizeof *k), *scratch = (orl_real *)allocate(ORLI_SCRATCH, 1);
+    const orl_real **kt = (const orl_real **)allocate(tiles, sizeof *kt);
+    orl_real q[24 * 8], out[24 * 8], one[8], lse[24], lse1;
+    size_t i;
+    for (i = 0; i < length * d; i++) k[i] = (orl_real)uniform(-1, 1);
+    for (i = 0; i < tiles; i++) kt[i] = k + i * 16 * d;
+    for (i = 0; i < 24 * d; i++) q[i] = (orl_real)uniform(-1, 1);
+    kern->attention(d, 24, q, d, length - 24, kt, kt, SIZE_MAX, 1, out, d, lse, scratch);
+    for (i = 0; i < 24; i++) {
+        kern->attention(d, 1, q + i * d, d, length - 24 + i, kt, kt, SIZE_MAX, 1, one, d, &lse1, scratch);
+        check(memcmp(one, out + i * d, sizeof one) == 0 && lse1 == lse[i]);
+    }
+    free(k), free(kt), free(scratch);
+}
+
+static void test_selection(void) {
+    orl_ctx ctx;
+    memset(&ctx, 0, sizeof ctx);
+    check(orli_kernels_select(&ctx, NULL) != NULL);
+    check(orli_kernels_select(&ctx, "scalar") == orli_kernels_of(ORLI_ISA_SCALAR));
+    check(!orl_failed(&ctx));
+    check(orli_kernels_select(&ctx, "mmx") == NULL);
+    check(orl_error_status(&ctx) == ORL_ERR_ARGUMENT);
+    check_contains(orl_error(&ctx), "mmx");
+    check_contains(orl_error(&ctx), "scalar");
+}
+
+int main(void) {
+    static void (*const test[])(void) = {test_rows, test_transcendental, test_gemm, test_gemm_threads, test_attention, test_attention_long};
+    size_t t;
+    int isa;
+    guard_open();
+    test_selection();
+    for (isa = 0; isa <= (int)orli_isa_detect(); isa++) {
+        kern = orli_kernels_of((orli_isa)isa);
+        if (!kern) continue;
+        rng = orli_rng_new(6, (uint64_t)isa);
+        for (t = 0; t < sizeof test / sizeof *test; t++) test[t]();
+    }
+    return test_report("06_kernels");
+}
