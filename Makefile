@@ -22,7 +22,7 @@ ALL_TESTS := $(patsubst tests/%.c,%,$(shell ls -r tests/test_*.c 2>/dev/null)) #
 TEST_HEADERS := $(wildcard tests/*.h examples/*.h)
 SCRIPTS   := $(patsubst tests/%.sh,%,$(sort $(wildcard tests/test_*.sh)))
 EXAMPLES  := $(patsubst examples/%.c,build/%,$(sort $(wildcard examples/*.c)))
-BENCHES   := $(patsubst tests/%.c,build/%,$(sort $(wildcard tests/bench*.c)))
+BENCHES   := $(patsubst tests/%.c,build/%,$(sort $(wildcard tests/bench/*.c)))
 TEST_RUNS := $(SCRIPTS:%=build/test/%) $(ALL_TESTS:%=build/test/%) $(patsubst %,build/test/%.double,$(call marked,double))
 SANITIZE_RUNS := $(ALL_TESTS:%=build/asan/%) $(patsubst %,build/tsan/%,$(call marked,threads))
 
@@ -51,9 +51,9 @@ build/%: examples/%.c offline_rlhf.h $(wildcard examples/*.h)
 	@mkdir -p $(@D)
 	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS)
 
-build/%: tests/%.c offline_rlhf.h
+build/bench/%: tests/bench/%.c offline_rlhf.h
 	@mkdir -p $(@D)
-	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS)
+	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS) -ldl
 
 examples: $(EXAMPLES)
 

@@ -8,6 +8,9 @@
 #ifndef _DEFAULT_SOURCE
 #define _DEFAULT_SOURCE 1 /* madvise */
 #endif
+#if defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
+#define _DARWIN_C_SOURCE 1 /* _SC_NPROCESSORS_ONLN, madvise */
+#endif
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1 /* sched_getaffinity */
 #endif
@@ -28,7 +31,9 @@
  *   - Matrices are row-major; `x: (n, d)` means n rows of d numbers. Times are in seconds. */
 
 #ifndef ORL_API
-#ifdef ORL_STATIC
+#if defined(ORL_STATIC) && defined(__GNUC__)
+#define ORL_API static __attribute__((unused)) /* nobody uses every function */
+#elif defined(ORL_STATIC)
 #define ORL_API static
 #else
 #define ORL_API extern
@@ -266,6 +271,8 @@ ORL_API const char *orl_model_name(const orl_model *model);
 ORL_API orl_model *orl_reward_model(const orl_model *trunk);
 /* Final hidden states: (tokens, dim), after the last norm. */
 ORL_API orl_tensor *orl_hidden(orl_tape *tape, orl_model *model, const orl_stream *stream);
+/* The matrix of the language head, (vocab, dim), for orl_token_logp or orl_linear on hidden states. */
+ORL_API orl_tensor *orl_head(orl_tape *tape, orl_model *model);
 /* Logits of every token, for looking at: (tokens, vocab). Training never holds them. */
 ORL_API orl_tensor *orl_logits(orl_tape *tape, orl_model *model, const orl_stream *stream);
 
@@ -942,21 +949,26 @@ static void orli_arena_reset(orli_arena *a) {
 
 static void *orli_arena_alloc(orli_arena *a, size_t count, size_t size) {
     size_t bytes = orli_mul(count, size);
-    char *p;
+    char *p = NULL;
     if (bytes < SIZE_MAX - ORLI_ALIGN) bytes = orli_round_up(bytes, ORLI_ALIGN);
+    if (!a->dry) {
+        if (!a->chunks || bytes > a->size[a->current] - a->used) {
+            size_t fresh = ORLI_MAX(bytes, (size_t)1 << 18);
+            fresh = ORLI_MAX(fresh, a->total / 4); /* a quarter of what is there, so that chunks stay few */
+            if (a->chunks == ORLI_ARENA_CHUNKS) {
+                orli_fail(a->ctx, ORL_ERR_MEMORY, "no memory: an arena of %zu bytes has too many pieces", a->total);
+                return NULL;
+            }
+            if (!(a->chunk[a->chunks] = (char *)orli_alloc(a->ctx, fresh, 1))) return NULL; /* and nothing is counted */
+            a->size[a->chunks] = fresh;
+            a->current = a->chunks++;
+            a->used = 0;
+        }
+        p = a->chunk[a->current] + a->used;
+        a->used += bytes;
+    }
     a->total = orli_add(a->total, bytes);
     a->peak = ORLI_MAX(a->peak, a->total);
-    if (a->dry) return NULL;
-    if (!a->chunks || bytes > a->size[a->current] - a->used) {
-        size_t fresh = ORLI_MAX(bytes, (size_t)1 << 18);
-        if (a->chunks) fresh = ORLI_MAX(fresh, a->total / 4); /* a quarter of what is there, so that chunks stay few */
-        if (a->chunks == ORLI_ARENA_CHUNKS || !(a->chunk[a->chunks] = (char *)orli_alloc(a->ctx, fresh, 1))) return NULL;
-        a->size[a->chunks] = fresh;
-        a->current = a->chunks++;
-        a->used = 0;
-    }
-    p = a->chunk[a->current] + a->used;
-    a->used += bytes;
     return p;
 }
 #endif /* section 2 */
@@ -1024,7 +1036,7 @@ static orli_isa orli_isa_detect(void) {
 static unsigned orli_float_mode_enter(void) {
 #if ORLI_X86
     unsigned before = _mm_getcsr();
-    _mm_setcsr((before & ~0xe040u) | 0x8040u); /* RC = nearest, FTZ = DAZ = 1 */
+    _mm_setcsr((before & ~0xe040u) | 0x9fc0u); /* RC = nearest, FTZ = DAZ = 1, no exception traps */
     return before;
 #else
     return 0;
@@ -1052,7 +1064,7 @@ static orl_status orli_file_open(orl_ctx *ctx, const char *path, orli_file *file
     void *p;
     memset(file, 0, sizeof *file);
     if (orl_failed(ctx)) return orl_error_status(ctx);
-    fd = open(path, O_RDONLY);
+    fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe that nobody writes to must not hang us */
     if (fd < 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
         close(fd);
@@ -1063,8 +1075,10 @@ static orl_status orli_file_open(orl_ctx *ctx, const char *path, orli_file *file
     if (file->size) {
         p = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED) {
+            orli_fail(ctx, ORL_ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+            memset(file, 0, sizeof *file);
             close(fd);
-            return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+            return ORL_ERR_IO;
         }
         file->data = (const char *)p;
         file->mapped = 1;
@@ -1142,7 +1156,12 @@ static orl_status orli_write_file(orl_ctx *ctx, const char *path, const void *by
 
 static orl_status orli_make_dir(orl_ctx *ctx, const char *path) {
     if (orl_failed(ctx)) return orl_error_status(ctx);
-    if (mkdir(path, 0777) == 0 || (errno == EEXIST)) return ORL_OK;
+    if (mkdir(path, 0777) == 0) return ORL_OK;
+    if (errno == EEXIST) {
+        struct stat info;
+        if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return ORL_OK;
+        errno = EEXIST; /* by a file */
+    }
     return orli_fail(ctx, ORL_ERR_IO, "%s: the directory cannot be made: %s", path, strerror(errno));
 }
 
@@ -1174,7 +1193,7 @@ typedef enum orli_work {
 } orli_work;
 
 #define ORLI_SCRATCH ((size_t)1 << 20) /* bytes per worker */
-#define ORLI_SPIN 4000                 /* polls before a thread parks: some tens of µs */
+#define ORLI_SPIN 1000                 /* polls before a thread parks: some tens of µs */
 
 typedef struct orli_worker {
     struct orli_pool *pool;
@@ -1195,6 +1214,7 @@ typedef struct orli_pool {
     size_t tasks, next, running; /* next, running, generation: atomic */
     unsigned generation;
     int parked, stop;
+    int spin; /* ORLI_SPIN, or 0 where threads outnumber cores: spinning would take the time from those who work */
     size_t most_tasks[ORLI_WORK_COUNT]; /* the most tasks any call of a kind had */
 } orli_pool;
 
@@ -1216,7 +1236,7 @@ static void *orli_pool_main(void *p) {
     orli_float_mode_enter();
     for (;;) {
         int spin;
-        for (spin = 0; spin < ORLI_SPIN && __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen; spin++) orli_pause();
+        for (spin = 0; spin < pool->spin && __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen; spin++) orli_pause();
         if (__atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen) {
             pthread_mutex_lock(&pool->mutex);
             pool->parked++;
@@ -1256,7 +1276,7 @@ static void orli_parallel(orl_ctx *ctx, orli_work kind, size_t tasks, orli_task_
     if (pool->parked) pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
     orli_pool_drain(pool, 0);
-    for (spin = 0; spin < ORLI_SPIN && __atomic_load_n(&pool->running, __ATOMIC_ACQUIRE); spin++) orli_pause();
+    for (spin = 0; spin < pool->spin && __atomic_load_n(&pool->running, __ATOMIC_ACQUIRE); spin++) orli_pause();
     if (__atomic_load_n(&pool->running, __ATOMIC_ACQUIRE)) {
         pthread_mutex_lock(&pool->mutex);
         while (__atomic_load_n(&pool->running, __ATOMIC_ACQUIRE)) pthread_cond_wait(&pool->finished, &pool->mutex);
@@ -1294,6 +1314,7 @@ static orl_status orli_pool_create(orl_ctx *ctx, size_t threads) {
     if (!pool) return ORL_ERR_MEMORY;
     pool->ctx = ctx;
     pool->threads = threads;
+    pool->spin = threads <= orli_cores() ? ORLI_SPIN : 0;
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->finished, NULL);
@@ -1308,6 +1329,7 @@ static orl_status orli_pool_create(orl_ctx *ctx, size_t threads) {
         if (pthread_create(&pool->thread[i - 1], NULL, orli_pool_main, &pool->worker[i]) != 0) break;
         pool->started++;
     }
+    pool->threads = pool->started + 1;
     return ORL_OK;
 }
 #endif /* section 4 */
@@ -1366,7 +1388,7 @@ static double orli_rng_uniform(orli_rng *r) {
     return ((double)high * 67108864.0 + (double)low) / 9007199254740992.0;
 }
 
-/* 0 … n−1, every value equally likely (Lemire's method without its rejection: the bias is < n / 2^64). */
+/* 0 … n−1, every value equally likely up to n / 2^53. */
 static size_t orli_rng_below(orli_rng *r, size_t n) {
     return (size_t)(orli_rng_uniform(r) * (double)n);
 }
@@ -1442,6 +1464,9 @@ typedef struct orli_kernels {
     /* An orli_tile_fn for rows ≤ tile_rows, cols ≤ tile_cols: B has all columns, C is touched in the first cols. */
     void (*tile)(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
                  const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode);
+    /* C (1, 4·tile_cols) from one row of A and four panels of B, `stride` apart: what decoding does with packed weights. */
+    void (*thin_tile)(size_t k, const orl_real *a, size_t a_k, const orl_real *panel, size_t stride, size_t b_k, orl_real *c,
+                      int mode);
     /* panel[p·step + l] = x[l·lane + p·next] for lanes l < count ≤ width, p < k: one of lane, next is 1 */
     void (*pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel, size_t step);
 
@@ -1717,6 +1742,7 @@ static inline __m512 ORLI_K(v_quads)(const float *x, size_t lane) {
         orli_v x = orli_v_set1(*(const orl_real *)(const void *)(at + i * row_bytes)); \
         p##i = orli_v_fma(x, u, p##i), q##i = orli_v_fma(x, v, q##i);                  \
     }
+#define ORLI_TILE_FETCH(i) __builtin_prefetch(c + i * c_row, 1), __builtin_prefetch(c + i * c_row + ORLI_W, 1);
 #define ORLI_TILE_PLUS(i)                                \
     p##i = orli_v_add(orli_v_load(c + i * c_row), p##i); \
     q##i = orli_v_add(orli_v_load(c + i * c_row + ORLI_W), q##i);
@@ -1730,6 +1756,7 @@ static inline __m512 ORLI_K(v_quads)(const float *x, size_t lane) {
         ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                  \
         (void)row_bytes;                                                                                   \
         if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                      \
+        else if (k > 32) { ORLI_REPEAT##rows(ORLI_TILE_FETCH) }                                            \
         for (; k; k--) {                                                                                   \
             orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                               \
             ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                              \
@@ -1799,6 +1826,22 @@ static void ORLI_K(tile)(size_t rows, size_t cols, size_t k, const orl_real *a, 
     for (i = 0; i < rows; i++)
         for (j = 0; j < cols; j++)
             c[i * c_row + j] = mode == ORLI_ADD ? c[i * c_row + j] + whole[i * 2 * ORLI_W + j] : whole[i * 2 * ORLI_W + j];
+}
+
+/* One row alone has two chains, and waits for each step of them; four tiles side by side have eight. */
+#define ORLI_THIN_STEP(i)                                               \
+    p##i = orli_v_fma(x, orli_v_load(panel + i * stride), p##i);        \
+    q##i = orli_v_fma(x, orli_v_load(panel + i * stride + ORLI_W), q##i);
+static void ORLI_K(thin_tile)(size_t k, const orl_real *a, size_t a_k, const orl_real *panel, size_t stride, size_t b_k,
+                              orl_real *c, int mode) {
+    const size_t c_row = 2 * ORLI_W; /* tile i is “row” i of c */
+    ORLI_REPEAT4(ORLI_TILE_ZERO)
+    for (; k; k--, a += a_k, panel += b_k) {
+        orli_v x = orli_v_set1(*a);
+        ORLI_REPEAT4(ORLI_THIN_STEP)
+    }
+    if (mode == ORLI_ADD) { ORLI_REPEAT4(ORLI_TILE_PLUS) }
+    ORLI_REPEAT4(ORLI_TILE_STORE)
 }
 
 /* Brings a strip of up to ORLI_W lanes into the order the tile reads: one vector for each step of k. */
@@ -2348,7 +2391,7 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 }
 
 static const orli_kernels ORLI_K(kernels) = {
-    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(pack),
+    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(pack),
     ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
@@ -2420,6 +2463,10 @@ static const orli_kernels ORLI_K(kernels) = {
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC diagnostic push /* gcc's own intrinsics warn where they are used: of lanes left undefined … */
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wsign-conversion" /* … and, without optimisation, of a mask of −1 */
 #endif
 #define ORLI_KERNEL_PASS ORLI_PASS_AVX512
 #define ORLI_KERNEL_NAME "avx512"
@@ -2429,6 +2476,7 @@ static const orli_kernels ORLI_K(kernels) = {
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
+#pragma GCC diagnostic pop
 #pragma GCC pop_options
 #endif
 
@@ -2466,6 +2514,7 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 
 #define ORLI_GEMM_A (ORLI_TILE_ROWS * (ORLI_GEMM_K + 16))             /* numbers of scratch for a row tile, … */
 #define ORLI_GEMM_B (ORLI_SCRATCH / 4 * 3 / sizeof(orl_real))         /* … for a block of B */
+#define ORLI_PACK_ROWS 32
 #define ORLI_GEMM_SERIAL 300000.0                                     /* FLOPs not worth a second thread */
 
 typedef struct orli_gemm_job {
@@ -2483,13 +2532,15 @@ typedef struct orli_gemm_job {
 /* Where part `index` of `parts` of n things begins. */
 static size_t orli_part(size_t n, size_t parts, size_t index) { return n / parts * index + ORLI_MIN(index, n % parts); }
 
-/* B (k, n) into panels, `stride` numbers from one to the next. */
+/* B (k, n) into panels, `stride` numbers from one to the next. If rows of B lie whole in memory some of them
+ * are read at a time, from end to end; if columns do, each strip is read from end to end. */
 static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_mat b, orl_real *panels, size_t stride) {
-    const size_t w = kern->width;
-    size_t j;
-    for (j = 0; j < orli_round_up(n, kern->tile_cols); j += w)
-        kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), k, b.data + ORLI_MIN(j, n) * b.cs, b.cs, b.rs,
-                   panels + j / kern->tile_cols * stride + j % kern->tile_cols, kern->tile_cols);
+    const size_t w = kern->width, cols = kern->tile_cols, chunk = b.cs == 1 ? ORLI_PACK_ROWS : k;
+    size_t j, p;
+    for (p = 0; p < k; p += chunk)
+        for (j = 0; j < orli_round_up(n, cols); j += w)
+            kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), ORLI_MIN(chunk, k - p), b.data + ORLI_MIN(j, n) * b.cs + p * b.rs, b.cs, b.rs,
+                       panels + j / cols * stride + p * cols + j % cols, cols);
 }
 
 /* Copies a row tile where it lies badly: rows far apart fight for the same cache sets. Returns its strides in *a. */
@@ -2525,14 +2576,20 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
             const size_t k = ORLI_MIN(kc, g->k - p);
             const int mode = p || g->accumulate ? ORLI_ADD : ORLI_SET;
             const orl_real *panels = b_copy;
-            size_t stride = k * cols;
+            size_t stride = k * cols, step = cols; /* from one panel to the next, from one row of it to the next */
             if (g->panels) {
                 panels = g->panels + j * g->k + p * cols;
                 stride = g->k * cols;
             } else {
                 orli_mat part = g->b;
                 part.data += p * part.rs + j * part.cs;
-                orli_pack_panels(kern, n, k, part, b_copy, stride);
+                if (part.cs == 1 && n % cols == 0 && row_tiles == 1) { /* used once: as it lies */
+                    panels = part.data;
+                    stride = cols;
+                    step = part.rs;
+                } else {
+                    orli_pack_panels(kern, n, k, part, b_copy, stride);
+                }
             }
             for (t = 0; t < row_tiles; t++) {
                 const size_t rows = orli_part(i1 - i0, row_tiles, t + 1) - orli_part(i1 - i0, row_tiles, t);
@@ -2540,9 +2597,11 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
                 i = i0 + orli_part(i1 - i0, row_tiles, t);
                 a.data += i * a.rs + p * a.cs;
                 orli_gemm_row_tile(kern, rows, k, (n + cols - 1) / cols, a_copy, &a);
-                for (x = 0; x < n; x += cols) {
+                for (x = 0; rows == 1 && x + 4 * cols <= n; x += 4 * cols)
+                    kern->thin_tile(k, a.data, a.cs, panels + x / cols * stride, stride, step, g->c + i * g->ldc + j + x, mode);
+                for (; x < n; x += cols) {
                     const orl_real *panel = panels + x / cols * stride;
-                    kern->tile(rows, ORLI_MIN(cols, n - x), k, a.data, a.rs, a.cs, panel, panel + kern->width, cols,
+                    kern->tile(rows, ORLI_MIN(cols, n - x), k, a.data, a.rs, a.cs, panel, panel + kern->width, step,
                                g->c + i * g->ldc + j + x, g->ldc, mode);
                 }
             }
@@ -2838,22 +2897,24 @@ struct orl_tensor {
     orli_backward_fn backward;
     void *saved;            /* the operator's own: attributes and what its backward needs */
     orl_param *param;       /* of a leaf */
-    int needs_grad;
+    int needs_grad, flowed; /* flowed: a gradient was asked for, so that a dry tape counts it once */
     orl_tensor *previous;   /* the node created before this one */
 };
 
-typedef struct orli_rope_table { /* cos, sin, −sin of position·theta^(−2i/d): (positions, half) each */
+typedef struct orli_rope_table orli_rope_table;
+struct orli_rope_table { /* cos, sin, −sin of position·theta^(−2i/d): (positions, half) each */
     double theta;
     size_t half, positions;
     orl_real *cosine, *sine, *minus_sine;
-} orli_rope_table;
+    orli_rope_table *next; /* of another theta or width: models may share a tape */
+};
 
 struct orl_tape {
     orli_object object;
     orli_arena nodes, values; /* nodes: structs and attributes; values: numbers, not there when dry */
     orl_tensor *last;
     int inference;            /* frozen: nothing is recorded, packed weights are used */
-    orli_rope_table rope;
+    orli_rope_table *rope;
     struct orli_tile_plan *plan; /* of the stream attended to last */
 };
 
@@ -2861,7 +2922,12 @@ static void orli_tape_destroy(orli_object *object) {
     orl_tape *tape = (orl_tape *)object;
     orli_arena_free(&tape->nodes);
     orli_arena_free(&tape->values);
-    orli_free(object->ctx, tape->rope.cosine);
+    while (tape->rope) {
+        orli_rope_table *t = tape->rope;
+        tape->rope = t->next;
+        orli_free(object->ctx, t->cosine);
+        orli_free(object->ctx, t);
+    }
 }
 
 ORL_API orl_tape *orl_tape_create(orl_ctx *ctx) {
@@ -2914,19 +2980,30 @@ static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tenso
 /* Where the gradient of x adds up: zeroed memory at first; NULL if x needs none (or the tape is dry). */
 static orl_real *orli_grad(orl_tape *tape, orl_tensor *x) {
     if (!x || !x->needs_grad) return NULL;
-    if (!x->grad) {
+    if (!x->grad && !x->flowed) {
         x->grad = orli_values(tape, x->rows, x->cols);
         if (x->grad) memset(x->grad, 0, x->rows * x->cols * sizeof(orl_real));
     }
+    x->flowed = 1;
     return x->grad;
 }
 
 /* The same for an operator that can overwrite: *accumulate tells whether there is something to add to. */
 static orl_real *orli_grad_or_fresh(orl_tape *tape, orl_tensor *x, int *accumulate) {
     if (!x || !x->needs_grad) return NULL;
-    *accumulate = x->grad != NULL;
-    if (!x->grad) x->grad = orli_values(tape, x->rows, x->cols);
+    *accumulate = x->grad || x->flowed;
+    if (!*accumulate) x->grad = orli_values(tape, x->rows, x->cols);
+    x->flowed = 1;
     return x->grad;
+}
+
+/* The same for an operator that works out all its gradients at once: where none is wanted, scratch. */
+static orl_real *orli_grad_or_scratch(orl_tape *tape, orl_tensor *x) {
+    orl_real *scratch;
+    if (x->needs_grad) return orli_grad(tape, x);
+    scratch = orli_values(tape, x->rows, x->cols);
+    if (scratch) memset(scratch, 0, x->rows * x->cols * sizeof(orl_real));
+    return scratch;
 }
 
 static orl_tensor *orli_mismatch(orl_tape *tape, const char *op, const orl_tensor *a, const orl_tensor *b) {
@@ -2945,8 +3022,8 @@ ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss) {
     if (!loss->needs_grad) return ORL_OK;
     mode = orli_float_mode_enter();
     if (orli_grad(tape, loss)) loss->grad[0] += 1;
-    for (y = tape->last; y; y = y->previous)
-        if (y->backward && y->needs_grad && (y->grad || orli_dry(tape))) y->backward(tape, y);
+    for (y = tape->last; y && !orl_failed(ctx); y = y->previous)
+        if (y->backward && y->needs_grad && (y->grad || y->flowed)) y->backward(tape, y);
     orli_float_mode_leave(mode);
     return orl_error_status(ctx);
 }
@@ -3093,7 +3170,7 @@ static void orli_map_gradient(orl_tape *tape, orl_tensor *y) {
     job.dy = y->grad;
     job.da = orli_grad(tape, y->in[0]);
     job.db = orli_grad(tape, y->in[1]);
-    if (!orli_dry(tape)) orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_backward, &job);
+    if (!orli_dry(tape) && !orl_failed(tape->object.ctx)) orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_backward, &job);
 }
 
 static orl_tensor *orli_map_apply(orl_tape *tape, orli_map kind, const char *name, orl_tensor *a, orl_tensor *b, double p, double q) {
@@ -3172,10 +3249,11 @@ ORL_API orl_tensor *orl_sum(orl_tape *tape, orl_tensor *x) {
 
 ORL_API orl_tensor *orl_sum_groups(orl_tape *tape, orl_tensor *x, const size_t *start, size_t groups) {
     orl_tensor *y;
-    size_t *copy;
+    size_t *copy, g;
     if (!tape || !x || !start) return NULL;
-    if (x->cols != 1 || start[groups] > x->rows) {
-        orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "orl_sum_groups: x must be (n, 1) with n ≥ the last start");
+    for (g = 0; g < groups && start[g] <= start[g + 1]; g++) {}
+    if (g < groups || x->cols != 1 || start[groups] > x->rows) {
+        orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "orl_sum_groups: x must be (n, 1), starts must ascend and the last be at most n");
         return NULL;
     }
     y = orli_node(tape, groups, 1, x, NULL, NULL, orli_sum_backward, sizeof(orli_groups_saved));
@@ -3506,14 +3584,23 @@ static size_t orli_stream_row(const orl_stream *stream, size_t s, size_t p) {
 /* ---- 7.11 rotary embedding (Su et al., arXiv 2104.09864), the half-split form:
  *      (x_i, x_{i+d/2}) is rotated by position·theta^(−2i/d); backwards by minus that ---- */
 
-static orl_status orli_rope_prepare(orl_ctx *ctx, orli_rope_table *t, double theta, size_t half, size_t positions) {
+static const orli_rope_table *orli_rope_prepare(orl_tape *tape, double theta, size_t half, size_t positions) {
+    orl_ctx *ctx = tape->object.ctx;
+    orli_rope_table *t = tape->rope;
     size_t p, i;
-    if (t->theta == theta && t->half == half && t->positions >= positions) return ORL_OK;
+    while (t && (t->half != half || t->theta < theta || t->theta > theta)) t = t->next;
+    if (t && t->positions >= positions) return t;
+    if (!t) {
+        t = (orli_rope_table *)orli_alloc_zero(ctx, 1, sizeof *t);
+        if (!t) return NULL;
+        t->next = tape->rope;
+        tape->rope = t;
+    }
     positions = orli_round_up(positions, 64);
     orli_free(ctx, t->cosine);
     t->positions = 0;
     t->cosine = (orl_real *)orli_alloc(ctx, orli_mul(positions, 3 * half), sizeof(orl_real));
-    if (!t->cosine) return ORL_ERR_MEMORY;
+    if (!t->cosine) return NULL;
     t->sine = t->cosine + positions * half;
     t->minus_sine = t->sine + positions * half; /* rotates back */
     t->theta = theta, t->half = half, t->positions = positions;
@@ -3525,7 +3612,7 @@ static orl_status orli_rope_prepare(orl_ctx *ctx, orli_rope_table *t, double the
             t->minus_sine[p * half + i] = -t->sine[p * half + i];
         }
     }
-    return ORL_OK;
+    return t;
 }
 
 typedef struct orli_rope_job {
@@ -3557,16 +3644,19 @@ static void orli_rope_apply(orl_ctx *ctx, const orli_rope_table *table, const or
 
 typedef struct orli_rope_saved {
     const orl_stream *stream;
+    const orli_rope_table *table;
     size_t heads;
 } orli_rope_saved;
 
 static void orli_rope_backward(orl_tape *tape, orl_tensor *y) {
     const orli_rope_saved *s = (orli_rope_saved *)y->saved;
     orl_ctx *ctx = tape->object.ctx;
-    orl_real *dx = orli_grad(tape, y->in[0]);
-    if (orli_dry(tape) || !dx) return; /* dy is read by nobody after this: turn it back where it lies */
-    orli_rope_apply(ctx, &tape->rope, tape->rope.minus_sine, y->grad, s->stream->position, y->rows, s->heads);
-    ctx->kernels->add(y->rows * y->cols, dx, y->grad);
+    int accumulate = 0;
+    orl_real *dx = orli_grad_or_fresh(tape, y->in[0], &accumulate), *turned = accumulate ? orli_values(tape, y->rows, y->cols) : dx;
+    if (orli_dry(tape) || orl_failed(ctx)) return;
+    memcpy(turned, y->grad, y->rows * y->cols * sizeof *turned);
+    orli_rope_apply(ctx, s->table, s->table->minus_sine, turned, s->stream->position, y->rows, s->heads);
+    if (accumulate) ctx->kernels->add(y->rows * y->cols, dx, turned);
 }
 
 static size_t orli_stream_positions(const orl_stream *stream) { /* 1 + the highest */
@@ -3590,9 +3680,10 @@ ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *st
     s = (orli_rope_saved *)y->saved;
     s->stream = stream, s->heads = heads;
     if (orli_dry(tape)) return y;
-    if (orli_rope_prepare(ctx, &tape->rope, theta, x->cols / heads / 2, orli_stream_positions(stream)) != ORL_OK) return NULL;
+    s->table = orli_rope_prepare(tape, theta, x->cols / heads / 2, orli_stream_positions(stream));
+    if (!s->table) return NULL;
     memcpy(y->data, x->data, x->rows * x->cols * sizeof(orl_real));
-    orli_rope_apply(ctx, &tape->rope, tape->rope.sine, y->data, stream->position, x->rows, heads);
+    orli_rope_apply(ctx, s->table, s->table->sine, y->data, stream->position, x->rows, heads);
     return y;
 }
 
@@ -3762,9 +3853,7 @@ static void orli_attention_backward(orl_tape *tape, orl_tensor *y) {
     memset(&job, 0, sizeof job);
     job.ctx = ctx, job.s = a, job.d = y->cols / a->heads;
     job.q = y->in[0]->data, job.y = y->data, job.dy = y->grad;
-    /* q, k and v all need gradients in every model; where one does not, a scratch gradient takes its place */
-    y->in[0]->needs_grad = y->in[1]->needs_grad = y->in[2]->needs_grad = 1;
-    job.dq = orli_grad(tape, y->in[0]), job.dk = orli_grad(tape, y->in[1]), job.dv = orli_grad(tape, y->in[2]);
+    job.dq = orli_grad_or_scratch(tape, y->in[0]), job.dk = orli_grad_or_scratch(tape, y->in[1]), job.dv = orli_grad_or_scratch(tape, y->in[2]);
     tiled = orli_mul(a->kv_heads * plan->tiles, ORLI_TILE * job.d);
     job.dktile = orli_values(tape, tiled, 1);
     job.dvtile = orli_values(tape, tiled, 1);
@@ -5582,7 +5671,8 @@ struct orl_tokenizer {
     int add_bos, byte_fallback, fuse_unk, ignore_merges, nfc;
     int rank_by_token;               /* all pairs that make one token have one rank: the leftmost is merged first */
     int split_spaces;                /* ORLI_SPLIT_NONE may split before runs of spaces */
-    orli_prefix prefix;              /* a space is put before text */
+    orli_prefix prefix;              /* a space is put before text … */
+    int prefix_twice;                /* … even if it begins with one */
     orli_split split;
 };
 
@@ -6028,7 +6118,7 @@ static void orli_encode_segment(const orl_tokenizer *tok, orli_encoder *e, const
     orli_str copy = orli_str_new(e->ctx);
     size_t i, end;
     if (!n) return;
-    if (!tok->sentencepiece && text[0] == ' ') prefix = 0; /* a byte-level prefix makes sure of a space */
+    if (!tok->prefix_twice && (text[0] == ' ' || (tok->sentencepiece && n >= 3 && memcmp(text, ORLI_SP_SPACE, 3) == 0))) prefix = 0;
     if (prefix || tok->sentencepiece) { /* "▁" in the text is a space, as SentencePiece has it */
         orli_str_add(&copy, " ", prefix ? 1 : 0);
         for (i = end = 0; tok->sentencepiece && end + 3 <= n; end++) {
@@ -6244,15 +6334,14 @@ static void orli_bpe_trainer_word(orli_bpe_trainer *t, const char *word, size_t 
 /* Counts the words of a text; special tokens in it belong to no word. */
 static void orli_bpe_trainer_read(orli_bpe_trainer *t, const orl_tokenizer *tok, const char *text, size_t n) {
     const orli_added *found;
-    size_t at, stop, i, end;
-    for (at = 0; at < n; at = stop + (found ? found->bytes : 0)) {
+    size_t at, stop, i, end, piece;
+    for (at = 0; at < n && !orl_failed(t->ctx); at = stop + (found ? found->bytes : 0)) {
         stop = orli_added_find(tok, text, n, at, 1, &found);
-        for (i = at; i < stop && !orl_failed(t->ctx); i = end) {
-            end = orli_word_end(tok, text, stop, i);
-            end = ORLI_MIN(end, i + ORLI_WORD_MOST);
-            orli_bpe_trainer_word(t, text + i, end - i);
-        }
-        if (orl_failed(t->ctx)) return;
+        for (i = at; i < stop; i = end)
+            for (end = orli_word_end(tok, text, stop, i); i < end; i += piece) {
+                piece = ORLI_MIN(end - i, ORLI_WORD_MOST);
+                orli_bpe_trainer_word(t, text + i, piece);
+            }
     }
 }
 
@@ -6269,25 +6358,21 @@ static size_t orli_bpe_trainer_pair(orli_bpe_trainer *t, uint64_t pair) {
     return t->pairs++;
 }
 
-/* Takes a word's pairs out of the counts, or puts them in. */
-static void orli_bpe_trainer_count(orli_bpe_trainer *t, size_t word, int in) {
-    const int32_t *s = t->symbol + t->start[word];
-    size_t i, number;
-    for (i = 0; i + 1 < t->length[word]; i++) {
-        orli_pair_count *p;
-        number = orli_bpe_trainer_pair(t, orli_pair(s[i], s[i + 1]));
-        if (number == ORLI_NONE) return;
-        p = &t->pair[number];
-        p->count = in ? p->count + t->count[word] : p->count - t->count[word];
-        if (!in || number < t->fresh || (p->words && t->seen[p->words - 1].word == word)) continue; /* its list has the word */
-        if (t->seen_count >= UINT32_MAX - 1 || ORLI_RESERVE(t->ctx, t->seen, t->seen_capacity, t->seen_count + 1) != ORL_OK) {
-            orli_fail(t->ctx, ORL_ERR_MEMORY, "a tokenizer cannot be learned from so much text: use a part of it");
-            return;
-        }
-        t->seen[t->seen_count].word = (uint32_t)word;
-        t->seen[t->seen_count].next = p->words;
-        p->words = (uint32_t)++t->seen_count;
+/* Counts a pair once less, or (in) once more, for each time its word occurs. */
+static void orli_bpe_trainer_count(orli_bpe_trainer *t, size_t word, int32_t left, int32_t right, int in) {
+    size_t number = orli_bpe_trainer_pair(t, orli_pair(left, right));
+    orli_pair_count *p;
+    if (number == ORLI_NONE) return;
+    p = &t->pair[number];
+    p->count = in ? p->count + t->count[word] : p->count - t->count[word];
+    if (!in || number < t->fresh || (p->words && t->seen[p->words - 1].word == word)) return; /* its list has the word */
+    if (t->seen_count >= UINT32_MAX - 1 || ORLI_RESERVE(t->ctx, t->seen, t->seen_capacity, t->seen_count + 1) != ORL_OK) {
+        orli_fail(t->ctx, ORL_ERR_MEMORY, "a tokenizer cannot be learned from so much text: use a part of it");
+        return;
     }
+    t->seen[t->seen_count].word = (uint32_t)word;
+    t->seen[t->seen_count].next = p->words;
+    p->words = (uint32_t)++t->seen_count;
 }
 
 /* Lays out the words' symbols and counts all pairs. */
@@ -6300,26 +6385,36 @@ static void orli_bpe_trainer_start(orli_bpe_trainer *t, const orl_tokenizer *tok
     for (w = total = 0; w < t->words.count && !orl_failed(t->ctx); w++) {
         t->start[w] = total;
         t->length[w] = t->words.name[w].length;
-        for (i = 0; i < t->length[w]; i++) t->symbol[total++] = tok->byte_id[(unsigned char)t->words.name[w].text[i]];
-        orli_bpe_trainer_count(t, w, 1);
+        for (i = 0; i < t->length[w]; i++, total++) {
+            t->symbol[total] = tok->byte_id[(unsigned char)t->words.name[w].text[i]];
+            if (i) orli_bpe_trainer_count(t, w, t->symbol[total - 1], t->symbol[total], 1);
+        }
     }
     for (i = 0; i < t->pairs && !orl_failed(t->ctx); i++) orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
 }
 
-/* Writes `id` for each left-right pair of a word, from left to right. */
+/* Writes `id` for each left-right pair of a word, from left to right, and counts its new neighbours. */
 static void orli_bpe_trainer_rewrite(orli_bpe_trainer *t, size_t word, uint64_t pair, int32_t id) {
     int32_t *s = t->symbol + t->start[word], left = orli_pair_left(pair), right = orli_pair_right(pair);
     size_t i, n = t->length[word], out = 0;
-    for (i = 0; i + 1 < n && !(s[i] == left && s[i + 1] == right); i++) {}
-    if (i + 1 >= n) return; /* an earlier merge took it away */
-    orli_bpe_trainer_count(t, word, 0);
-    for (i = 0; i < n; i++) {
-        int found = i + 1 < n && s[i] == left && s[i + 1] == right;
-        s[out++] = found ? id : s[i];
-        i += found ? 1 : 0;
+    for (i = 0; i < n; i++, out++) {
+        if (i + 1 >= n || s[i] != left || s[i + 1] != right) {
+            s[out] = s[i];
+            continue;
+        }
+        orli_bpe_trainer_count(t, word, left, right, 0);
+        if (out) {
+            orli_bpe_trainer_count(t, word, s[out - 1], left, 0);
+            orli_bpe_trainer_count(t, word, s[out - 1], id, 1);
+        }
+        if (i + 2 < n) {
+            orli_bpe_trainer_count(t, word, right, s[i + 2], 0);
+            orli_bpe_trainer_count(t, word, id, s[i + 2], 1);
+        }
+        s[out] = id;
+        i++;
     }
     t->length[word] = out;
-    orli_bpe_trainer_count(t, word, 1);
 }
 
 /* Learns the most frequent pair: 1, or 0 when no pair occurs twice. */
@@ -6477,7 +6572,7 @@ static void orli_apply_normalizer(orl_tokenizer *tok, orli_pipeline_part *p) {
     if (strcmp(p->type, "NFC") == 0) {
         tok->nfc = 1;
     } else if (strcmp(p->type, "Prepend") == 0 && strcmp(p->text, ORLI_SP_SPACE) == 0) {
-        tok->sentencepiece = 1;
+        tok->sentencepiece = tok->prefix_twice = 1;
         tok->prefix = ORLI_PREFIX_ALWAYS;
     } else if (strcmp(p->type, "Replace") == 0 && strcmp(p->text, " ") == 0 && strcmp(p->content, ORLI_SP_SPACE) == 0) {
         tok->sentencepiece = 1;
@@ -6908,7 +7003,7 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
     tok = orli_tokenizer_new(ctx);
     score = (float *)orli_alloc(ctx, vocab, sizeof *score);
     if (!orl_failed(ctx)) {
-        tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos = tok->rank_by_token = 1;
+        tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos = tok->rank_by_token = tok->prefix_twice = 1;
         tok->prefix = ORLI_PREFIX_ALWAYS;
         tok->split = ORLI_SPLIT_NONE;
         orli_llama2c_read(tok, &file, path, vocab, score);
@@ -6963,14 +7058,14 @@ static void orli_save_byte_level(const orl_tokenizer *tok, orli_str *s) {
     orli_str_puts(s, "  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n");
 }
 
-/* the same of a SentencePiece-style one, in the form of Llama 2's (or Mistral's, if only the text's begin has a prefix) */
+/* the same of a SentencePiece-style one, in the form of Llama 2's, or with Metaspace where that was read */
 static void orli_save_sentencepiece(const orl_tokenizer *tok, orli_str *s) {
-    if (tok->prefix == ORLI_PREFIX_FIRST) {
-        orli_str_puts(s, "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" ORLI_SP_SPACE
-                         "\", \"prepend_scheme\": \"first\", \"split\": false},\n");
+    if (tok->prefix != ORLI_PREFIX_NONE && !tok->prefix_twice) {
+        orli_str_printf(s, "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" ORLI_SP_SPACE
+                           "\", \"prepend_scheme\": \"%s\", \"split\": false},\n", tok->prefix == ORLI_PREFIX_FIRST ? "first" : "always");
     } else {
         orli_str_puts(s, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
-        if (tok->prefix == ORLI_PREFIX_ALWAYS) orli_str_puts(s, "{\"type\": \"Prepend\", \"prepend\": \"" ORLI_SP_SPACE "\"}, ");
+        if (tok->prefix_twice) orli_str_puts(s, "{\"type\": \"Prepend\", \"prepend\": \"" ORLI_SP_SPACE "\"}, ");
         orli_str_puts(s, "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"" ORLI_SP_SPACE "\"}]},\n  \"pre_tokenizer\": null,\n");
     }
     orli_str_puts(s, "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \"" ORLI_SP_SPACE
@@ -7243,6 +7338,7 @@ static orl_status orli_config_check(orl_ctx *ctx, const orl_model_config *c, con
     else if (!c->layers || c->layers > 4096) bad = "num_hidden_layers must be 1 to 4096";
     else if (!c->heads || c->dim % c->heads) bad = "num_attention_heads must divide hidden_size";
     else if (!c->kv_heads || c->heads % c->kv_heads) bad = "num_key_value_heads must divide num_attention_heads";
+    else if (c->dim / c->heads > 256) bad = "a head may be 256 wide at most";
     else if (c->arch == ORL_LLAMA && (c->dim / c->heads) % 2) bad = "the width of a head must be even";
     else if (!c->ffn || c->ffn > (1u << 24)) bad = "intermediate_size must be 1 to 16777216";
     else if (!c->vocab || c->vocab > (1u << 26)) bad = "vocab_size must be 1 to 67108864";
@@ -7259,12 +7355,31 @@ static void orli_model_destroy(orli_object *object) {
     if (m->params) orli_object_free(&m->params->object);
 }
 
+static void orli_weight_name(char *name, size_t size, const orli_weight_row *row, const char *prefix, size_t layer) {
+    int bare = row->weight == ORLI_W_HEAD || row->weight == ORLI_W_SCORE; /* the heads stand outside the trunk */
+    int n = snprintf(name, size, "%s", bare ? "" : prefix);
+    if ((int)row->weight < ORLI_W_FIRST_OF_LAYER) snprintf(name + n, size - (size_t)n, "%s", row->name);
+    else {
+        const char *mark = strstr(row->name, "%zu"); /* the layer's number goes there */
+        snprintf(name + n, size - (size_t)n, "%.*s%zu%s", (int)(mark - row->name), row->name, layer, mark + 3);
+    }
+}
+
+/* A parameter's name: that on disk, and for a third of a fused tensor which one. */
+static void orli_param_name(char *name, size_t size, orl_arch arch, orli_weight w, size_t layer) {
+    static const char *const third[] = {"", ".q", ".k", ".v"};
+    const orli_weight_row *row = orli_families[arch].weights;
+    while (row->weight != w) row++;
+    orli_weight_name(name, size, row, orli_families[arch].prefix, layer);
+    snprintf(name + strlen(name), size - strlen(name), "%s", third[row->third]);
+}
+
 /* A model with zero weights. */
 static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok, int reward) {
     orl_model *m;
     orl_params *params;
     size_t w, layer, rows, cols;
-    char name[64];
+    char name[200];
     params = orl_params_create(ctx); /* before the model, so that a context, which frees the newest first, frees the model first */
     m = (orl_model *)orli_object_create(ctx, sizeof *m, orli_model_destroy);
     if (!m) return NULL;
@@ -7276,8 +7391,7 @@ static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, o
     for (layer = 0; layer < config->layers && m->weight && m->params; layer++) {
         for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
             if (!orli_weight_shape(m, (orli_weight)w, &rows, &cols)) continue;
-            if (w < ORLI_W_FIRST_OF_LAYER) snprintf(name, sizeof name, "%zu", w);
-            else snprintf(name, sizeof name, "%zu.%zu", layer, w);
+            orli_param_name(name, sizeof name, config->arch, (orli_weight)w, layer);
             m->weight[orli_slot((orli_weight)w, layer)] = orl_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
         }
     }
@@ -7378,12 +7492,14 @@ ORL_API void orl_model_set_name(orl_model *m, const char *name) {
 }
 ORL_API const char *orl_model_name(const orl_model *m) { return m ? m->name : ""; }
 
-/* Appends `extra` rows to the embedding (and an untied head), the mean of the others plus `noise`·N(0,1):
- * room for condition tokens. Nothing must be training. */
+/* Appends `extra` rows to the embedding (and an untied head) for ordered condition tokens: on a line through
+ * the mean of the others, from −1 to 1 times a random direction of their size; the last one is the mean
+ * itself. Neighbours begin alike, so what one bin learns serves the next. Nothing must be training. */
 static orl_status orli_model_grow(orl_model *m, size_t extra) {
     orl_ctx *ctx = m->object.ctx;
     orli_weight which[2] = {ORLI_W_EMBED, ORLI_W_HEAD};
     size_t k, r, c, old = m->config.vocab;
+    orli_rng direction = orli_rng_new(ctx->config.seed, 0xb1a5);
     for (k = 0; k < 2; k++) {
         orl_param *p = orli_model_weight(m, which[k], 0);
         orl_real *data;
@@ -7392,9 +7508,14 @@ static orl_status orli_model_grow(orl_model *m, size_t extra) {
         if (!data) return ORL_ERR_MEMORY;
         memcpy(data, p->data, old * p->cols * sizeof *data);
         for (c = 0; c < p->cols; c++) {
-            double mean = 0;
-            for (r = 0; r < old; r++) mean += (double)data[r * p->cols + c];
-            for (r = 0; r < extra; r++) data[(old + r) * p->cols + c] = (orl_real)(mean / (double)old);
+            double mean = 0, square = 0, way, at;
+            for (r = 0; r < old; r++) mean += (double)data[r * p->cols + c] / (double)old;
+            for (r = 0; r < old; r++) square += ((double)data[r * p->cols + c] - mean) * ((double)data[r * p->cols + c] - mean);
+            way = orli_rng_normal(&direction) * sqrt(square / (double)old);
+            for (r = 0; r < extra; r++) {
+                at = r + 1 == extra || extra < 3 ? 0 : 2.0 * (double)r / (double)(extra - 2) - 1.0;
+                data[(old + r) * p->cols + c] = (orl_real)(mean + at * way);
+            }
         }
         orli_free(ctx, p->data);
         orli_free(ctx, p->packed);
@@ -7459,11 +7580,11 @@ static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t l
 
 static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const orl_stream *stream, orli_attend_fn attend, void *user) {
     orl_ctx *ctx = tape->object.ctx;
-    size_t layer;
+    size_t layer, limit = ORLI_MIN(m->config.context, ORLI_SCRATCH / sizeof(orl_real) / 2); /* a row of scores lies in a worker's scratch */
     orl_tensor *x;
-    if (orli_stream_positions(stream) > m->config.context) {
+    if (orli_stream_positions(stream) > limit) {
         orli_fail(ctx, ORL_ERR_DATA, "a sequence of %zu tokens does not fit the context of %zu: cut it, or use a model with a longer one",
-                  orli_stream_positions(stream), m->config.context);
+                  orli_stream_positions(stream), limit);
         return NULL;
     }
     x = orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_EMBED, 0), stream->token, stream->tokens);
@@ -7479,14 +7600,14 @@ ORL_API orl_tensor *orl_hidden(orl_tape *tape, orl_model *m, const orl_stream *s
     return orli_model_forward(tape, m, stream, orli_attend_stream, NULL);
 }
 
-/* The matrix of the language head: (vocab, dim). */
-static orl_tensor *orli_model_head(orl_tape *tape, const orl_model *m) {
+ORL_API orl_tensor *orl_head(orl_tape *tape, orl_model *m) {
+    if (!tape || !m || m->reward) return NULL;
     return orli_weight_use(tape, m, m->config.tied ? ORLI_W_EMBED : ORLI_W_HEAD, 0);
 }
 
 ORL_API orl_tensor *orl_logits(orl_tape *tape, orl_model *m, const orl_stream *stream) {
     if (!m || m->reward) return NULL;
-    return orl_linear(tape, orl_hidden(tape, m, stream), orli_model_head(tape, m), NULL);
+    return orl_linear(tape, orl_hidden(tape, m, stream), orl_head(tape, m), NULL);
 }
 
 /* ---- 11.4 config.json ---- */
@@ -7694,16 +7815,6 @@ static void orli_config_write(orli_str *s, const orl_model *m) {
 }
 
 /* ---- 11.5 weights in and out ---- */
-
-static void orli_weight_name(char *name, size_t size, const orli_weight_row *row, const char *prefix, size_t layer) {
-    int bare = row->weight == ORLI_W_HEAD || row->weight == ORLI_W_SCORE; /* the heads stand outside the trunk */
-    int n = snprintf(name, size, "%s", bare ? "" : prefix);
-    if ((int)row->weight < ORLI_W_FIRST_OF_LAYER) snprintf(name + n, size - (size_t)n, "%s", row->name);
-    else {
-        const char *mark = strstr(row->name, "%zu"); /* the layer's number goes there */
-        snprintf(name + n, size - (size_t)n, "%.*s%zu%s", (int)(mark - row->name), row->name, layer, mark + 3);
-    }
-}
 
 /* Element (r, c) of a parameter within its tensor on disk, whose shape that implies. */
 static size_t orli_weight_at(const orli_weight_row *row, const orl_param *p, size_t r, size_t c) {
@@ -8324,7 +8435,7 @@ static orl_status orli_generator_step(orli_generator *g) {
     cache.pages = &g->pages, cache.sequence = g->sequence;
     h = orl_failed(ctx) ? NULL : orli_model_forward(g->tape, g->m, g->stream, orli_attend_cached, &cache);
     h = orl_gather(g->tape, h, g->row, g->stream->segments);
-    logits = orl_linear(g->tape, h, orli_model_head(g->tape, g->m), NULL);
+    logits = orl_linear(g->tape, h, orl_head(g->tape, g->m), NULL);
     if (!logits || ORLI_RESERVE(ctx, g->drawn, g->drawn_capacity, g->draws) != ORL_OK ||
         ORLI_RESERVE(ctx, g->drawn_logp, g->drawn_logp_capacity, g->draws) != ORL_OK)
         return orl_error_status(ctx);
@@ -8641,7 +8752,7 @@ static void orli_row_split_transcripts(orli_json *j, orl_row *r) {
     r->rejected.text += at, r->rejected.bytes -= at;
 }
 
-static int orli_text_empty(const orl_text *t) { return !(t->text ? t->bytes : t->tokens); }
+static int orli_text_empty(const orl_text *t) { return !t->bytes && !t->tokens; } /* an end token alone is an answer */
 
 /* One line of JSON into a row. */
 static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes, size_t line) {
@@ -9059,12 +9170,27 @@ static void orli_examples_free(orli_examples *e) {
     memset(e, 0, sizeof *e);
 }
 
+/* Are the row's ids to be taken as they are? Where it carries text too (a sample does), the ids must mean
+ * that text to this model's tokenizer: a reward model with another one reads the text. */
+static int orli_text_by_ids(const orl_model *m, const orl_text *t) {
+    char *text = NULL;
+    size_t bytes = 0;
+    int same = 1;
+    if (!t->ids || !t->text || !m->tokenizer) return t->ids != NULL;
+    for (bytes = 0; bytes < t->tokens; bytes++)
+        if (t->ids[bytes] < 0 || (size_t)t->ids[bytes] >= m->config.vocab) return 0;
+    if (orl_decode(m->tokenizer, t->ids, t->tokens, 1, &text, &bytes) != ORL_OK) return 0;
+    same = bytes == t->bytes && memcmp(text, t->text, bytes) == 0;
+    orli_free(m->object.ctx, text);
+    return same;
+}
+
 /* Appends a text's ids; gives their number, or ORLI_NONE. */
-static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, const orl_text *t, int parse_special) {
+static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, const orl_text *t, int by_ids, int parse_special) {
     int32_t *ids = NULL;
     const int32_t *from = t->ids;
     size_t n = t->tokens, i;
-    if (!t->ids) {
+    if (!by_ids) {
         if (!m->tokenizer) {
             orli_fail(e->ctx, ORL_ERR_ARGUMENT, "%s:%zu: is text, and %s has no tokenizer: give it one, or rows of ids", d->name, r->line, m->name);
             return ORLI_NONE;
@@ -9087,13 +9213,13 @@ static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const o
 
 static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, orli_example *x) {
     orl_ctx *ctx = e->ctx;
-    int given = (r->flags & ORL_IDS_GIVEN) && r->prompt.ids, told = (r->flags & ORL_CONDITIONED) != 0;
+    int given = orli_text_by_ids(m, &r->prompt), told = (r->flags & ORL_CONDITIONED) != 0;
     int32_t bos = m->tokenizer ? orl_bos(m->tokenizer) : -1;
     size_t n;
     x->prompt = e->id_count;
     if (ORLI_RESERVE(ctx, e->ids, e->id_capacity, e->id_count + 1) != ORL_OK) return ORL_ERR_MEMORY;
     if (!given && bos >= 0) e->ids[e->id_count++] = bos;
-    n = orli_examples_encode(e, m, d, r, &r->prompt, 1);
+    n = orli_examples_encode(e, m, d, r, &r->prompt, given, 1);
     if (n == ORLI_NONE) return orl_error_status(ctx);
     if (e->id_count == x->prompt && !given && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos; /* a first token needs something before it */
     x->prompt_count = e->id_count - x->prompt;
@@ -9109,12 +9235,12 @@ static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, con
 
 static orl_status orli_examples_response(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, int side, orli_example *x, int *cut) {
     const orl_text *t = side ? &r->rejected : &r->response;
-    int given = (r->flags & ORL_IDS_GIVEN) && t->ids, sampled = (r->flags & ORL_SAMPLED) && t->ids;
+    int given = orli_text_by_ids(m, t);
     size_t room = m->config.context - ORLI_MIN(m->config.context, x->prompt_count + ORLI_MAX(x->told_count, x->untold_count)), n;
     x->response[side] = e->id_count;
-    n = orli_examples_encode(e, m, d, r, t, 0);
+    n = orli_examples_encode(e, m, d, r, t, given, 0);
     if (n == ORLI_NONE) return orl_error_status(e->ctx);
-    if (!given && !sampled && !(r->flags & ORL_TRUNCATED) && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos;
+    if (!given && !(r->flags & ORL_TRUNCATED) && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos;
     if (e->id_count == x->response[side]) return orli_fail(e->ctx, ORL_ERR_DATA, "%s:%zu: an empty response", d->name, r->line);
     if (e->id_count - x->response[side] > room) e->id_count = x->response[side] + room, *cut = 1;
     x->count[side] = e->id_count - x->response[side];
@@ -9179,8 +9305,8 @@ ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *d, const orl_model *m
             memset(&x, 0, sizeof x);
             e.ctx = ctx;
             if (orli_examples_prompt(&e, m, d, r, &x) != ORL_OK) break;
-            if ((t->text || t->ids) && orli_examples_encode(&e, m, d, r, t, 0) == ORLI_NONE) break;
-            if (!(r->flags & (ORL_IDS_GIVEN | ORL_TRUNCATED)) && m->config.eos >= 0) e.ids[e.id_count++] = m->config.eos;
+            if ((t->text || t->ids) && orli_examples_encode(&e, m, d, r, t, orli_text_by_ids(m, t), 0) == ORLI_NONE) break;
+            if (!orli_text_by_ids(m, t) && !(r->flags & ORL_TRUNCATED) && m->config.eos >= 0) e.ids[e.id_count++] = m->config.eos;
             for (at = 1; at < e.id_count; at += n) { /* predict ids[at …], the one before them stands as the prompt */
                 orl_row *b = orli_dataset_append(out);
                 n = ORLI_MIN(e.id_count - at, m->config.context - 1);
@@ -9330,7 +9456,7 @@ static orl_status orli_micro_run(orl_tape *tape, orl_model *m, const orli_micro 
     out->offset = b->offset, out->row = b->row;
     out->weight = b->weight, out->reward = b->reward, out->margin = b->margin;
     if (m->reward) out->score = orl_linear(tape, orl_gather(tape, h, b->last, b->sequences), orli_weight_use(tape, m, ORLI_W_SCORE, 0), NULL);
-    else out->logp = orl_token_logp(tape, orl_gather(tape, h, b->predict, b->tokens), orli_model_head(tape, m), m->classes, b->target, NULL);
+    else out->logp = orl_token_logp(tape, orl_gather(tape, h, b->predict, b->tokens), orl_head(tape, m), m->classes, b->target, NULL);
     return orl_error_status(m->object.ctx);
 }
 
@@ -10751,7 +10877,7 @@ static void orli_ppo_rewards(const orli_ppo *p, size_t i, double *reward) {
 static orl_status orli_ppo_advantages(orli_ppo *p, orli_ppo_stats *stats) {
     orli_rollouts *r = &p->roll;
     size_t i, t, n = r->examples.count, longest = 0;
-    double *reward, mean = 0, residual = 0, variance = 0;
+    double *reward, mean = 0, bias = 0, residual = 0, variance = 0;
     for (i = 0; i < n; i++) longest = ORLI_MAX(longest, r->start[i + 1] - r->start[i]);
     reward = (double *)orli_alloc(p->ctx, longest, sizeof *reward);
     for (i = 0; reward && i < n; i++) {
@@ -10768,10 +10894,10 @@ static orl_status orli_ppo_advantages(orli_ppo *p, orli_ppo_stats *stats) {
         stats->k1 += d / all, stats->k3 += (exp(-d) - 1 + d) / all;
         stats->entropy_k -= (double)r->old_logp[t] / all;
         stats->drift += fabs((double)r->old_logp[t] - (double)r->behaviour[t]) / all;
-        mean += (double)r->target[t] / all;
+        mean += (double)r->target[t] / all, bias += ((double)r->target[t] - (double)r->value[t]) / all;
     }
     for (t = 0; t < r->tokens; t++) {
-        double gap = (double)r->target[t] - (double)r->value[t], off = (double)r->target[t] - mean;
+        double gap = (double)r->target[t] - (double)r->value[t] - bias, off = (double)r->target[t] - mean;
         residual += gap * gap, variance += off * off;
     }
     stats->explained = variance > 0 ? 1 - residual / variance : 0;
@@ -11117,7 +11243,9 @@ ORL_API orl_status orl_evaluate(orl_model **models, size_t count, const orl_data
     for (i = 0; o.samples && i < count; i++) o.samples[i] = NULL;
     if (!ctx || !prompts || !results || orl_failed(ctx)) return orl_error_status(ctx);
     for (i = 0; i < count && !orl_failed(ctx); i++) {
-        d = orl_sample(models[i], prompts, &o.generate);
+        orl_generate_options g = o.generate;
+        if (models[i] && models[i]->condition.kind == ORL_CONDITION_NONE) g.target = ORL_TARGET_NONE; /* targets are for those that know them */
+        d = orl_sample(models[i], prompts, &g);
         if (!d) break;
         if (!i) base = d;
         orl_evaluate_samples(d, base, rm, &o, &results[i]);

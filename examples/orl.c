@@ -87,8 +87,12 @@ static void progress(int last, const char *format, ...) {
     terminal.shown = last ? 0 : now;
 }
 
+/* What the library has to say. A run is estimated before it starts, so it may say a thing twice. */
 static void on_note(void *user, const char *sentence) {
+    static char last[1024];
     (void)user;
+    if (!strcmp(last, sentence)) return;
+    snprintf(last, sizeof last, "%s", sentence);
     say("%s", sentence);
 }
 
@@ -223,7 +227,7 @@ static const option option_table[] = {
     {"quantile", "Q", FILTER, ALIGN | STAGE, AT(filter_x), ORL_ABOVE_QUANTILE, "filter: above this quantile of all rewards"},
     {"top-k-per-prompt", "K", FILTER, ALIGN | STAGE, AT(filter_x), ORL_TOP_K, "filter: the K best of each prompt"},
     {"best-of", "N", FILTER, ALIGN | STAGE, AT(filter_x), ORL_BEST_OF, "filter: the best of each N samples of a prompt"},
-    {"beta", "B", REAL, ALIGN | NOT_PPO, AT(beta), NOWHERE, "weight e^((reward − baseline)/B) (rwr: 1); of dpo, its β (0.1)"},
+    {"beta", "B", REAL, ALIGN | NOT_PPO, AT(beta), NOWHERE, "weight e^((reward − baseline)/B) (rwr: 1); of dpo, its β (default 0.1)"},
     {"baseline", "none|mean|prompt", CHOICE, ALIGN | STAGE, AT(baseline), NOWHERE, "what is taken off the reward before weighting; default none"},
     {"weight-clip", "C", REAL, ALIGN | STAGE, AT(weight_clip), NOWHERE, "largest weight"},
     {"condition", "text|bins", CHOICE, ALIGN | STAGE, AT(condition_kind), NOWHERE, "condition on the reward, as text (dt's default) or ordered tokens"},
@@ -317,7 +321,6 @@ static void defaults(options *o) {
     o->schedule = -1;
     o->test_fraction = 0.2;
     o->filter_rule = -1;
-    o->beta = 1;
     o->weight_clip = 20;
 }
 
@@ -1173,7 +1176,7 @@ static int make_plan(options *o, plan *p) {
     if (filters > 1) return usage(o, "give one of --threshold, --quantile, --top-k-per-prompt, --best-of");
     if (!o->method && !p->filter && !p->weigh && !p->condition) return usage(o, "orl align needs --method, or stages such as --quantile 0.7");
     if (p->filter && o->filter_rule < 0) o->filter_rule = ORL_ABOVE; /* mle: above the mean */
-    if (p->how == DPO && !given(o, "beta")) o->beta = 0.1;
+    if (!given(o, "beta")) o->beta = p->how == DPO ? 0.1 : 1;
     if (p->how == PPO && !o->rm) return usage(o, "--method ppo needs --rm");
     return GO;
 }
@@ -1482,6 +1485,11 @@ static void print_help(const command *c, const options *o) {
         if (t->kind == COUNT && *(const size_t *)value) printf(" (default %zu)", *(const size_t *)value);
         if (t->kind == INTEGER && *(const int *)value) printf(" (default %d)", *(const int *)value);
         if (t->kind == REAL && *(const double *)value != 0) printf(" (default %g)", *(const double *)value);
+        if (c->bit == ALIGN && t->second != NOWHERE) { /* PPO's own default, where it differs */
+            value = (const char *)o + t->second;
+            if (t->kind == COUNT && *(const size_t *)value != *(const size_t *)((const char *)o + t->target)) printf(" (ppo: %zu)", *(const size_t *)value);
+            if (t->kind == REAL && fabs(*(const double *)value - *(const double *)((const char *)o + t->target)) > 0) printf(" (ppo: %g)", *(const double *)value);
+        }
         printf("%s\n", t->commands & FOR_PPO ? " [ppo]" : t->commands & STAGE ? " [offline]" : "");
     }
 }
@@ -1507,15 +1515,16 @@ static size_t distance(const char *a, const char *b, size_t n) { /* b: n bytes *
 
 static int unknown_option(const options *o, const command *c, const char *name, size_t length) {
     const option *elsewhere = find_option(name, length, ALL), *nearest = NULL;
-    size_t i, best = length / 2 < 3 ? length / 2 + 1 : 4; /* at most 3 edits, and fewer for short names */
+    char owners[256] = "";
+    size_t n = 0, i, best = length / 2 < 3 ? length / 2 + 1 : 4; /* at most 3 edits, and fewer for short names */
     for (i = 0; i < OPTIONS; i++) {
         size_t d = option_table[i].commands & c->bit ? distance(option_table[i].name, name, length) : best;
         if (d < best) best = d, nearest = &option_table[i];
     }
     if (nearest) return usage(o, "orl %s has no option --%.*s; did you mean %s%s?", c->name, (int)length, name, dashes(nearest->name), nearest->name);
     for (i = 0; elsewhere && i < COMMANDS; i++)
-        if (elsewhere->commands & command_table[i].bit)
-            return usage(o, "orl %s has no option --%.*s; it belongs to orl %s", c->name, (int)length, name, command_table[i].name);
+        if (elsewhere->commands & command_table[i].bit) n += (size_t)snprintf(owners + n, sizeof owners - n, "%s%s", n ? ", " : "", command_table[i].name);
+    if (n) return usage(o, "orl %s has no option --%.*s; it belongs to orl %s", c->name, (int)length, name, owners);
     return usage(o, "orl %s has no option --%.*s", c->name, (int)length, name);
 }
 

@@ -1,7 +1,8 @@
 /* test_09_formats.c - JSON and safetensors: what is accepted, what is refused and with which words,
  * exact round trips, and memory on hostile files. */
 #include <stddef.h>
-static size_t fault_at, fault_count, fault_live; /* fail the fault_at-th allocation (1, 2, …; 0: none) */
+/* fail the fault_at-th allocation (1, 2, …; 0: none) */
+static size_t fault_at, fault_count, fault_live;
 static void *fault_malloc(size_t n);
 static void fault_free(void *p);
 #define ORL_MALLOC(n) fault_malloc(n)
@@ -67,13 +68,19 @@ static int ok(orl_ctx *ctx, const char *text) { return accepts(ctx, text, strlen
 
 static void json_grammar(orl_ctx *ctx) {
     static const char *const good[] = {
-        "0", "-0", "1.5e-3", "1E+2", "\"\"", "[]", "{}", " [ ] ", "{\"a\":{}}", "[1,[2,[3]],{\"a\":[]}]", "true", "false", "null",
-        "\"\\u0041\\ud83d\\ude00\\n\"", "\"\xf0\x9f\x98\x80\"", "\xef\xbb\xbf{}", "[\"\x7f\"]", "{\"a\":1,\"a\":2}", "-1.0", "[0.0]"};
+        "0", "-0", "1.5e-3", "1E+2", "\"\"", "[]", "{}", " [ ] ", "{\"a\":{}}",
+        "[1,[2,[3]],{\"a\":[]}]", "true", "false", "null",
+        "\"\\u0041\\ud83d\\ude00\\n\"", "\"\xf0\x9f\x98\x80\"", "\xef\xbb\xbf{}", "[\"\x7f\"]",
+        "{\"a\":1,\"a\":2}", "-1.0", "[0.0]"};
     static const char *const bad[] = {
-        "", " ", "01", "1.", ".5", "+1", "1e", "-", "--1", "0x1", "NaN", "Infinity", "-Infinity", "tru", "True", "[1,]", "[,1]", "[1 2]", "{,}",
-        "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:2}", "[", "]", "{", "}", "[1}", "{\"a\":1]", "\"", "\"\\x\"", "\"\\u12\"",
-        "\"\\u12g4\"", "\"\\ud800\"", "\"\\ud800x\"", "\"\\ud800\\u0041\"", "\"\\udc00\"", "\"a\nb\"", "\"\t\"", "1 2", "{} {}", "[1],",
-        "'a'", "// x\n1", "\"\x80\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xe2\x82\"", "\"\\", "\"\\\"", "[\"a\",", "nul"};
+        "", " ", "01", "1.", ".5", "+1", "1e", "-", "--1", "0x1", "NaN", "Infinity", "-Infinity",
+        "tru", "True", "[1,]", "[,1]", "[1 2]", "{,}",
+        "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:2}", "[", "]", "{", "}", "[1}",
+        "{\"a\":1]", "\"", "\"\\x\"", "\"\\u12\"",
+        "\"\\u12g4\"", "\"\\ud800\"", "\"\\ud800x\"", "\"\\ud800\\u0041\"", "\"\\udc00\"",
+        "\"a\nb\"", "\"\t\"", "1 2", "{} {}", "[1],",
+        "'a'", "// x\n1", "\"\x80\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"",
+        "\"\xe2\x82\"", "\"\\", "\"\\\"", "[\"a\",", "nul"};
     size_t i;
     for (i = 0; i < sizeof good / sizeof *good; i++) {
         check(ok(ctx, good[i]));
@@ -119,7 +126,9 @@ static void json_positions(orl_ctx *ctx) {
 }
 
 static void json_loop(orl_ctx *ctx) {
-    static const char text[] = "{\"n\": 7, \"list\": [1, 2.5, -3], \"s\\u0041\": \"x\\ny\", \"skip\": {\"a\": [1, \"}\"]}, \"none\": null, \"yes\": true, \"raw\" : \"q\" }";
+    static const char text[] =
+        "{\"n\": 7, \"list\": [1, 2.5, -3], \"s\\u0041\": \"x\\ny\", \"skip\": {\"a\": [1, "
+        "\"}\"]}, \"none\": null, \"yes\": true, \"raw\" : \"q\" }";
     orli_json j = orli_json_new(ctx, text, sizeof text - 1, "c.json", 1);
     orli_str s = orli_str_new(ctx);
     double sum = 0;
@@ -128,11 +137,13 @@ static void json_loop(orl_ctx *ctx) {
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j); keys++) {
         if (orli_json_is(&j, "n")) n = orli_json_int(&j, 0, 10);
         else if (orli_json_is(&j, "list"))
-            for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) sum += orli_json_number(&j);
+            for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);)
+                sum += orli_json_number(&j);
         else if (orli_json_is(&j, "sA")) orli_json_string(&j, &s);
         else if (orli_json_is(&j, "none")) none = orli_json_null(&j);
         else if (orli_json_is(&j, "yes")) yes = !orli_json_null(&j) && orli_json_bool(&j);
-        else if (orli_json_skip(&j) == ORL_OK && keys == 3) check(j.end - j.start == 15 && memcmp(text + j.start, "{\"a\": [1, \"}\"]}", 15) == 0);
+        else if (orli_json_skip(&j) == ORL_OK && keys == 3)
+            check(j.end - j.start == 15 && memcmp(text + j.start, "{\"a\": [1, \"}\"]}", 15) == 0);
         else check(j.end - j.start == 3 && memcmp(text + j.start, "\"q\"", 3) == 0);
     }
     check(orli_json_end(&j) == ORL_OK && keys == 7);
@@ -143,7 +154,8 @@ static void json_loop(orl_ctx *ctx) {
     j = orli_json_new(ctx, "{\"a\":1,\"b\":2,\"\\u0061\":3}", 24, "d.json", 1);
     {
         orli_names seen = orli_names_new(ctx);
-        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen);) orli_json_skip(&j);
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen);)
+            orli_json_skip(&j);
         check_contains(orl_error(ctx), "the key \"a\" occurs twice");
         orli_names_free(&seen);
         orl_clear_error(ctx);
@@ -180,7 +192,8 @@ static void json_numbers(orl_ctx *ctx) {
     check(one_int(ctx, "3e2") == 300 && one_int(ctx, "4.0") == 4 && !orl_failed(ctx));
     check(one_int(ctx, "9223372036854775808") == 0 && orl_failed(ctx));
     check(one_int(ctx, "1.5") == 0 && orl_failed(ctx));
-    check(one_number(ctx, "0.1") == 0.1 && one_number(ctx, "-1e-5") == -1e-5 && one_number(ctx, "5e-324") == 5e-324);
+    check(one_number(ctx, "0.1") == 0.1 && one_number(ctx, "-1e-5") == -1e-5 &&
+          one_number(ctx, "5e-324") == 5e-324);
     check(one_number(ctx, "1.7976931348623157e308") == 1.7976931348623157e308 && !orl_failed(ctx));
     check(one_number(ctx, "1e309") == 0 && orl_failed(ctx));
     check(one_number(ctx, "9007199254740993") == 9007199254740992.0); /* a tie: to even */
@@ -201,19 +214,25 @@ static void json_numbers(orl_ctx *ctx) {
         orli_json_put_double(&s, x);
         if (x - x == 0) {
             double back = one_number(ctx, s.data);
-            if (back != x || s.length > 24 || orl_failed(ctx)) check(0), printf("    %.17g -> %s\n", x, s.data);
+            if (back != x || s.length > 24 || orl_failed(ctx))
+                check(0), printf("    %.17g -> %s\n", x, s.data);
         } else {
             check(strcmp(s.data, "null") == 0);
         }
         s.length = 0;
         orli_json_put_float(&s, y);
-        if (y - y == 0 && (float)one_number(ctx, s.data) != y) check(0), printf("    float %.9g -> %s\n", (double)y, s.data);
+        if (y - y == 0 && (float)one_number(ctx, s.data) != y)
+            check(0), printf("    float %.9g -> %s\n", (double)y, s.data);
         orli_str_free(&s);
     }
     check(1);
     {
-        static const double x[] = {0, 1, -1, 0.1, 0.3, 1e22, 1e-7, 123456.789, 5e-324, 2.5, 1e300, 1.0 / 3.0};
-        static const char *const text[] = {"0", "1", "-1", "0.1", "0.3", "1e+22", "1e-07", "123456.789", "5e-324", "2.5", "1e+300", "0.3333333333333333"};
+        static const double x[] = {0,    1,          -1,     0.1, 0.3,   1e22,
+                                   1e-7, 123456.789, 5e-324, 2.5, 1e300, 1.0 / 3.0};
+        /* clang-format off */
+        static const char *const text[] = {
+            "0", "1", "-1", "0.1", "0.3", "1e+22", "1e-07", "123456.789", "5e-324", "2.5", "1e+300",
+            "0.3333333333333333"};
         orli_str s = orli_str_new(ctx);
         for (i = 0; i < sizeof x / sizeof *x; i++) {
             s.length = 0;
@@ -246,9 +265,11 @@ static void json_strings(orl_ctx *ctx) {
         s.length = 0;
         orli_json_put_string(&s, text, n);
         j = orli_json_new(ctx, s.data, s.length, "s", 1);
-        check(orli_json_string(&j, &back) && back.length == n && memcmp(back.data, text, n) == 0 && orli_json_end(&j) == ORL_OK);
+        check(orli_json_string(&j, &back) && back.length == n && memcmp(back.data, text, n) == 0 &&
+              orli_json_end(&j) == ORL_OK);
     }
-    for (code = 0; code < 0x110000; code++) { /* the decoder undoes the encoder, and refuses surrogates */
+    /* the decoder undoes the encoder, and refuses surrogates */
+    for (code = 0; code < 0x110000; code++) {
         uint32_t out = 0;
         n = orli_utf8_encode(code, text);
         k = orli_utf8_decode(text, n, &out);
@@ -260,11 +281,13 @@ static void json_strings(orl_ctx *ctx) {
 
 /* Text cut anywhere is an error, never a crash; a byte changed is either. */
 static void json_mutations(orl_ctx *ctx) {
-    static const char text[] = "{\"a\":[1,2.5e3,\"\\ud83d\\ude00 x\"],\"b\":{\"c\":null,\"d\":[true,false]}}";
+    static const char text[] =
+        "{\"a\":[1,2.5e3,\"\\ud83d\\ude00 x\"],\"b\":{\"c\":null,\"d\":[true,false]}}";
     orli_rng r = orli_rng_new(1, 1);
     size_t n, i;
     for (n = 0; n + 1 < sizeof text - 1; n++) {
-        char *copy = (char *)malloc(n ? n : 1); /* exact size, so that a sanitizer sees a read past the end */
+        /* exact size, so that a sanitizer sees a read past the end */
+        char *copy = (char *)malloc(n ? n : 1);
         if (!copy) return;
         memcpy(copy, text, n);
         check(!accepts(ctx, copy, n));
@@ -282,7 +305,9 @@ static void json_mutations(orl_ctx *ctx) {
 
 /* ---- names and sorting ---- */
 
-static int by_int(const void *a, const void *b) { return *(const int *)a < *(const int *)b ? -1 : *(const int *)a > *(const int *)b; }
+static int by_int(const void *a, const void *b) {
+    return *(const int *)a < *(const int *)b ? -1 : *(const int *)a > *(const int *)b;
+}
 
 static void names_and_sort(orl_ctx *ctx) {
     orli_names n = orli_names_new(ctx);
@@ -295,11 +320,10 @@ static void names_and_sort(orl_ctx *ctx) {
         check(orli_names_add(&n, text, strlen(text)) == i);
     }
     check(orli_names_add(&n, "name 77", 7) == 77 && n.count == 10000);
-    check(orli_names_find(&n, "name 9999", 9) == 9999 && orli_names_find(&n, "nam", 3) == ORLI_NONE);
+    check(orli_names_find(&n, "name 9999", 9) == 9999 &&
+          orli_names_find(&n, "nam", 3) == ORLI_NONE);
     check(orli_names_add(&n, "", 0) == 10000 && orli_names_find(&n, "", 0) == 10000);
     check(orli_names_add(&n, "a\0b", 3) == 10001 && orli_names_find(&n, "a\0c", 3) == ORLI_NONE);
-    orli_names_clear(&n);
-    check(n.count == 0 && orli_names_find(&n, "name 77", 7) == ORLI_NONE && orli_names_add(&n, "x", 1) == 0);
     orli_names_free(&n);
     for (round = 0; round < 200; round++) {
         size_t count = round < 40 ? round : 1000, k;
@@ -319,24 +343,35 @@ static void halves(void) {
     size_t i;
     unsigned h;
     for (h = 0; h < 0x10000; h++) {
-        double x = (double)orli_f16_float((uint16_t)h), y = (double)orli_bits_float((uint32_t)h << 16);
+        double x = (double)orli_f16_float((uint16_t)h),
+               y = (double)orli_bits_float((uint32_t)h << 16);
         if (x == x && orli_narrow(x, 10, 15) != h) check(0);
-        if (x != x && ((orli_narrow(x, 10, 15) & 0x7c00) != 0x7c00 || !(orli_narrow(x, 10, 15) & 0x3ff))) check(0);
+        if (x != x &&
+            ((orli_narrow(x, 10, 15) & 0x7c00) != 0x7c00 || !(orli_narrow(x, 10, 15) & 0x3ff)))
+            check(0);
         if (y == y && orli_narrow(y, 7, 127) != h) check(0);
-        if (y != y && ((orli_narrow(y, 7, 127) & 0x7f80) != 0x7f80 || !(orli_narrow(y, 7, 127) & 0x7f))) check(0);
-        if (h < 0x7bff) { /* between two neighbours: the middle goes to the even one, a little beside it to the nearer */
+        if (y != y &&
+            ((orli_narrow(y, 7, 127) & 0x7f80) != 0x7f80 || !(orli_narrow(y, 7, 127) & 0x7f)))
+            check(0);
+        /* between two neighbours: the middle goes to the even one, a little beside it to the
+         * nearer */
+        if (h < 0x7bff) {
             double next = (double)orli_f16_float((uint16_t)(h + 1)), middle = (x + next) / 2;
             check(orli_narrow(middle, 10, 15) == (h & 1 ? h + 1 : h));
             check(orli_narrow(middle * (1 + 1e-13), 10, 15) == h + 1);
             check(orli_narrow(-middle * (1 - 1e-13), 10, 15) == (h | 0x8000));
         }
     }
-    check(orli_narrow(65519.999, 10, 15) == 0x7bff && orli_narrow(65520, 10, 15) == 0x7c00 && orli_narrow(1e300, 10, 15) == 0x7c00);
-    check(orli_narrow(2.98e-8, 10, 15) == 0 && orli_narrow(2.99e-8, 10, 15) == 1 && orli_narrow(-1e-300, 10, 15) == 0x8000);
+    check(orli_narrow(65519.999, 10, 15) == 0x7bff && orli_narrow(65520, 10, 15) == 0x7c00 &&
+          orli_narrow(1e300, 10, 15) == 0x7c00);
+    check(orli_narrow(2.98e-8, 10, 15) == 0 && orli_narrow(2.99e-8, 10, 15) == 1 &&
+          orli_narrow(-1e-300, 10, 15) == 0x8000);
     for (i = 0; i < 20000; i++) { /* BF16 from a float: the textbook integer rounding */
         uint32_t bits = orli_rng_u32(&r);
         float x = orli_bits_float(bits);
-        if (x == x) check(orli_narrow((double)x, 7, 127) == (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16));
+        if (x == x)
+            check(orli_narrow((double)x, 7, 127) ==
+                  (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16));
     }
 }
 
@@ -377,10 +412,13 @@ static void round_trip(orl_ctx *ctx) {
     check(strcmp(orli_safetensors_metadata(&st, "key \"q\""), "line\nbreak \xc3\xa9") == 0);
     check(!orli_safetensors_metadata(&st, "nothing") && !orli_safetensors_find(&st, "nothing"));
     t = orli_safetensors_find(&st, "x");
-    check(t && t->rank == 2 && t->shape[0] == 3 && t->shape[1] == 1000 && t->dtype == ORLI_DTYPE_REAL && (uintptr_t)t->data % 8 == 0);
-    check(t && memcmp(t->data, x, sizeof x) == 0 && orli_safetensors_read(&st, t, 0, 3000, y) == ORL_OK && memcmp(x, y, sizeof x) == 0);
+    check(t && t->rank == 2 && t->shape[0] == 3 && t->shape[1] == 1000 &&
+          t->dtype == ORLI_DTYPE_REAL && (uintptr_t)t->data % 8 == 0);
+    check(t && memcmp(t->data, x, sizeof x) == 0 &&
+          orli_safetensors_read(&st, t, 0, 3000, y) == ORL_OK && memcmp(x, y, sizeof x) == 0);
     t = orli_safetensors_find(&st, "counters");
-    check(t && t->dtype == ORLI_I64 && t->bytes == 40 && memcmp(t->data, counters, 40) == 0 && (uintptr_t)t->data % 8 == 0);
+    check(t && t->dtype == ORLI_I64 && t->bytes == 40 && memcmp(t->data, counters, 40) == 0 &&
+          (uintptr_t)t->data % 8 == 0);
     t = orli_safetensors_find(&st, "blob");
     check(t && t->bytes == 5 && memcmp(t->data, blob, 5) == 0);
     t = orli_safetensors_find(&st, "half \\ name");
@@ -391,11 +429,15 @@ static void round_trip(orl_ctx *ctx) {
     t = orli_safetensors_find(&st, "empty");
     check(t && t->bytes == 0 && orli_st_count(t) == 0);
     t = orli_safetensors_find(&st, "scalar");
-    check(t && t->rank == 0 && orli_st_count(t) == 1 && orli_safetensors_read(&st, t, 0, 1, y) == ORL_OK && y[0] == x[5]);
+    check(t && t->rank == 0 && orli_st_count(t) == 1 &&
+          orli_safetensors_read(&st, t, 0, 1, y) == ORL_OK && y[0] == x[5]);
     t = orli_safetensors_find(&st, "computed");
-    check(t && orli_safetensors_read(&st, t, 0, 3000, y) == ORL_OK && y[2999] == (orl_real)199 && y[1024] == (orl_real)24);
-    check(orli_safetensors_read(&st, orli_safetensors_find(&st, "counters"), 0, 5, y) == ORL_ERR_FORMAT);
-    check_contains(orl_error(ctx), "tensor \"counters\" is of type I64, which cannot be read as numbers");
+    check(t && orli_safetensors_read(&st, t, 0, 3000, y) == ORL_OK && y[2999] == (orl_real)199 &&
+          y[1024] == (orl_real)24);
+    check(orli_safetensors_read(&st, orli_safetensors_find(&st, "counters"), 0, 5, y) ==
+          ORL_ERR_FORMAT);
+    check_contains(orl_error(ctx),
+                   "tensor \"counters\" is of type I64, which cannot be read as numbers");
     orl_clear_error(ctx);
     orli_safetensors_close(&st);
     { /* what was read and written again has the same bytes */
@@ -413,7 +455,8 @@ static void round_trip(orl_ctx *ctx) {
         orli_st_put_metadata(&w, "format", orli_safetensors_metadata(&st, "format"));
         orli_st_put_metadata(&w, "key \"q\"", orli_safetensors_metadata(&st, "key \"q\""));
         {
-            static const char *const order[] = {"blob", "x", "half \\ name", "brain", "counters", "empty", "scalar", "computed"};
+            static const char *const order[] = {
+                "blob", "x", "half \\ name", "brain", "counters", "empty", "scalar", "computed"};
             for (k = 0; k < 8; k++) {
                 t = orli_safetensors_find(&st, order[k]);
                 orli_st_put_tensor(&w, t->name, t->dtype, t->rank, t->shape, t->dtype, t->data);
@@ -422,14 +465,16 @@ static void round_trip(orl_ctx *ctx) {
         check(orli_st_save(&w, in_dir("b.safetensors")) == ORL_OK);
         orli_safetensors_close(&st);
         f = fopen(in_dir("b.safetensors"), "rb");
-        check(f && fread(again, 1, (size_t)size, f) == (size_t)size && memcmp(first, again, (size_t)size) == 0);
+        check(f && fread(again, 1, (size_t)size, f) == (size_t)size &&
+              memcmp(first, again, (size_t)size) == 0);
         if (f) fclose(f);
         free(first);
         free(again);
     }
 }
 
-/* Writes header + `data` zero bytes as a file and opens it; `length` < 0: the header's true length. */
+/* Writes header + `data` zero bytes as a file and opens it; `length` < 0: the header's true
+ * length. */
 static orl_status open_made(orl_ctx *ctx, const char *header, long long length, size_t data) {
     const char *path = in_dir("bad.safetensors");
     size_t n = strlen(header);
@@ -456,46 +501,69 @@ static void malformed(orl_ctx *ctx) {
         const char *error; /* NULL: it is fine */
     } made[] = {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 8, NULL},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"extra\":[{}]}}   ", -1, 8, NULL},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"extra\":[{}]}}   ", -1,
+         8, NULL},
         {"{}", -1, 0, NULL},
         {"{\"__metadata__\":{\"a\":\"1\"}}", -1, 0, NULL},
-        {"{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,1]}}", -1, 1, NULL}, /* unknown: only an error when read */
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 7, "tensor \"a\" ends at byte 8 of the data and the file has 7"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 9, "1 bytes stand behind the last tensor"},
+        /* unknown: only an error when read */
+        {"{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,1]}}", -1, 1, NULL},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 7,
+         "tensor \"a\" ends at byte 8 of the data and the file has 7"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 9,
+         "1 bytes stand behind the last tensor"},
         {"{}", 1000, 0, "the header is 1000 bytes long and the file ends after 10"},
         {"{}", 100000001, 0, "100 MB are allowed"},
         {"{}", 0, 0, "does not begin with '{'"},
         {"[]", -1, 0, "does not begin with '{'"},
         {"{\"a\":}", -1, 0, ":1:6 (byte 5): '}' stands where a value"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", -1, 12,
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+         -1, 12,
          "tensor \"b\" overlaps \"a\" at byte 4"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", -1, 12,
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}",
+         -1, 12,
          "a gap of 4 bytes stands before tensor \"b\""},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", -1, 8, "a gap of 4 bytes"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", -1, 8, "its shape times the size of F32 is not the 8 bytes"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[9223372036854775807,2,9],\"data_offsets\":[0,8]}}", -1, 8, "its shape times"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", -1, 0, "its shape times"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,8]}}", -1, 8, "-1 stands where a whole number"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", -1, 8, "more than 8 dimensions"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", -1, 8, "ends at 0, before its begin 8"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", -1, 8,
+         "a gap of 4 bytes"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", -1, 8,
+         "its shape times the size of F32 is not the 8 bytes"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[9223372036854775807,2,9],\"data_offsets\":[0,8]}}",
+         -1, 8, "its shape times"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", -1,
+         0, "its shape times"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,8]}}", -1, 8,
+         "-1 stands where a whole number"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", -1, 8,
+         "more than 8 dimensions"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", -1, 8,
+         "ends at 0, before its begin 8"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", -1, 8, "stands where"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,9]}}", -1, 8, "stands where the end of an array should be"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,99999999999999999999]}}", -1, 8, "stands where a whole number"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,9]}}", -1, 8,
+         "stands where the end of an array should be"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,99999999999999999999]}}", -1,
+         8, "stands where a whole number"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", -1, 8, "has no data_offsets"},
         {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", -1, 8, "has no shape"},
         {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 8, "has no dtype"},
-        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 8, "a key occurs twice"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", -1, 8,
+        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1,
+         8, "a key occurs twice"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         -1, 8,
          "two tensors have the name \"a\""},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", -1, 8,
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         -1, 8,
          "two tensors have the name \"a\""},
-        {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 8, "a zero character"},
-        {"{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", -1, 0, "the metadata key \"a\" occurs twice"},
-        {"{\"__metadata__\":{\"a\":\"1\"},\"__metadata__\":{}}", -1, 0, "\"__metadata__\" occurs twice"},
+        {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 8,
+         "a zero character"},
+        {"{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", -1, 0,
+         "the metadata key \"a\" occurs twice"},
+        {"{\"__metadata__\":{\"a\":\"1\"},\"__metadata__\":{}}", -1, 0,
+         "\"__metadata__\" occurs twice"},
         {"{\"__metadata__\":{\"a\":1}}", -1, 0, "a number stands where a string should be"},
         {"{\"a\":7}", -1, 0, "a number stands where an object should be"},
-        {"{\"a\":{\"dtype\":4,\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 8, "a number stands where a string should be"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}} x", -1, 8, "'x' stands where the end of the text should be"}};
+        {"{\"a\":{\"dtype\":4,\"shape\":[2],\"data_offsets\":[0,8]}}", -1, 8,
+         "a number stands where a string should be"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}} x", -1, 8,
+         "'x' stands where the end of the text should be"}};
     orli_safetensors st;
     size_t i, now = ctx->memory_now;
     for (i = 0; i < sizeof made / sizeof *made; i++) {
@@ -530,7 +598,8 @@ static void malformed(orl_ctx *ctx) {
         memset(bytes + 8 + n, 0, 2);
         write_bytes(in_dir("f8.safetensors"), bytes, (size_t)n + 10);
         check(orli_safetensors_open(ctx, in_dir("f8.safetensors"), &st) == ORL_OK);
-        check(orli_safetensors_read(&st, orli_safetensors_find(&st, "a"), 0, 2, y) == ORL_ERR_FORMAT);
+        check(orli_safetensors_read(&st, orli_safetensors_find(&st, "a"), 0, 2, y) ==
+              ORL_ERR_FORMAT);
         check_contains(orl_error(ctx), "\"a\" is of type F8_E4M3, which");
         orli_safetensors_close(&st);
         orl_clear_error(ctx);
@@ -540,7 +609,9 @@ static void malformed(orl_ctx *ctx) {
 /* Every prefix and many byte changes of a good file: a status, no crash, nothing left allocated. */
 static void mutations(orl_ctx *ctx) {
     const char *path = in_dir("m.safetensors");
-    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[8,11]}}";
+    static const char header[] =
+        "{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_"
+        "offsets\":[0,8]},\"b\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[8,11]}}";
     char bytes[sizeof header + 32], copy[sizeof header + 32];
     uint64_t n = sizeof header - 1;
     size_t size = (size_t)n + 19, i, now = ctx->memory_now;
@@ -571,7 +642,8 @@ static void hostile_memory(orl_ctx *ctx) {
     size_t i, count = 60000, size, before;
     orli_str_add(&s, "01234567{", 9);
     for (i = 0; i < count; i++)
-        orli_str_printf(&s, "%s\"%zx\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? "," : "", i);
+        orli_str_printf(&s, "%s\"%zx\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}",
+                        i ? "," : "", i);
     orli_str_puts(&s, "}");
     n = s.length - 8;
     memcpy(s.data, &n, 8);
@@ -580,7 +652,8 @@ static void hostile_memory(orl_ctx *ctx) {
     orli_str_free(&s);
     before = ctx->memory_now;
     ctx->memory_peak = before;
-    check(orli_safetensors_open(ctx, in_dir("many.safetensors"), &st) == ORL_OK && st.count == count);
+    check(orli_safetensors_open(ctx, in_dir("many.safetensors"), &st) == ORL_OK &&
+          st.count == count);
     check(ctx->memory_peak - before <= 2 * size + (1u << 20));
     check(orli_safetensors_find(&st, "ea5f") && orli_safetensors_find(&st, "0"));
     orli_safetensors_close(&st);
@@ -595,7 +668,8 @@ static void hostile_memory(orl_ctx *ctx) {
     orli_str_free(&s);
     before = ctx->memory_now;
     ctx->memory_peak = before;
-    check(orli_safetensors_open(ctx, in_dir("many.safetensors"), &st) == ORL_OK && st.metadata_count == 200000);
+    check(orli_safetensors_open(ctx, in_dir("many.safetensors"), &st) == ORL_OK &&
+          st.metadata_count == 200000);
     check(ctx->memory_peak - before <= 2 * size + (1u << 20));
     orli_safetensors_close(&st);
 }
@@ -606,16 +680,22 @@ static void shards(orl_ctx *ctx) {
     orli_safetensors st;
     orli_st_writer w = orli_st_writer_new(ctx);
     const char *index = in_dir("model.safetensors.index.json");
-    static const char good[] = "{\"metadata\":{\"total_size\":16},\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\"}}";
+    static const char good[] = "{\"metadata\":{\"total_size\":16},\"weight_map\":{\"a\":\"s1."
+                               "safetensors\",\"b\":\"s2.safetensors\"}}";
+    /* clang-format off */
     static const struct {
         const char *text, *error;
     } bad[] = {{"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s3.safetensors\"}}", "the shard s3.safetensors is missing"},
-               {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s1.safetensors\"}}", "tensor \"b\" is not in s1.safetensors"},
-               {"{\"weight_map\":{\"a\":\"s2.safetensors\",\"b\":\"s1.safetensors\"}}", "tensor \"a\" is not in s2.safetensors"},
-               {"{\"weight_map\":{\"a\":\"../s1.safetensors\"}}", "is not the name of a file beside this one"},
+               {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s1.safetensors\"}}",
+                "tensor \"b\" is not in s1.safetensors"},
+               {"{\"weight_map\":{\"a\":\"s2.safetensors\",\"b\":\"s1.safetensors\"}}",
+                "tensor \"a\" is not in s2.safetensors"},
+               {"{\"weight_map\":{\"a\":\"../s1.safetensors\"}}",
+                "is not the name of a file beside this one"},
                {"{\"weight_map\":{\"a\":3}}", "a number stands where a string should be"},
                {"{}", "no \"weight_map\""},
-               {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"c\":\"s4.safetensors\"}}", "two tensors have the name \"a\""}};
+               {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"c\":\"s4.safetensors\"}}",
+                "two tensors have the name \"a\""}};
     size_t i;
     orli_st_put_metadata(&w, "format", "pt");
     orli_st_put_tensor(&w, "a", ORLI_F32, 1, shape, ORLI_DTYPE_REAL, x);
@@ -630,8 +710,11 @@ static void shards(orl_ctx *ctx) {
     check(orli_st_save(&w, in_dir("s4.safetensors")) == ORL_OK);
     write_bytes(index, good, sizeof good - 1);
     check(orli_safetensors_open(ctx, dir, &st) == ORL_OK); /* a directory: finds the index */
-    check(st.count == 2 && st.shards == 2 && strcmp(orli_safetensors_metadata(&st, "format"), "pt") == 0);
-    check(orli_safetensors_find(&st, "b") && orli_safetensors_read(&st, orli_safetensors_find(&st, "b"), 0, 2, y) == ORL_OK && y[1] == 2);
+    check(st.count == 2 && st.shards == 2 &&
+          strcmp(orli_safetensors_metadata(&st, "format"), "pt") == 0);
+    check(orli_safetensors_find(&st, "b") &&
+          orli_safetensors_read(&st, orli_safetensors_find(&st, "b"), 0, 2, y) == ORL_OK &&
+          y[1] == 2);
     orli_safetensors_close(&st);
     for (i = 0; i < sizeof bad / sizeof *bad; i++) {
         index = in_dir("bad.index.json");
@@ -672,8 +755,10 @@ static void faults(void) {
         orli_st_put_metadata(&w, "format", "pt");
         orli_st_put_tensor(&w, "a", ORLI_F32, 1, shape, ORLI_DTYPE_REAL, x);
         orli_st_save(&w, in_dir("f.safetensors"));
-        if (!orl_failed(ctx) && orli_safetensors_open(ctx, in_dir("f.safetensors"), &st) == ORL_OK) orli_safetensors_close(&st);
-        if (!orl_failed(ctx) && orli_safetensors_open(ctx, dir, &st) == ORL_OK) orli_safetensors_close(&st);
+        if (!orl_failed(ctx) && orli_safetensors_open(ctx, in_dir("f.safetensors"), &st) == ORL_OK)
+            orli_safetensors_close(&st);
+        if (!orl_failed(ctx) && orli_safetensors_open(ctx, dir, &st) == ORL_OK)
+            orli_safetensors_close(&st);
         names = orli_names_new(ctx);
         if (!orl_failed(ctx)) orli_names_add(&names, "abc", 3);
         orli_names_free(&names);
@@ -688,7 +773,8 @@ static void faults(void) {
 
 /* Nothing may change under a locale whose decimal point is a comma. */
 static void comma_locale(orl_ctx *ctx) {
-    static const char *const name[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "de_DE", "test_comma"};
+    static const char *const name[] = {
+        "de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "de_DE", "test_comma"};
     size_t i;
     for (i = 0; i < sizeof name / sizeof *name; i++)
         if (setlocale(LC_ALL, name[i])) break;
@@ -715,7 +801,8 @@ static void real_file(orl_ctx *ctx) {
     }
     check(orli_safetensors_open(ctx, path, &st) == ORL_OK);
     t = orli_safetensors_find(&st, "model.embed_tokens.weight");
-    check(t && t->rank == 2 && t->shape[0] == 512 && t->shape[1] == 64 && orli_safetensors_read(&st, t, 0, 64, x) == ORL_OK);
+    check(t && t->rank == 2 && t->shape[0] == 512 && t->shape[1] == 64 &&
+          orli_safetensors_read(&st, t, 0, 64, x) == ORL_OK);
     check(fabs((double)x[0]) > 0 && fabs((double)x[0]) < 10);
     orli_safetensors_close(&st);
 }

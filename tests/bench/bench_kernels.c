@@ -68,12 +68,20 @@ static void theirs(const layer *l, int form) {
 #endif
 }
 
-/* Best seconds of a call, of `calls` in a row. */
+/* Seconds: of the processor where one thread runs, so that other processes disturb less. */
+static int one_thread;
+static double now(void) {
+    struct timespec t;
+    clock_gettime(one_thread ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Seconds of a call, of `calls` in a row. */
 static double timed(void (*fn)(const layer *, int), const layer *l, int form, int calls) {
-    double start = orl_seconds();
+    double start = now();
     int i;
     for (i = 0; i < calls; i++) fn(l, form);
-    return (orl_seconds() - start) / calls;
+    return (now() - start) / calls;
 }
 
 static orl_real *numbers(size_t n) {
@@ -101,8 +109,8 @@ static void bench(orl_ctx *ctx, size_t m, size_t k, size_t n, size_t threads) {
         const int calls = (int)ORLI_MAX(1.0, 1e-3 * 100e9 / flops);
         double best = 1e9, blas = 1e9, peak = 0;
         for (round = 0; round < 12; round++) {
-            double start = orl_seconds(), done = peak_run(200000);
-            peak = ORLI_MAX(peak, done / (orl_seconds() - start) * (double)threads);
+            double start = now(), done = peak_run(200000);
+            peak = ORLI_MAX(peak, done / (now() - start) * (double)threads);
             best = ORLI_MIN(best, timed(ours, &l, form, calls));
             if (cblas) blas = ORLI_MIN(blas, timed(theirs, &l, form, calls));
         }
@@ -114,16 +122,51 @@ static void bench(orl_ctx *ctx, size_t m, size_t k, size_t n, size_t threads) {
     free(l.x), free(l.w), free(l.y), free(l.panels);
 }
 
+/* Causal attention of one head over m tokens of 3·heads·d numbers, as a model lays them out; FLOPs of the visible half. */
+static void bench_attention(size_t m, size_t d) {
+    const size_t tiles = (m + 15) / 16, stride = 12 * d;
+    const double flops = 4.0 * (double)d * (double)m * (double)(m + 1) / 2;
+    orl_real *q = numbers(m * stride), *out = numbers(m * d), *lse = numbers(m), *kv = numbers(4 * tiles * 16 * d), *dq = numbers(m * stride);
+    orl_real *tile[4][512], *scratch = numbers(ORLI_SCRATCH / sizeof *scratch);
+    const orl_real *k[512], *v[512];
+    double forward = 1e9, backward = 1e9, peak = 0;
+    size_t t;
+    int round, part, i, calls = (int)(1 + 1e8 / flops);
+    for (t = 0; t < tiles; t++) {
+        for (part = 0; part < 4; part++) tile[part][t] = kv + ((size_t)part * tiles + t) * 16 * d;
+        k[t] = tile[0][t], v[t] = tile[1][t];
+    }
+    for (round = 0; round < 12; round++) {
+        double start = now(), done = peak_run(200000);
+        peak = ORLI_MAX(peak, done / (now() - start));
+        start = now();
+        for (i = 0; i < calls; i++) kern->attention(d, m, q, stride, 0, k, v, SIZE_MAX, (orl_real)0.125, out, d, lse, scratch);
+        forward = ORLI_MIN(forward, (now() - start) / calls);
+        start = now();
+        for (i = 0; i < calls; i++)
+            kern->attention_backward(d, m, q, stride, 0, k, v, SIZE_MAX, (orl_real)0.125, out, d, out, d, lse, dq, stride, tile[2],
+                                     tile[3], scratch);
+        backward = ORLI_MIN(backward, (now() - start) / calls);
+    }
+    printf("attention %5zu tokens, d %3zu: forward %6.1f GF %3.0f%%, backward %6.1f GF %3.0f%%\n", m, d, flops / forward * 1e-9,
+           peak > 0 ? 100 * flops / forward / peak : 0, 2.5 * flops / backward * 1e-9, peak > 0 ? 250 * flops / backward / peak : 0);
+    free(q), free(out), free(lse), free(kv), free(dq), free(scratch);
+}
+
 static void open_blas(size_t threads) {
     char count[16];
     void *library;
     snprintf(count, sizeof count, "%zu", threads);
-    setenv("OPENBLAS_CORETYPE", "SkylakeX", 0); /* Debian's build does not know newer processors */
+    setenv("OPENBLAS_CORETYPE", kern->width == 16 ? "SkylakeX" : "Haswell", 1); /* 0.3.21 does not know newer processors */
     setenv("OPENBLAS_NUM_THREADS", count, 1);
     library = dlopen("libopenblas.so.0", RTLD_NOW);
     if (library && !ORLI_DOUBLE) {
         void *symbol = dlsym(library, "cblas_sgemm");
+        const char *(*core)(void);
         memcpy(&cblas, &symbol, sizeof cblas);
+        symbol = dlsym(library, "openblas_get_corename");
+        memcpy(&core, &symbol, sizeof core);
+        if (core) printf("OpenBLAS runs its kernels for %s\n", core());
     }
     if (!cblas) printf("OpenBLAS is not there: apt install libopenblas0-pthread\n");
 }
@@ -135,6 +178,7 @@ int main(int argc, char **argv) {
     const int quick = argc > 2;
     orl_ctx ctx;
     size_t i, j;
+    one_thread = threads == 1;
     memset(&ctx, 0, sizeof ctx);
     ctx.kernels = kern = orli_kernels_select(&ctx, getenv("ORL_ISA"));
     if (!kern || orli_pool_create(&ctx, threads) != ORL_OK) {
@@ -145,6 +189,7 @@ int main(int argc, char **argv) {
     printf("%s, %zu threads. GFLOP/s, %% of peak (OpenBLAS's), × OpenBLAS\n    m     k     n\n", kern->name, threads);
     for (j = 0; j < sizeof layers / sizeof *layers; j += quick ? 2 : 1)
         for (i = 0; i < sizeof rows / sizeof *rows; i += quick ? 2 : 1) bench(&ctx, rows[i], layers[j][0], layers[j][1], threads);
+    for (i = 128; i <= 2048; i *= 4) bench_attention(i, 64), bench_attention(i, 128);
     orli_pool_destroy(&ctx);
     return 0;
 }

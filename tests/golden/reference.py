@@ -411,9 +411,9 @@ def gae(rewards, values, gamma, lam):
 
 
 def whiten(x):
-    """Over all tokens of the batch: population standard deviation, no epsilon."""
+    """Over all tokens of the batch: population standard deviation, 1e-8 outside the root."""
     x = torch.as_tensor(x)
-    return (x - x.mean()) / torch.sqrt(((x - x.mean()) ** 2).mean())
+    return (x - x.mean()) / (torch.sqrt(((x - x.mean()) ** 2).mean()) + 1e-8)
 
 
 def policy_objective(new, old, advantage, low=0.2, high=0.2):
@@ -480,20 +480,17 @@ def ppo_numbers():
 def ppo_end_to_end(c, weights, rm_weights, rows):
     """Four optimizer steps on one batch of fixed rollouts (sft.jsonl's rows), all of it one minibatch.
     The reference is the policy as it starts, so KL is 0 and the first ratios are 1. The critic is a
-    copy of the reward model with its normalisation folded in: V = h·(w/sd) - mean/sd; the bias is a
-    parameter of rank 1. Policy and critic have an AdamW and a clip of their own."""
+    copy of the reward model with its normalisation: V = (h·w - mean)/sd, mean and sd constant. Policy
+    and critic have an AdamW and a clip of their own."""
     mean, sd, kl, lr, critic_lr = 0.25, 0.75, 0.05, 1e-4, 1e-3
     policy, rm, critic = leaves(weights), leaves(rm_weights), leaves(rm_weights)
-    with torch.no_grad():
-        critic["score.weight"] /= sd
-    critic["score.bias"] = torch.tensor([-mean / sd], requires_grad=True)
 
     def logps():
         return [token_logp(policy, c, r["prompt_ids"], r["completion_ids"]) for r in rows]
 
     def values():  # V_t is read at the position before token t
-        return [hidden(critic, c, r["prompt_ids"] + r["completion_ids"])[len(r["prompt_ids"]) - 1:-1]
-                @ critic["score.weight"][0] + critic["score.bias"] for r in rows]
+        return [(hidden(critic, c, r["prompt_ids"] + r["completion_ids"])[len(r["prompt_ids"]) - 1:-1]
+                 @ critic["score.weight"][0] - mean) / sd for r in rows]
 
     with torch.no_grad():
         old, old_values = logps(), values()
@@ -524,7 +521,7 @@ def ppo_end_to_end(c, weights, rm_weights, rows):
         out["clip_outside"].append(outside.double().mean().item())
         out["ratio_max"].append(torch.exp(new - torch.cat(old)).max().item())
     out["policy_params"] = {k: describe(policy[k]) for k in END_PARAMS[c["arch"]] if k in policy}
-    out["critic_params"] = {k: describe(critic[k]) for k in END_PARAMS[c["arch"]] + ["score.bias"] if k in critic}
+    out["critic_params"] = {k: describe(critic[k]) for k in END_PARAMS[c["arch"]] if k in critic}
     return out
 
 

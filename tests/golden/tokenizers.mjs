@@ -1,14 +1,14 @@
 // tokenizers.mjs - makes tokenizer_golden.json: what Hugging Face's tokenizers (the Rust library) and, for the
-// vocabularies that are not in the repository, gpt-tokenizer and llama-tokenizer-js make of difficult texts.
+// vocabularies that are not in the repository, tiktoken and llama-tokenizer-js make of difficult texts.
 //
 //   cc -I.. test_10_tokenizer.c -o test_10 -lm -lpthread && ./test_10 --make golden     writes the small tokenizers
-//   npm install @anush008/tokenizers gpt-tokenizer llama-tokenizer-js                   in a directory outside
+//   npm install @anush008/tokenizers tiktoken llama-tokenizer-js                        in a directory outside
 //   cd that directory && ORL_DATA=… node …/tests/golden/tokenizers.mjs
 //
 // Sets with "base" work on a small tokenizer committed beside this file, after the replacements named in
 // "replace"; sets with "data" on $ORL_DATA/tokenizers/…. ids[i] belongs to strings[i]; null: not compared.
-// With --compare DIR N it makes no file but compares DIR/ours.txt (a line of ids for each string, made from
-// DIR/strings.txt, which the first call writes) for N random strings more.
+// Two more uses, for comparing by hand: --strings OUT N writes N random strings and the fixed ones, one JSON
+// string a line; --ids SET|FILE.json STRINGS OUT writes a line of ids for each.
 import { createRequire } from "node:module";
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -75,9 +75,12 @@ export const small_sets = [
     { name: "ignore_merges", base: "tokenizer_small.json", replace: [[byte_level, split("\\p{N}{1,3}", '"behavior": "Isolated", "invert": false')], ['"ignore_merges": false', '"ignore_merges": true']] },
     { name: "lstrip", base: "tokenizer_small.json", replace: [strip(true, false)] },
     { name: "rstrip", base: "tokenizer_small.json", replace: [strip(false, true)] },
+    { name: "added", base: "tokenizer_small.json", replace: [['"added_tokens": [', '"added_tokens": [{"id": 500, "content": "[tool]", "single_word": false, "lstrip": true, "rstrip": true, "normalized": false, "special": false},']] },
     { name: "sentencepiece", base: "tokenizer_small_sp.json", replace: [] },
     { name: "metaspace_first", base: "tokenizer_small_sp.json", replace: [[llama_normalizer, metaspace("first")]] },
+    { name: "metaspace_always", base: "tokenizer_small_sp.json", replace: [[llama_normalizer, metaspace("always")]] },
     { name: "metaspace_never", base: "tokenizer_small_sp.json", replace: [[llama_normalizer, metaspace("never")]] },
+    { name: "spanning", base: "tokenizer_small_sp.json", replace: [['"vocab": {', '"vocab": {"e▁": 900,'], ['"merges": [', '"merges": ["e ▁",']] },
     { name: "no_fallback", base: "tokenizer_small_sp.json", replace: [['"byte_fallback": true', '"byte_fallback": false']] },
 ];
 
@@ -110,9 +113,9 @@ function gpt2_json() { // the two files of GPT-2 as one tokenizer.json
 export async function data_sets(strings) {
     const sets = [], same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
     const gpt2 = await ids_of(Tokenizer.fromString(gpt2_json()), strings);
-    const other = require("gpt-tokenizer/encoding/r50k_base");
-    strings.forEach((s, i) => { // two independent implementations must agree; where JavaScript's \s or Unicode version differs, neither counts
-        if (!same(other.encode(s, { allowedSpecial: "all" }), gpt2[i])) { console.log("gpt2: disagreement on", JSON.stringify(s)); gpt2[i] = null; }
+    const other = require("tiktoken").get_encoding("gpt2"); // OpenAI's own: the two must agree
+    strings.forEach((s, i) => {
+        if (!same(Array.from(other.encode(s, "all")), gpt2[i])) throw new Error("gpt2: disagreement on " + JSON.stringify(s));
     });
     sets.push({ name: "gpt2_real", data: "gpt2", ids: gpt2 });
     const qwen = await ids_of(Tokenizer.fromFile(join(data, "tokenizers/qwen3/tokenizer.json")), strings);
