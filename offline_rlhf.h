@@ -1,4 +1,266 @@
-/* offline_rlhf.h - placeholder manual */
+/* offline_rlhf.h - aligning language models with offline RL from human feedback, in C.
+ *
+ * Everything from raw text to an aligned model in one header: tokenizer, transformer, autograd,
+ * sampling, reward model, and the three offline methods of Hu, Tao, Yang and Zhou (arXiv
+ * 2308.12050): MLE with filtering, reward-weighted regression, decision transformer; DPO beside
+ * them, and PPO as the baseline they are measured against. It needs libc, libm and pthreads and
+ * nothing else; it reads and writes Hugging Face directories and JSONL; it gives the same bits on
+ * any number of threads.
+ *
+ *     cc -O2 program.c -o program -lm -lpthread
+ *
+ *     #define OFFLINE_RLHF_IMPLEMENTATION                // in one source file of a program
+ *     #include "offline_rlhf.h"
+ *
+ *     int main(void) {
+ *         orl_ctx *ctx = orl_create(NULL);               // all cores, best instruction set
+ *         orl_model *sft = orl_model_load(ctx, "sft/");  // a Hugging Face directory
+ *         orl_model *rm = orl_reward_model(sft), *aligned = orl_model_copy(sft);
+ *         orl_train_reward(rm, orl_dataset_load(ctx, "pairs.jsonl"), NULL);
+ *         orl_dataset *data = orl_sample(sft, orl_dataset_load(ctx, "prompts.jsonl"), NULL);
+ *         orl_score(rm, data);                           // label the samples, once
+ *         orl_train(aligned, orl_filter(data, ORL_ABOVE_QUANTILE, 0.8), NULL);
+ *         orl_model_save(aligned, "aligned/");
+ *         if (orl_failed(ctx)) fprintf(stderr, "%s\n", orl_error(ctx));
+ *         orl_destroy(ctx);                              // frees whatever is left
+ *         return 0;
+ *     }
+ *
+ * Lessons: examples/quickstart.c (this, in full, needs no file), own_loss.c (operators, a loss of
+ * one's own), valence.c (a reward of one's own), orl.c (the command-line tool). The API is section
+ * 1 below.
+ *
+ * CONTENTS OF THIS MANUAL
+ *   A map of the sections   B what to read first     C the one idea      D options
+ *   E threads               F the same bits          G memory            H errors and notes
+ *   I model files           J data                   K files it writes   L a loss of your own
+ *   M a new model family    N what it does not do    O sources
+ *
+ * A. MAP OF THE SECTIONS
+ * Search for the tag to get there. A section uses only what stands above it: private functions have
+ * no forward declarations, so a call to what stands below does not compile.
+ *
+ *     tag           what it is                                              depends on
+ *     >>api         1  every public type and function                                -
+ *     >>base        2  sticky errors, checked sizes, counted memory, strings, are na  api
+ *     >>platform    3  clock, processor features, whole-file reading and writing base
+ *     >>threads     4  one pool; who runs a task does not matter to its result       platform
+ *     >>rng         5  random numbers as a function of (key, stream, counter)        -
+ *     >>kernels     6  matrix products, row kernels, attention, for each             threads
+ *                      instruction set from one template
+ *     >>tensor      7  contexts, parameters, the tape and its fused operators        kernels
+ *     >>optim       8  AdamW, schedules, clipping                                    tensor
+ *     >>formats     9  JSON and safetensors, in and out                              platform
+ *     >>tokenizer   10 byte-pair encoding: learned, loaded, saved                    formats
+ *     >>model       11 GPT-2 and Llama families, language or reward head             tensor, tokenizer
+ *     >>generate    12 paged KV cache, continuous batching, sampling                 model
+ *     >>data        13 rows, views, and the token ids a model sees of them           model
+ *     >>train       14 one trainer: micro-batches, losses, checkpoints, logs         data, optim
+ *     >>rlhf        15 filter, weight, condition; reward model, DPO, PPO;            train, generate
+ *                      evaluation
+ *     >>report      16 results as text, JSON and a page of charts                    formats
+ *
+ * Each section opens with a contract (purpose, invariants, threads, numerics, the test that holds
+ * it to them). Shapes stand beside tensors, x: (n, d); orli_ and ORLI_ are private.
+ *
+ * B. IF YOU READ ONLY 400 LINES, READ THESE
+ *     the methods      orl_filter, orl_weight, orl_condition                       >>rlhf    15.2
+ *     the losses       orl_loss_nll, orl_loss_reward, orl_loss_dpo                 >>train   14.2
+ *     what they see    orli_micro_add, orli_micro_run                              >>train   14.1
+ *     one step         orli_trainer_fill, orli_trainer_micro, orli_trainer_step    >>train   14.6
+ *     the model        orli_model_block, orli_model_forward                        >>model   11.3
+ *     a gradient       orl_linear, orli_linear_backward, orl_backward              >>tensor  7.3, 7.7
+ *     the baseline     orli_gae, orli_loss_ppo, orli_loss_value, orli_ppo_iteration>>rlhf    15.6
+ *
+ * C. THE ONE IDEA
+ * Every offline method of the paper is supervised fine-tuning on a transformed data set. One
+ * trainer, one loss, over the tokens t of the responses y_i in one optimizer batch:
+ *
+ *     L = - sum_i w_i sum_t log pi(y_it | c_i, y_i<t) / (number of response tokens in the batch)
+ *
+ *     method                 filter: which rows    weight w_i                condition c_i
+ *     SFT                    all demonstrations    1                         the prompt
+ *     MLE with filtering     r > threshold         1                         the prompt
+ *     RWR                    all                   min(e^((r - b)/beta), C)  the prompt
+ *     decision transformer   all, good and bad     1                         the prompt and the reward
+ *
+ *     orl_filter(data, ORL_ABOVE, 0)                             MLE with filtering
+ *     orl_weight(data, 1.0, ORL_BASELINE_NONE, 20)               RWR, beta = 1, C = 20
+ *     orl_condition(data, NULL)                                  DT, the reward written as text
+ *     orl_condition(orl_filter(data, ORL_TOP_K, 2), &options)    both, and so on
+ *
+ * r is the z-score of the raw rewards over the whole labelled set (mean 0, population sd 1), also
+ * in views of views; w is rescaled to mean 1 over the rows that are left. A batch of poor samples
+ * pulls less: the divisor counts tokens, not weights. The three give new views that share the text,
+ * and compose in any order. DT writes the reward as text between prompt and response (" <rm_score>:
+ * 1.3 "), or, with ORL_CONDITION_BINS, as one of `bins` ordered tokens that are added to the model;
+ * a share of rows (`dropout`) goes without, so that sampling can be guided. Sampling then asks for
+ * a reward (`target`), by default the 0.99-quantile of those trained on; what lies outside that
+ * range is clamped, with a note.
+ *
+ * D. OPTIONS
+ * Define them before including the header. ORL_STATIC, ORL_API and ORL_REAL must be the same in
+ * every file of a program; the others matter where the implementation is.
+ *
+ *     OFFLINE_RLHF_IMPLEMENTATION   compile the functions here; once in a program
+ *     ORL_STATIC                    all functions static: each file that includes it has its own copy
+ *     ORL_API                       what stands before each public function (extern, or static)
+ *     ORL_REAL                      float, or double: scalar kernels, for gradient checks
+ *     ORL_MALLOC(size), ORL_FREE(p) malloc and free; define both or neither
+ *     ORL_ASSERT(x)                 assert; it guards the library's own promises, never input
+ *     ORL_NO_SIMD                   scalar kernels alone, no intrinsics (they are x86-64's)
+ *     ORL_HEADER                    "offline_rlhf.h": the name by which this file includes itself, once
+ *                                   for each instruction set; define it if you rename the file
+ *     ORL_ALLOW_FAST_MATH           compile under -ffast-math, which is refused: it breaks section F
+ *     ORL_STOP_AFTER                a number: leave out the sections behind it (the tests' business)
+ *
+ * At run time, $ORL_ISA (scalar, avx2 or avx512) goes before orl_config.isa; one that this machine
+ * or build does not have is an error. -march=native is not needed: kernels are chosen when a
+ * context is made. Under a strict -std=c99 include the implementation before any libc header, so
+ * that it can ask for POSIX; an #error says so where it matters. C99 and later, C++11 and later;
+ * gcc and clang.
+ *
+ * E. THREADS
+ * A context owns a pool: orl_config.threads, 0 for one per core that this process may use; the
+ * calling thread is one of them. Use a context, and all that was made in it, from one thread at a
+ * time; different contexts know nothing of each other, as there is no global state. Callbacks are
+ * called from the calling thread. Idle workers spin for some microseconds, then sleep. Kernels
+ * round to nearest and flush denormals to zero; the caller's mode is restored.
+ *
+ * F. THE SAME BITS
+ * On one machine with one build, equal calls give equal bits: for any number of threads; for a
+ * prompt sampled alone or with others, in any `batch`; for a row scored alone or among others; for
+ * a run resumed from a checkpoint. A sample depends on (model, seed, prompt index, sample index)
+ * alone, the order of rows on (seed, step) alone. Sums are split by size and added in a fixed
+ * order; a row of a matrix product is one chain of fused multiply-adds whoever is beside it. Not
+ * covered: another instruction set; another libm (sampling, schedules and the double parts of the
+ * code use it); other compiler settings on arithmetic, such as contraction; another `micro_tokens`,
+ * which splits a sum elsewhere; times and thread counts in logs.
+ *
+ * G. MEMORY
+ * All memory goes through ORL_MALLOC, is counted (orl_memory_now, orl_memory_peak), and refused
+ * above orl_config.memory_limit; files that are read are mapped and not counted. A model in
+ * training holds its weights four times (weights, gradients, two moments: 16 bytes a parameter), a
+ * model that samples or scores up to twice (weights, and packed for matrix products). Activations
+ * are those of one micro-batch of `micro_tokens` tokens (0: 4096); orl_train() sizes the arena they
+ * lie in before its first step, by a run without arithmetic, and the same run is what
+ * orl_train_estimate() reports. PPO holds policy and critic in training, reference and reward model
+ * in use (orl_ppo_estimate). A batch is packed end to end: there is no padding, and a prompt is
+ * computed once for both sides of a pair and for all its samples. Training never holds logits. What
+ * a function returns lives until its x_free(), or until the context is destroyed; strings and
+ * arrays are given back by orl_free(ctx, p). A model does not own its tokenizer; views keep shared
+ * text alive.
+ *
+ * H. ERRORS AND NOTES
+ * The first failure stays in the context as a status and one sentence that names the file, the
+ * field or the option, and the remedy. From then on every call does nothing and returns NULL or
+ * that status, so a program may check once, at its end; orl_clear_error() begins anew. NULL objects
+ * are accepted everywhere. A run that a progress callback stops ends as ORL_ERR_STOPPED, after
+ * saving its checkpoint if it has one. The library never prints and never exits. What is no error
+ * but must not be lost (rows cut or dropped, how many a filter keeps, the effective sample size of
+ * weights, a clamped target) goes to the callback of orl_on_note() as a sentence, and is dropped if
+ * there is none.
+ *
+ * I. MODEL FILES
+ * A model is a directory as Hugging Face's transformers have it: config.json, model.safetensors (or
+ * shards with an index), tokenizer.json, or vocab.json + merges.txt, or GPT-2's encoder.json +
+ * vocab.bpe. F32, F16, BF16 and F64 weights are read, F32 is written (F64 in the double build). A
+ * reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
+ * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
+ * conditioned model carries orl_condition there (kind, template, quantiles, default target), and
+ * sampling applies it. A setting in config.json that changes the computation and is not implemented
+ * is refused by its name; a missing or odd-shaped tensor is an error. llama2.c checkpoints and its
+ * tokenizer.bin are read too.
+ *
+ * J. DATA
+ * JSONL, one object a line, with the field names of TRL:
+ *
+ *     {"text"}                                 all of it is response
+ *     {"prompt", "completion"}                 a demonstration or a sample; a prompt alone, for sampling
+ *     {"prompt", "chosen", "rejected"}         a pair; "margin" if there is one
+ *     {"chosen", "rejected"}                   two transcripts as in hh-rlhf: the prompt ends with the last
+ *                                              "\n\nAssistant:" of what they share
+ *     {"messages": [{"role", "content"}]}      the last turn is the response; hh tags, or ChatML
+ *                                              (orl_dataset_set_template)
+ *     prompt_ids, completion_ids, chosen_ids, rejected_ids   token ids, used as they are
+ *     "reward", "reward_raw", "truncated", "logprob", "sample", "condition"   what this library writes
+ *
+ * Fields it does not know come out as they went in. Prompt and response are encoded apart and their
+ * ids joined: that is the border, in training and in sampling alike. So the blank between them
+ * belongs to the response (" Paris") with byte-level tokenizers. Text gets the tokenizer's BOS in
+ * front if its configuration asks for it, and the end token behind a response unless the row is
+ * "truncated"; rows of ids get nothing. Special tokens are recognised in prompts, not in responses.
+ * A response beyond the context is cut, and a prompt that leaves no room for one token drops the
+ * row: both are counted in a note, or an error with orl_config.strict. A malformed row, an empty
+ * response, a reward that is not finite: an error with its line or row. orl_dataset_dump() shows
+ * every token with its loss weight. Loss falls on response tokens only; orl_dataset_blocks() makes
+ * rows for pretraining, where it falls on all.
+ *
+ * K. FILES IT WRITES
+ * Each is written beside its name, flushed and renamed, so that a killed process leaves the old
+ * file or the new one. orl_model_save() makes a new directory, or fills one that holds no model
+ * yet; data sets and reports replace the file that was there. `checkpoint` is one safetensors file
+ * with weights, moments, step and, of PPO, the KL coefficient: call the same function with the same
+ * arguments (models as they were before the run: they are the reference) and `resume`, and it goes
+ * on as if nothing had happened, or says what does not match. A finished run leaves its result in
+ * the model: save it. `log` is JSONL, appended to as the run goes: first what the run is, then one
+ * object a step; on resume it is cut back to the checkpoint.
+ *
+ * L. A LOSS OF YOUR OWN
+ * orl_train_options.loss is a function from a micro-batch (orl_batch) to a (1, 1) tensor, written
+ * with the operators of 1.3; orl_backward() does the rest. DPO, in full:
+ *
+ *     orl_tensor *ratio = orl_sub(tape, b->logp, orl_constant(tape, b->ref_logp, b->offset[b->sequences], 1));
+ *     orl_tensor *s = orl_sum_groups(tape, ratio, b->offset, b->sequences);       // sum_t log pi/pi_ref
+ *     orl_tensor *gap = orl_sub(tape, orl_every(tape, s, 0, 2), orl_every(tape, s, 1, 2));
+ *     return orl_sum(tape, orl_softplus(tape, orl_scale(tape, gap, -beta)));
+ *
+ *   - Return the SUM over the micro-batch. The trainer adds up gradients and divides once a step,
+ *     by the response tokens of the whole batch, or by its pairs or rows if `per_pair` is set.
+ *   - Of pairs, sequence 2i is chosen and 2i + 1 rejected. logp is of language models, score of
+ *     reward models; ref_logp is there if `reference` is.
+ *   - Build it from operators alone. It is also called on a tape that only measures memory, where
+ *     orl_data() of a tensor is NULL, and without gradients for validation.
+ *   - `reduce` sees the undivided gradient sums of a step before they are clipped: data parallelism
+ *     goes there.
+ *
+ * M. A NEW MODEL FAMILY (section 11) What differs between families is data and a few choices:
+ *   1. a member of orl_arch, and its defaults in orl_model_config_default and orli_config_check;
+ *   2. a table like orli_weights_llama: each weight, its name on disk, whether it is stored
+ *      transposed, whether it is a third of a fused q, k, v; and its line in orli_families, in the
+ *      order of orl_arch;
+ *   3. which weights it has, and their shapes: orli_weight_shape (a new kind of weight:
+ *      orli_weight);
+ *   4. the choices in the forward pass: norm (orli_model_norm), positions (orli_model_forward),
+ *      rotation, feed-forward and biases (orli_model_block; a bias the table does not have is left
+ *      out by itself);
+ *   5. the keys of its config.json: orli_config_read_key, with what must be refused, and
+ *      orli_config_write. Training, sampling, scoring and resuming then work: they know of a model
+ *      only its forward pass and its heads. Golden logits from another implementation belong in
+ *      tests/test_golden.c.
+ *
+ * N. WHAT IT DOES NOT DO
+ *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, LoRA, training a
+ *     part of the weights, activation checkpointing, dropout. It is for models that fit a CPU's
+ *     memory 16 bytes a parameter, and for seeing how the methods work.
+ *   - Families beyond GPT-2 and Llama: no RoPE scaling, sliding windows, biases in Llama's
+ *     projections, experts; a head is at most 256 wide.
+ *   - Instruction sets beyond AVX2 and AVX-512: elsewhere (arm64, say) the scalar kernels run.
+ *   - Windows (it needs POSIX), big-endian machines.
+ *   - Serving: sampling is by batch, and a call returns when all is done.
+ *   - Deciding what is good. A reward model errs, and a policy finds where; look at samples,
+ *     lengths, KL and distinct-2 (orl_evaluate), not at the learned reward alone.
+ *
+ * O. SOURCES
+ * The methods: Hu, Tao, Yang, Zhou, arXiv 2308.12050. DPO: Rafailov et al., 2305.18290. PPO:
+ * Schulman et al., 1707.06347; GAE: 1506.02438; adaptive KL: Ziegler et al., 1909.08593. AdamW:
+ * Loshchilov and Hutter, 1711.05101. GPT-2: Radford et al. 2019; Llama: Touvron et al., 2302.13971;
+ * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864. BPE:
+ * Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018. Random numbers: Philox, Salmon et
+ * al., SC 2011. exp, tanh and log: after Moshier's Cephes. Formats: RFC 8259, safetensors, Hugging
+ * Face's config.json and tokenizer.json, TRL's data sets.
+ *
+ * Licence: MIT, in full at the end of the file. */
 #ifndef OFFLINE_RLHF_H
 #define OFFLINE_RLHF_H
 #if defined(OFFLINE_RLHF_IMPLEMENTATION)
@@ -4176,8 +4438,8 @@ static double orli_learning_rate(double lr, orl_schedule schedule, size_t warmup
  * =================================================================================================
  * Purpose:    reading and writing the two formats everything here is kept in.
  * Depends on: base, platform.       Owns: nothing beyond the structs its callers hold.
- * Invariants: a file is validated before anything is allocated for it; what is allocated is less than
- *             twice its size; a reader that has failed reads nothing more, so loops end by themselves.
+ * Invariants: a file is validated before anything is allocated for it; what is allocated is less
+ *             than twice its size; a reader that has failed reads nothing more, so loops end.
  * Threads:    the calling thread only.
  * Numerics:   numbers do not depend on the locale; doubles and floats survive a round trip exactly;
  *             narrowing to F16 and BF16 rounds to nearest even.
@@ -4188,19 +4450,23 @@ static double orli_learning_rate(double lr, orl_schedule schedule, size_t warmup
  *     orli_json j = orli_json_new(ctx, text, size, path, 1);
  *     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
  *         if (orli_json_is(&j, "vocab_size")) vocab = (size_t)orli_json_int(&j, 1, 1 << 24);
- *         else if (orli_json_is(&j, "sizes")) for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) add(orli_json_number(&j));
+ *         else if (orli_json_is(&j, "sizes"))
+ *             for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) read(&j);
  *         else orli_json_skip(&j);
  *     }
  *     if (orli_json_end(&j) != ORL_OK) …the context names the file, line and column. */
 
-#if defined(__BYTE_ORDER__) && defined(__ORDER_LITTLE_ENDIAN__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "offline_rlhf.h: safetensors are little-endian and are mapped as they are; big-endian machines are not supported"
+#if defined(__BYTE_ORDER__) && defined(__ORDER_LITTLE_ENDIAN__) && \
+    __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "offline_rlhf.h: safetensors are mapped as they are: little-endian machines only"
 #endif
 
 /* ---- sorting in place ---- */
 
-/* Heapsort: no allocation and no quadratic case, unlike qsort(). compare is a total order. Elements ≤ 128 bytes. */
-static void orli_sort(void *base, size_t n, size_t size, int (*compare)(const void *, const void *)) {
+/* Heapsort: no allocation and no quadratic case, unlike qsort(). compare is a total order.
+ * Elements ≤ 128 bytes. */
+static void orli_sort(void *base, size_t n, size_t size,
+                      int (*compare)(const void *, const void *)) {
     char *a = (char *)base, t[128];
     size_t start = n / 2, end = n, parent, child;
     ORL_ASSERT(size <= sizeof t);
@@ -4222,7 +4488,8 @@ static void orli_sort(void *base, size_t n, size_t size, int (*compare)(const vo
 
 /* ---- UTF-8 ---- */
 
-/* The bytes of the well-formed character at s (1 … 4) and its code point; 0 if there is none (Unicode 15, table 3-7). */
+/* The bytes of the well-formed character at s (1 … 4) and its code point; 0 if there is none
+ * (Unicode 15, table 3-7). */
 static size_t orli_utf8_decode(const char *s, size_t n, uint32_t *code) {
     const unsigned char *u = (const unsigned char *)s;
     size_t length, i;
@@ -4240,7 +4507,9 @@ static size_t orli_utf8_decode(const char *s, size_t n, uint32_t *code) {
         if ((u[i] & 0xc0) != 0x80) return 0;
         c = c << 6 | (u[i] & 0x3fu);
     }
-    if ((length == 3 && c < 0x800) || (length == 4 && (c < 0x10000 || c > 0x10ffff)) || (c >= 0xd800 && c < 0xe000)) return 0;
+    if ((length == 3 && c < 0x800) || (length == 4 && (c < 0x10000 || c > 0x10ffff)) ||
+        (c >= 0xd800 && c < 0xe000))
+        return 0;
     *code = c;
     return length;
 }
@@ -4255,7 +4524,8 @@ static size_t orli_utf8_encode(uint32_t c, char out[4]) {
         return 2;
     }
     if (c < 0x10000) {
-        out[0] = (char)(0xe0 | c >> 12), out[1] = (char)(0x80 | (c >> 6 & 0x3f)), out[2] = (char)(0x80 | (c & 0x3f));
+        out[0] = (char)(0xe0 | c >> 12), out[1] = (char)(0x80 | (c >> 6 & 0x3f)),
+        out[2] = (char)(0x80 | (c & 0x3f));
         return 3;
     }
     out[0] = (char)(0xf0 | c >> 18), out[1] = (char)(0x80 | (c >> 12 & 0x3f));
@@ -4324,13 +4594,6 @@ static void orli_names_free(orli_names *n) {
     *n = orli_names_new(ctx);
 }
 
-/* Forgets the names and keeps the memory. */
-static void orli_names_clear(orli_names *n) {
-    if (n->slots) memset(n->slot, 0, n->slots * sizeof *n->slot);
-    orli_arena_reset(&n->texts.arena);
-    n->count = n->texts.left = 0;
-}
-
 static uint64_t orli_hash(const void *bytes, size_t n) {
     const unsigned char *p = (const unsigned char *)bytes;
     uint64_t h = 0x9E3779B97F4A7C15u ^ n, word;
@@ -4369,7 +4632,8 @@ static orl_status orli_names_grow(orli_names *n) {
     orli_free(ctx, n->slot);
     n->slot = slot;
     n->slots = slots;
-    for (i = 0; i < n->count; i++) slot[orli_names_slot(n, n->name[i].text, n->name[i].length)] = (uint32_t)(i + 1);
+    for (i = 0; i < n->count; i++)
+        slot[orli_names_slot(n, n->name[i].text, n->name[i].length)] = (uint32_t)(i + 1);
     return ORL_OK;
 }
 
@@ -4380,7 +4644,9 @@ static size_t orli_names_add(orli_names *n, const char *text, size_t length) {
     if (2 * (n->count + 1) > n->slots && orli_names_grow(n) != ORL_OK) return ORLI_NONE;
     at = orli_names_slot(n, text, length);
     if (n->slot[at]) return n->slot[at] - 1;
-    if (n->count >= UINT32_MAX - 1 || ORLI_RESERVE(n->texts.arena.ctx, n->name, n->capacity, n->count + 1) != ORL_OK) return ORLI_NONE;
+    if (n->count >= UINT32_MAX - 1 ||
+        ORLI_RESERVE(n->texts.arena.ctx, n->name, n->capacity, n->count + 1) != ORL_OK)
+        return ORLI_NONE;
     copy = orli_texts_add(&n->texts, text, length);
     if (!copy) return ORLI_NONE;
     n->name[n->count].text = copy;
@@ -4391,10 +4657,12 @@ static size_t orli_names_add(orli_names *n, const char *text, size_t length) {
 
 /* ---- numbers as text ---- */
 
-/* Decimal text to the nearest double, whatever the locale. The text is a JSON number of at most 1000 bytes. */
+/* Decimal text to the nearest double, whatever the locale. The text is a JSON number of at most
+ * 1000 bytes. */
 static double orli_parse_double(const char *text, size_t n) {
     char probe[16], copy[1100], *out = copy;
-    const char *point = probe + 1; /* what stands between the digits of 1.5 is the locale's decimal point */
+    /* what stands between the digits of 1.5 is the locale's decimal point */
+    const char *point = probe + 1;
     size_t i, width;
     int printed = snprintf(probe, sizeof probe, "%.1f", 1.5);
     width = printed > 2 && printed < (int)sizeof probe ? (size_t)printed - 2 : 1;
@@ -4420,7 +4688,8 @@ static void orli_put_shortest(orli_str *s, double x, int first, int last, int si
     }
     for (digits = first; digits <= last; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, x);
-        if (digits == last || (single ? strtof(text, NULL) == (float)x : strtod(text, NULL) == x)) break;
+        if (digits == last || (single ? strtof(text, NULL) == (float)x : strtod(text, NULL) == x))
+            break;
     }
     for (from = to = text; *from; from++) { /* the locale's decimal point becomes "." */
         int plain = (*from >= '0' && *from <= '9') || *from == '-' || *from == '+' || *from == 'e';
@@ -4431,9 +4700,12 @@ static void orli_put_shortest(orli_str *s, double x, int first, int last, int si
 }
 
 static void orli_json_put_double(orli_str *s, double x) {
-    orli_put_shortest(s, x, fabs(x) < 2.2250738585072014e-308 ? 1 : 15, 17, 0); /* subnormals have fewer digits */
+    /* subnormals have fewer digits */
+    orli_put_shortest(s, x, fabs(x) < 2.2250738585072014e-308 ? 1 : 15, 17, 0);
 }
-static void orli_json_put_float(orli_str *s, float x) { orli_put_shortest(s, (double)x, fabsf(x) < 1.17549435e-38f ? 1 : 6, 9, 1); }
+static ORLI_UNUSED void orli_json_put_float(orli_str *s, float x) {
+    orli_put_shortest(s, (double)x, fabsf(x) < 1.17549435e-38f ? 1 : 6, 9, 1);
+}
 
 /* "text", escaped; bytes that are no UTF-8 become U+FFFD. */
 static void orli_json_put_string(orli_str *s, const char *text, size_t n) {
@@ -4465,11 +4737,13 @@ static void orli_json_put_string(orli_str *s, const char *text, size_t n) {
 #define ORLI_JSON_DEPTH 128
 
 typedef enum orli_json_event {
-    ORLI_JSON_ERROR, ORLI_JSON_END, ORLI_JSON_OBJECT, ORLI_JSON_OBJECT_END, ORLI_JSON_ARRAY, ORLI_JSON_ARRAY_END,
-    ORLI_JSON_KEY, ORLI_JSON_STRING, ORLI_JSON_NUMBER, ORLI_JSON_TRUE, ORLI_JSON_FALSE, ORLI_JSON_NULL
+    ORLI_JSON_ERROR, ORLI_JSON_END, ORLI_JSON_OBJECT, ORLI_JSON_OBJECT_END, ORLI_JSON_ARRAY,
+    ORLI_JSON_ARRAY_END, ORLI_JSON_KEY, ORLI_JSON_STRING, ORLI_JSON_NUMBER, ORLI_JSON_TRUE,
+    ORLI_JSON_FALSE, ORLI_JSON_NULL
 } orli_json_event;
-static const char *const orli_json_event_names[] = {"an error", "the end", "an object", "the end of an object", "an array",
-                                                    "the end of an array", "a key", "a string", "a number", "true", "false", "null"};
+static const char *const orli_json_event_names[] = {
+    "an error", "the end", "an object", "the end of an object", "an array", "the end of an array",
+    "a key", "a string", "a number", "true", "false", "null"};
 
 /* what may come next */
 enum { ORLI_JSON_WANT_VALUE, ORLI_JSON_WANT_KEY, ORLI_JSON_WANT_FIRST, ORLI_JSON_WANT_MORE };
@@ -4485,16 +4759,19 @@ typedef struct orli_json { /* holds no memory: copy it to look ahead, drop it at
     unsigned char object[ORLI_JSON_DEPTH]; /* is the container at this depth an object? */
 } orli_json;
 
-static orli_json orli_json_new(orl_ctx *ctx, const char *text, size_t size, const char *name, size_t line) {
+static orli_json orli_json_new(orl_ctx *ctx, const char *text, size_t size, const char *name,
+                               size_t line) {
     orli_json j;
     memset(&j, 0, sizeof j);
     j.ctx = ctx, j.text = text, j.size = size, j.name = name, j.line = line;
-    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) j.position = 3; /* a byte order mark is let pass (RFC 8259, 8.1) */
+    /* a byte order mark is let pass (RFC 8259, 8.1) */
+    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) j.position = 3;
     return j;
 }
 
 /* Fails with "file:line:column (byte n): …" for what stands at byte `at`. */
-static orl_status orli_json_fail_at(orli_json *j, size_t at, const char *format, ...) ORLI_PRINTF(3, 4);
+static orl_status orli_json_fail_at(orli_json *j, size_t at, const char *format, ...)
+    ORLI_PRINTF(3, 4);
 static orl_status orli_json_fail_at(orli_json *j, size_t at, const char *format, ...) {
     char sentence[400];
     size_t i, line = j->line, first = 0;
@@ -4505,23 +4782,29 @@ static orl_status orli_json_fail_at(orli_json *j, size_t at, const char *format,
     va_start(args, format);
     vsnprintf(sentence, sizeof sentence, format, args);
     va_end(args);
-    return orli_fail(j->ctx, ORL_ERR_FORMAT, "%.180s:%zu:%zu (byte %zu): %s", j->name, line, at - first + 1, at, sentence);
+    return orli_fail(j->ctx, ORL_ERR_FORMAT, "%.180s:%zu:%zu (byte %zu): %s", j->name, line,
+                     at - first + 1, at, sentence);
 }
 
 static void orli_json_space(orli_json *j) {
-    while (j->position < j->size && (j->text[j->position] == ' ' || j->text[j->position] == '\n' || j->text[j->position] == '\r' ||
-                                     j->text[j->position] == '\t'))
+    while (j->position < j->size && (j->text[j->position] == ' ' || j->text[j->position] == '\n' ||
+                                     j->text[j->position] == '\r' || j->text[j->position] == '\t'))
         j->position++;
 }
 
 static orli_json_event orli_json_bad(orli_json *j, const char *expected) {
     if (j->position >= j->size) {
-        orli_json_fail_at(j, j->position, "the text ends where %s should be: is the file complete?", expected);
+        orli_json_fail_at(j, j->position, "the text ends where %s should be: is the file complete?",
+                          expected);
     } else {
         uint32_t code = 0;
         size_t n = orli_utf8_decode(j->text + j->position, j->size - j->position, &code);
-        if (n && code >= 0x20) orli_json_fail_at(j, j->position, "'%.*s' stands where %s should be", (int)n, j->text + j->position, expected);
-        else orli_json_fail_at(j, j->position, "byte 0x%02x stands where %s should be", (unsigned char)j->text[j->position], expected);
+        if (n && code >= 0x20)
+            orli_json_fail_at(j, j->position, "'%.*s' stands where %s should be", (int)n,
+                              j->text + j->position, expected);
+        else
+            orli_json_fail_at(j, j->position, "byte 0x%02x stands where %s should be",
+                              (unsigned char)j->text[j->position], expected);
     }
     return ORLI_JSON_ERROR;
 }
@@ -4532,14 +4815,18 @@ static int32_t orli_json_hex(const char *p, size_t n) {
     size_t i;
     if (n < 4) return -1;
     for (i = 0; i < 4; i++) {
-        int c = p[i], digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int c = p[i], digit = c >= '0' && c <= '9'   ? c - '0'
+                              : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                              : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                                     : -1;
         if (digit < 0) return -1;
         value = value * 16 + digit;
     }
     return value;
 }
 
-/* One character of a string's inside at p, unescaped into out: its bytes there, *used bytes here. 0: malformed. */
+/* One character of a string's inside at p, unescaped into out: its bytes there, *used bytes
+ * here. 0: malformed. */
 static size_t orli_json_char(const char *p, size_t n, char out[4], size_t *used) {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     uint32_t code = 0;
@@ -4565,7 +4852,8 @@ static size_t orli_json_char(const char *p, size_t n, char out[4], size_t *used)
     low = orli_json_hex(p + 8, n - 8);
     *used = 12;
     if (low < 0xdc00 || low >= 0xe000) return 0;
-    return orli_utf8_encode(0x10000u + ((uint32_t)(high - 0xd800) << 10) + (uint32_t)(low - 0xdc00), out);
+    return orli_utf8_encode(0x10000u + ((uint32_t)(high - 0xd800) << 10) + (uint32_t)(low - 0xdc00),
+                            out);
 }
 
 static orl_status orli_json_scan_string(orli_json *j) {
@@ -4581,28 +4869,37 @@ static orl_status orli_json_scan_string(orli_json *j) {
             if (c == '\\') j->escaped = 1;
             j->position += used;
         } else if (c == '\\') {
-            return orli_json_fail_at(j, j->position, "a string has a malformed escape (or half of a surrogate pair): \\\\, \\\" and \\uXXXX are allowed");
+            return orli_json_fail_at(j, j->position,
+                                     "a string has a malformed escape (or half of a surrogate "
+                                     "pair): \\\\, \\\" and \\uXXXX are allowed");
         } else if (c < 0x20) {
-            return orli_json_fail_at(j, j->position, "control character 0x%02x in a string: write it as \\u%04x (is a closing quote missing?)", c, c);
+            return orli_json_fail_at(j, j->position,
+                                     "control character 0x%02x in a string: write it as \\u%04x "
+                                     "(is a closing quote missing?)",
+                                     c, c);
         } else {
-            return orli_json_fail_at(j, j->position, "byte 0x%02x is not UTF-8 here: save the file as UTF-8", c);
+            return orli_json_fail_at(j, j->position,
+                                     "byte 0x%02x is not UTF-8 here: save the file as UTF-8", c);
         }
     }
-    if (j->position >= j->size) return orli_json_fail_at(j, j->start - 1, "a string is not closed: is the file complete?");
+    if (j->position >= j->size)
+        return orli_json_fail_at(j, j->start - 1, "a string is not closed: is the file complete?");
     j->end = j->position++;
     return ORL_OK;
 }
 
 static size_t orli_json_digits(orli_json *j) {
     size_t from = j->position;
-    while (j->position < j->size && j->text[j->position] >= '0' && j->text[j->position] <= '9') j->position++;
+    while (j->position < j->size && j->text[j->position] >= '0' && j->text[j->position] <= '9')
+        j->position++;
     return j->position - from;
 }
 
 static orli_json_event orli_json_scan_number(orli_json *j) {
     j->start = j->position;
     if (j->text[j->position] == '-') j->position++;
-    if (j->position < j->size && j->text[j->position] == '0') j->position++; /* and no digit after it */
+    /* and no digit after it */
+    if (j->position < j->size && j->text[j->position] == '0') j->position++;
     else if (!orli_json_digits(j)) return orli_json_bad(j, "a digit");
     if (j->position < j->size && j->text[j->position] == '.') {
         j->position++;
@@ -4610,7 +4907,8 @@ static orli_json_event orli_json_scan_number(orli_json *j) {
     }
     if (j->position < j->size && (j->text[j->position] == 'e' || j->text[j->position] == 'E')) {
         j->position++;
-        if (j->position < j->size && (j->text[j->position] == '+' || j->text[j->position] == '-')) j->position++;
+        if (j->position < j->size && (j->text[j->position] == '+' || j->text[j->position] == '-'))
+            j->position++;
         if (!orli_json_digits(j)) return orli_json_bad(j, "a digit");
     }
     j->end = j->position;
@@ -4629,7 +4927,8 @@ static orli_json_event orli_json_scan_word(orli_json *j) {
         j->want = ORLI_JSON_WANT_MORE;
         return (orli_json_event)(ORLI_JSON_TRUE + i);
     }
-    return orli_json_bad(j, "a value (true, false, null, a number, a string, an object or an array)");
+    return orli_json_bad(j,
+                         "a value (true, false, null, a number, a string, an object or an array)");
 }
 
 static orli_json_event orli_json_value(orli_json *j) {
@@ -4652,7 +4951,8 @@ static orli_json_event orli_json_value(orli_json *j) {
     return c == '{' ? ORLI_JSON_OBJECT : ORLI_JSON_ARRAY;
 }
 
-/* The next event. After ORLI_JSON_KEY comes its value; after a failure nothing but ORLI_JSON_ERROR. */
+/* The next event. After ORLI_JSON_KEY comes its value; after a failure nothing but
+ * ORLI_JSON_ERROR. */
 static orli_json_event orli_json_next(orli_json *j) {
     int in_object = j->depth && j->object[j->depth - 1];
     char c;
@@ -4696,15 +4996,19 @@ static int orli_json_expect(orli_json *j, orli_json_event event) {
     orli_json_event got = orli_json_next(j);
     if (got == event) return 1;
     if (got != ORLI_JSON_ERROR)
-        orli_json_fail_at(j, j->start, "%s stands where %s should be", orli_json_event_names[got], orli_json_event_names[event]);
+        orli_json_fail_at(j, j->start, "%s stands where %s should be", orli_json_event_names[got],
+                          orli_json_event_names[event]);
     return 0;
 }
-static int orli_json_open(orli_json *j, orli_json_event container) { return orli_json_expect(j, container); }
+static int orli_json_open(orli_json *j, orli_json_event container) {
+    return orli_json_expect(j, container);
+}
 
 /* In an object: takes the next key, 1; or its end, 0. */
 static int orli_json_key(orli_json *j) { return orli_json_next(j) == ORLI_JSON_KEY; }
 
-/* In an array: is there another value (to be read by the caller)? If not, its end has been taken. */
+/* In an array: is there another value (to be read by the caller)? If not, its end has been
+ * taken. */
 static int orli_json_item(orli_json *j) {
     orli_json_event next = orli_json_peek(j);
     if (next == ORLI_JSON_ARRAY_END) orli_json_next(j);
@@ -4715,7 +5019,8 @@ static int orli_json_item(orli_json *j) {
 static int orli_json_is(const orli_json *j, const char *text) {
     size_t i = j->start, used, n, left = strlen(text);
     char out[4];
-    if (!j->escaped) return left == j->end - j->start && memcmp(j->text + j->start, text, left) == 0;
+    if (!j->escaped)
+        return left == j->end - j->start && memcmp(j->text + j->start, text, left) == 0;
     for (; i < j->end; i += used, text += n, left -= n) {
         n = orli_json_char(j->text + i, j->end - i, out, &used);
         if (!n || n > left || memcmp(out, text, n) != 0) return 0;
@@ -4738,15 +5043,18 @@ static void orli_json_text(const orli_json *j, orli_str *out) {
     }
 }
 
-/* Like orli_json_key(), and a key that `seen` (empty at the object's begin) holds already is an error. */
+/* Like orli_json_key(), and a key that `seen` (empty at the object's begin) holds already is an
+ * error. */
 static int orli_json_key_once(orli_json *j, orli_names *seen) {
     orli_str text = orli_str_new(j->ctx);
     size_t before = seen->count, number;
     if (!orli_json_key(j)) return 0;
     orli_json_text(j, &text);
-    number = text.failed ? ORLI_NONE : orli_names_add(seen, text.data ? text.data : "", text.length);
+    number =
+        text.failed ? ORLI_NONE : orli_names_add(seen, text.data ? text.data : "", text.length);
     if (number != ORLI_NONE && seen->count == before)
-        orli_json_fail_at(j, j->start, "the key \"%.100s\" occurs twice in one object: remove one", seen->name[number].text);
+        orli_json_fail_at(j, j->start, "the key \"%.100s\" occurs twice in one object: remove one",
+                          seen->name[number].text);
     orli_str_free(&text);
     return !orl_failed(j->ctx);
 }
@@ -4764,12 +5072,14 @@ static double orli_json_number(orli_json *j) {
     double x;
     if (!orli_json_expect(j, ORLI_JSON_NUMBER)) return 0;
     if (j->end - j->start > 1000) {
-        orli_json_fail_at(j, j->start, "a number of %zu digits: 1000 are allowed", j->end - j->start);
+        orli_json_fail_at(j, j->start, "a number of %zu digits: 1000 are allowed",
+                          j->end - j->start);
         return 0;
     }
     x = orli_parse_double(j->text + j->start, j->end - j->start);
     if (x - x != 0) {
-        orli_json_fail_at(j, j->start, "the number %.40s… is too large for a double", j->text + j->start);
+        orli_json_fail_at(j, j->start, "the number %.40s… is too large for a double",
+                          j->text + j->start);
         return 0;
     }
     return x;
@@ -4784,7 +5094,8 @@ static int64_t orli_json_int(orli_json *j, int64_t low, int64_t high) {
     orli_json before = *j;
     if (!orli_json_expect(j, ORLI_JSON_NUMBER)) return 0;
     negative = j->text[j->start] == '-';
-    for (i = j->start + (negative ? 1 : 0); i < j->end && j->text[i] >= '0' && j->text[i] <= '9'; i++) {
+    for (i = j->start + (negative ? 1 : 0); i < j->end && j->text[i] >= '0' && j->text[i] <= '9';
+         i++) {
         unsigned digit = (unsigned)(j->text[i] - '0');
         if (size > (limit - digit) / 10) fits = 0;
         else size = size * 10 + digit;
@@ -4798,8 +5109,10 @@ static int64_t orli_json_int(orli_json *j, int64_t low, int64_t high) {
         if (fits) value = (int64_t)x;
     }
     if (!fits || value < low || value > high) {
-        orli_json_fail_at(j, j->start, "%.*s stands where a whole number from %lld to %lld should be", (int)ORLI_MIN(j->end - j->start, 40),
-                          j->text + j->start, (long long)low, (long long)high);
+        orli_json_fail_at(j, j->start,
+                          "%.*s stands where a whole number from %lld to %lld should be",
+                          (int)ORLI_MIN(j->end - j->start, 40), j->text + j->start, (long long)low,
+                          (long long)high);
         return 0;
     }
     return value;
@@ -4808,7 +5121,8 @@ static int64_t orli_json_int(orli_json *j, int64_t low, int64_t high) {
 static int orli_json_bool(orli_json *j) {
     orli_json_event got = orli_json_next(j);
     if (got != ORLI_JSON_TRUE && got != ORLI_JSON_FALSE && got != ORLI_JSON_ERROR)
-        orli_json_fail_at(j, j->start, "%s stands where true or false should be", orli_json_event_names[got]);
+        orli_json_fail_at(j, j->start, "%s stands where true or false should be",
+                          orli_json_event_names[got]);
     return got == ORLI_JSON_TRUE;
 }
 
@@ -4819,15 +5133,18 @@ static int orli_json_null(orli_json *j) {
     return 1;
 }
 
-/* Takes a whole value; its verbatim bytes are then text[start … end−1] (of a string: with its quotes). */
+/* Takes a whole value; its verbatim bytes are then text[start … end−1] (of a string: with its
+ * quotes). */
 static orl_status orli_json_skip(orli_json *j) {
     size_t depth = j->depth, from = 0;
     int first = 1;
     do {
         orli_json_event got = orli_json_next(j);
         if (got == ORLI_JSON_ERROR) return orl_error_status(j->ctx);
-        if (first && (got == ORLI_JSON_END || got == ORLI_JSON_OBJECT_END || got == ORLI_JSON_ARRAY_END))
-            return orli_json_fail_at(j, j->start, "%s stands where a value should be", orli_json_event_names[got]);
+        if (first &&
+            (got == ORLI_JSON_END || got == ORLI_JSON_OBJECT_END || got == ORLI_JSON_ARRAY_END))
+            return orli_json_fail_at(j, j->start, "%s stands where a value should be",
+                                     orli_json_event_names[got]);
         if (first) from = got == ORLI_JSON_STRING ? j->start - 1 : j->start;
         first = 0;
     } while (j->depth > depth || j->want == ORLI_JSON_WANT_VALUE);
@@ -4845,27 +5162,32 @@ static orl_status orli_json_end(orli_json *j) {
 /* ---- element types ---- */
 
 typedef enum orli_dtype {
-    ORLI_F32, ORLI_F16, ORLI_BF16, ORLI_F64, ORLI_I64, ORLI_I32, ORLI_I16, ORLI_I8, ORLI_U64, ORLI_U32, ORLI_U16, ORLI_U8, ORLI_BOOL,
+    ORLI_F32, ORLI_F16, ORLI_BF16, ORLI_F64, ORLI_I64, ORLI_I32, ORLI_I16, ORLI_I8, ORLI_U64,
+    ORLI_U32, ORLI_U16, ORLI_U8, ORLI_BOOL,
     ORLI_DTYPE_UNKNOWN, ORLI_DTYPE_COUNT = ORLI_DTYPE_UNKNOWN
 } orli_dtype;
 #define ORLI_DTYPE_REAL (ORLI_DOUBLE ? ORLI_F64 : ORLI_F32) /* orl_real as an element type */
 static const struct {
     const char *name;
     size_t size;
-} orli_dtypes[ORLI_DTYPE_COUNT] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8}, {"I32", 4}, {"I16", 2},
-                                   {"I8", 1},  {"U64", 8}, {"U32", 4},  {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
+} orli_dtypes[ORLI_DTYPE_COUNT] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8},
+                                   {"I32", 4}, {"I16", 2}, {"I8", 1},   {"U64", 8}, {"U32", 4},
+                                   {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
 
-/* x as a binary float of `mantissa` stored bits and this exponent bias, rounded to nearest even (IEEE 754, 4.3.1). */
+/* x as a binary float of `mantissa` stored bits and this exponent bias, rounded to nearest even
+ * (IEEE 754, 4.3.1). */
 static uint16_t orli_narrow(double x, int mantissa, int bias) {
     uint64_t bits, fraction, result;
-    int exponent, shift = 52 - mantissa, top = 2 * bias + 1; /* top: the exponent field of infinity */
+    /* top: the exponent field of infinity */
+    int exponent, shift = 52 - mantissa, top = 2 * bias + 1;
     unsigned sign;
     memcpy(&bits, &x, 8);
     sign = (unsigned)(bits >> 63) << 15;
     exponent = (int)(bits >> 52 & 0x7ff);
     fraction = bits & 0xfffffffffffffu;
     if (exponent == 0x7ff) /* infinity; a NaN stays a NaN, quiet, with the top of its payload */
-        return (uint16_t)(sign | (unsigned)top << mantissa | (fraction ? (unsigned)(fraction >> shift) | 1u << (mantissa - 1) : 0));
+        return (uint16_t)(sign | (unsigned)top << mantissa |
+                          (fraction ? (unsigned)(fraction >> shift) | 1u << (mantissa - 1) : 0));
     if (exponent == 0) return (uint16_t)sign; /* a double's subnormals are far below any half */
     exponent += bias - 1023;
     fraction |= (uint64_t)1 << 52;
@@ -4873,9 +5195,13 @@ static uint16_t orli_narrow(double x, int mantissa, int bias) {
     if (shift > 54) return (uint16_t)sign;
     result = fraction >> shift;
     fraction &= ((uint64_t)1 << shift) - 1;
-    if (fraction > (uint64_t)1 << (shift - 1) || (fraction == (uint64_t)1 << (shift - 1) && (result & 1))) result++;
-    result += (uint64_t)(exponent - 1) << mantissa; /* the leading 1 adds one to the exponent, as does a carry */
-    return (uint16_t)(sign | (result >= (uint64_t)top << mantissa ? (unsigned)top << mantissa : (unsigned)result));
+    if (fraction > (uint64_t)1 << (shift - 1) ||
+        (fraction == (uint64_t)1 << (shift - 1) && (result & 1)))
+        result++;
+    /* the leading 1 adds one to the exponent, as does a carry */
+    result += (uint64_t)(exponent - 1) << mantissa;
+    return (uint16_t)(sign | (result >= (uint64_t)top << mantissa ? (unsigned)top << mantissa
+                                                                  : (unsigned)result));
 }
 
 static float orli_bits_float(uint32_t bits) {
@@ -4888,10 +5214,12 @@ static float orli_f16_float(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 31u, mantissa = h & 0x3ffu;
     if (exponent == 31) return orli_bits_float(sign | 0x7f800000u | mantissa << 13);
     if (exponent) return orli_bits_float(sign | (exponent + 112) << 23 | mantissa << 13);
-    return (sign ? -1.0f : 1.0f) * (float)mantissa * 5.9604644775390625e-8f; /* subnormal: in units of 2^−24 */
+    /* subnormal: in units of 2^−24 */
+    return (sign ? -1.0f : 1.0f) * (float)mantissa * 5.9604644775390625e-8f;
 }
 
-/* n floating-point elements at src (of any alignment) as orl_real; 0 if dtype is not a floating-point type. */
+/* n floating-point elements at src (of any alignment) as orl_real; 0 if dtype is not a
+ * floating-point type. */
 static int orli_tensor_to_real(orli_dtype dtype, const void *src, size_t n, orl_real *dst) {
     const char *p = (const char *)src;
     size_t i;
@@ -4908,7 +5236,10 @@ static int orli_tensor_to_real(orli_dtype dtype, const void *src, size_t n, orl_
         case ORLI_F32: memcpy(&single, p + 4 * i, 4); dst[i] = (orl_real)single; break;
         case ORLI_F64: memcpy(&twice, p + 8 * i, 8); dst[i] = (orl_real)twice; break;
         case ORLI_F16: memcpy(&half, p + 2 * i, 2); dst[i] = (orl_real)orli_f16_float(half); break;
-        default: memcpy(&half, p + 2 * i, 2); dst[i] = (orl_real)orli_bits_float((uint32_t)half << 16); break;
+        default:
+            memcpy(&half, p + 2 * i, 2);
+            dst[i] = (orl_real)orli_bits_float((uint32_t)half << 16);
+            break;
         }
     }
     return 1;
@@ -4936,9 +5267,10 @@ static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n
 }
 
 /* ---- safetensors: reading ----
- * A file is: the header's length (8 bytes), the header (JSON: name → dtype, shape, data_offsets), the data.
- * It stays mapped while it is open; tensors point into it. Their number and the length of their names are
- * counted in a first pass over the header, so that memory is asked for once and is what the file justifies. */
+ * A file is: the header's length (8 bytes), the header (JSON: name → dtype, shape,
+ * data_offsets), the data. It stays mapped while it is open; tensors point into it. Their
+ * number and the length of their names are counted in a first pass over the header, so that
+ * memory is asked for once and is what the file justifies. */
 
 #define ORLI_RANK_MAX 8
 #define ORLI_ST_HEADER_MAX ((uint64_t)100000000)
@@ -4996,7 +5328,9 @@ static int orli_st_by_data(const void *a, const void *b) {
     if (s->data != t->data) return s->data < t->data ? -1 : 1;
     return s->bytes < t->bytes ? -1 : s->bytes > t->bytes;
 }
-static int orli_st_by_key(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int orli_st_by_key(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 static int orli_st_by_name(const void *a, const void *b) {
     return strcmp(((const orli_st_tensor *)a)->name, ((const orli_st_tensor *)b)->name);
 }
@@ -5029,12 +5363,17 @@ static const char *orli_safetensors_metadata(const orli_safetensors *st, const c
 }
 
 /* Elements first … first+n−1 of a tensor as orl_real. */
-static orl_status orli_safetensors_read(const orli_safetensors *st, const orli_st_tensor *t, size_t first, size_t n, orl_real *dst) {
+static orl_status orli_safetensors_read(const orli_safetensors *st, const orli_st_tensor *t,
+                                        size_t first, size_t n, orl_real *dst) {
     size_t quote;
     ORL_ASSERT(orli_add(first, n) <= orli_st_count(t));
-    if (t->dtype <= ORLI_F64 && orli_tensor_to_real(t->dtype, t->data + first * orli_dtypes[t->dtype].size, n, dst)) return ORL_OK;
+    if (t->dtype <= ORLI_F64 &&
+        orli_tensor_to_real(t->dtype, t->data + first * orli_dtypes[t->dtype].size, n, dst))
+        return ORL_OK;
     quote = (size_t)((const char *)memchr(t->spelling, '"', 64 + ORLI_ST_HEADER_MAX) - t->spelling);
-    return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: tensor \"%.100s\" is of type %.*s, which cannot be read as numbers: convert it to F32, F16, BF16 or F64",
+    return orli_fail(st->ctx, ORL_ERR_FORMAT,
+                     "%s: tensor \"%.100s\" is of type %.*s, which cannot be read as numbers: "
+                     "convert it to F32, F16, BF16 or F64",
                      st->path, t->name, (int)ORLI_MIN(quote, 32), t->spelling);
 }
 
@@ -5047,15 +5386,26 @@ static orl_status orli_st_shard_open(orl_ctx *ctx, const char *path, orli_st_sha
     uint64_t header;
     if (orli_file_open(ctx, path, &s->file) != ORL_OK) return orl_error_status(ctx);
     if (s->file.size < 8)
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %zu bytes are too few for a safetensors file: it was cut off, fetch it again", path, s->file.size);
+        return orli_fail(
+            ctx, ORL_ERR_FORMAT,
+            "%s: %zu bytes are too few for a safetensors file: it was cut off, fetch it again",
+            path, s->file.size);
     memcpy(&header, s->file.data, 8);
     if (header > ORLI_ST_HEADER_MAX)
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: a header of %llu bytes (100 MB are allowed): this is no safetensors file", path, (unsigned long long)header);
+        return orli_fail(
+            ctx, ORL_ERR_FORMAT,
+            "%s: a header of %llu bytes (100 MB are allowed): this is no safetensors file", path,
+            (unsigned long long)header);
     if (header > s->file.size - 8)
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: the header is %llu bytes long and the file ends after %zu: it was cut off, fetch it again", path,
-                         (unsigned long long)header, s->file.size);
+        return orli_fail(ctx, ORL_ERR_FORMAT,
+                         "%s: the header is %llu bytes long and the file ends after %zu: it was "
+                         "cut off, fetch it again",
+                         path, (unsigned long long)header, s->file.size);
     s->header = (size_t)header;
-    if (!s->header || s->file.data[8] != '{') return orli_fail(ctx, ORL_ERR_FORMAT, "%s: the header at byte 8 does not begin with '{': this is no safetensors file", path);
+    if (!s->header || s->file.data[8] != '{')
+        return orli_fail(
+            ctx, ORL_ERR_FORMAT,
+            "%s: the header at byte 8 does not begin with '{': this is no safetensors file", path);
     return ORL_OK;
 }
 
@@ -5078,12 +5428,14 @@ static void orli_st_survey(orli_safetensors *st, const orli_st_shard *s) {
     orli_json_end(&j);
 }
 
-/* Copies the string read last into the text; zeros inside would cut it short, so they are errors. */
+/* Copies the string read last into the text; zeros inside would cut it short, so they are
+ * errors. */
 static const char *orli_st_copy(orli_safetensors *st, orli_json *j) {
     char *at = st->text + st->text_bytes, *out = at;
     size_t i = j->start, used, n;
     for (; i < j->end; i += used, out += n) {
-        n = orli_json_char(j->text + i, j->end - i, out, &used); /* never longer than what it is read from, plus the zero */
+        /* never longer than what it is read from, plus the zero */
+        n = orli_json_char(j->text + i, j->end - i, out, &used);
         if (!n || !*out) {
             orli_json_fail_at(j, i, "a zero character in a name or in metadata: remove it");
             break;
@@ -5095,7 +5447,8 @@ static const char *orli_st_copy(orli_safetensors *st, orli_json *j) {
 }
 
 static void orli_st_read_metadata(orli_safetensors *st, orli_json *j) {
-    if (st->metadata_count) orli_json_fail_at(j, j->start, "\"__metadata__\" occurs twice: remove one");
+    if (st->metadata_count)
+        orli_json_fail_at(j, j->start, "\"__metadata__\" occurs twice: remove one");
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
         st->metadata[st->metadata_count++] = orli_st_copy(st, j);
         if (orli_json_expect(j, ORLI_JSON_STRING)) orli_st_copy(st, j);
@@ -5103,14 +5456,20 @@ static void orli_st_read_metadata(orli_safetensors *st, orli_json *j) {
 }
 
 /* {"dtype": …, "shape": […], "data_offsets": [begin, end]} */
-static void orli_st_read_tensor(orli_safetensors *st, const orli_st_shard *s, orli_json *j, orli_st_tensor *t) {
+static void orli_st_read_tensor(orli_safetensors *st, const orli_st_shard *s, orli_json *j,
+                                orli_st_tensor *t) {
     size_t size = s->file.size - 8 - s->header, key = j->start, n;
     int64_t offset[2] = {0, 0};
     int seen = 0, bit, i;
     t->dtype = ORLI_DTYPE_UNKNOWN;
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-        bit = orli_json_is(j, "dtype") ? 1 : orli_json_is(j, "shape") ? 2 : orli_json_is(j, "data_offsets") ? 4 : 0;
-        if (seen & bit) orli_json_fail_at(j, j->start, "tensor \"%.100s\": a key occurs twice: remove one", t->name);
+        bit = orli_json_is(j, "dtype")          ? 1
+              : orli_json_is(j, "shape")        ? 2
+              : orli_json_is(j, "data_offsets") ? 4
+                                                : 0;
+        if (seen & bit)
+            orli_json_fail_at(j, j->start, "tensor \"%.100s\": a key occurs twice: remove one",
+                              t->name);
         seen |= bit;
         if (bit == 1 && orli_json_expect(j, ORLI_JSON_STRING)) {
             t->spelling = j->text + j->start;
@@ -5119,7 +5478,9 @@ static void orli_st_read_tensor(orli_safetensors *st, const orli_st_shard *s, or
         } else if (bit == 2) {
             for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
                 size_t dimension = (size_t)orli_json_int(j, 0, INT64_MAX);
-                if (t->rank == ORLI_RANK_MAX) orli_json_fail_at(j, j->start, "tensor \"%.100s\" has more than %d dimensions", t->name, ORLI_RANK_MAX);
+                if (t->rank == ORLI_RANK_MAX)
+                    orli_json_fail_at(j, j->start, "tensor \"%.100s\" has more than %d dimensions",
+                                      t->name, ORLI_RANK_MAX);
                 else t->shape[t->rank++] = dimension;
             }
         } else if (bit == 4) {
@@ -5132,37 +5493,55 @@ static void orli_st_read_tensor(orli_safetensors *st, const orli_st_shard *s, or
     }
     if (orl_failed(st->ctx)) return;
     if (seen != 7) {
-        orli_json_fail_at(j, key, "tensor \"%.100s\" has no %s: fetch the file again", t->name, !(seen & 1) ? "dtype" : !(seen & 2) ? "shape" : "data_offsets");
+        orli_json_fail_at(j, key, "tensor \"%.100s\" has no %s: fetch the file again", t->name,
+                          !(seen & 1)   ? "dtype"
+                          : !(seen & 2) ? "shape"
+                                        : "data_offsets");
         return;
     }
     if (offset[0] > offset[1])
-        orli_json_fail_at(j, key, "tensor \"%.100s\" ends at %lld, before its begin %lld", t->name, (long long)offset[1], (long long)offset[0]);
+        orli_json_fail_at(j, key, "tensor \"%.100s\" ends at %lld, before its begin %lld", t->name,
+                          (long long)offset[1], (long long)offset[0]);
     else if ((uint64_t)offset[1] > size)
-        orli_json_fail_at(j, key, "tensor \"%.100s\" ends at byte %lld of the data and the file has %zu of them: it was cut off, fetch it again",
+        orli_json_fail_at(j, key,
+                          "tensor \"%.100s\" ends at byte %lld of the data and the file has %zu of "
+                          "them: it was cut off, fetch it again",
                           t->name, (long long)offset[1], size);
     t->bytes = (size_t)(offset[1] - offset[0]);
     t->data = s->file.data + 8 + s->header + (size_t)ORLI_MIN((uint64_t)offset[0], size);
     n = orli_st_count(t);
-    if (t->dtype != ORLI_DTYPE_UNKNOWN && (n == SIZE_MAX || orli_mul(n, orli_dtypes[t->dtype].size) != t->bytes))
-        orli_json_fail_at(j, key, "tensor \"%.100s\": its shape times the size of %s is not the %zu bytes that its data_offsets span", t->name,
-                          orli_dtypes[t->dtype].name, t->bytes);
+    if (t->dtype != ORLI_DTYPE_UNKNOWN &&
+        (n == SIZE_MAX || orli_mul(n, orli_dtypes[t->dtype].size) != t->bytes))
+        orli_json_fail_at(j, key,
+                          "tensor \"%.100s\": its shape times the size of %s is not the %zu bytes "
+                          "that its data_offsets span",
+                          t->name, orli_dtypes[t->dtype].name, t->bytes);
 }
 
 /* The tensors of one shard, which lie in its data end to end. */
-static orl_status orli_st_check_layout(orli_safetensors *st, const orli_st_shard *s, orli_st_tensor *t, size_t n) {
-    const char *begin = s->file.data + 8 + s->header, *at = begin, *end = s->file.data + s->file.size;
+static orl_status orli_st_check_layout(orli_safetensors *st, const orli_st_shard *s,
+                                       orli_st_tensor *t, size_t n) {
+    const char *begin = s->file.data + 8 + s->header, *at = begin,
+               *end = s->file.data + s->file.size;
     size_t i;
     orli_sort(t, n, sizeof *t, orli_st_by_data);
     for (i = 0; i < n; i++) {
         if (t[i].data < at)
-            return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: tensor \"%.100s\" overlaps \"%.100s\" at byte %zu of the data: the file is damaged", s->path,
-                             t[i].name, t[i - 1].name, (size_t)(t[i].data - begin));
+            return orli_fail(st->ctx, ORL_ERR_FORMAT,
+                             "%s: tensor \"%.100s\" overlaps \"%.100s\" at byte %zu of the data: "
+                             "the file is damaged",
+                             s->path, t[i].name, t[i - 1].name, (size_t)(t[i].data - begin));
         if (t[i].data > at)
-            return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: a gap of %zu bytes stands before tensor \"%.100s\": the file is damaged", s->path,
-                             (size_t)(t[i].data - at), t[i].name);
+            return orli_fail(
+                st->ctx, ORL_ERR_FORMAT,
+                "%s: a gap of %zu bytes stands before tensor \"%.100s\": the file is damaged",
+                s->path, (size_t)(t[i].data - at), t[i].name);
         at = t[i].data + t[i].bytes;
     }
-    if (at != end) return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: %zu bytes stand behind the last tensor: the file is damaged", s->path, (size_t)(end - at));
+    if (at != end)
+        return orli_fail(st->ctx, ORL_ERR_FORMAT,
+                         "%s: %zu bytes stand behind the last tensor: the file is damaged", s->path,
+                         (size_t)(end - at));
     return ORL_OK;
 }
 
@@ -5187,32 +5566,41 @@ static orl_status orli_st_read(orli_safetensors *st) {
                 st->count++;
             }
         }
-        if (orl_failed(st->ctx) || orli_st_check_layout(st, &st->shard[i], st->tensor + first, st->count - first) != ORL_OK) return orl_error_status(st->ctx);
+        if (orl_failed(st->ctx) || orli_st_check_layout(st, &st->shard[i], st->tensor + first,
+                                                        st->count - first) != ORL_OK)
+            return orl_error_status(st->ctx);
     }
     orli_sort(st->tensor, st->count, sizeof *st->tensor, orli_st_by_name);
     for (i = 1; i < st->count; i++)
         if (strcmp(st->tensor[i - 1].name, st->tensor[i].name) == 0)
-            return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: two tensors have the name \"%.100s\": remove one", st->path, st->tensor[i].name);
+            return orli_fail(st->ctx, ORL_ERR_FORMAT,
+                             "%s: two tensors have the name \"%.100s\": remove one", st->path,
+                             st->tensor[i].name);
     orli_sort(st->metadata, st->metadata_count, sizeof *st->metadata, orli_st_by_key);
     for (i = 1; i < st->metadata_count; i++)
         if (strcmp(st->metadata[i - 1], st->metadata[i]) == 0)
-            return orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: the metadata key \"%.100s\" occurs twice: remove one", st->path, st->metadata[i]);
+            return orli_fail(st->ctx, ORL_ERR_FORMAT,
+                             "%s: the metadata key \"%.100s\" occurs twice: remove one", st->path,
+                             st->metadata[i]);
     return ORL_OK;
 }
 
 static orl_status orli_st_add_shard(orli_safetensors *st, const char *path) {
     orli_st_shard *s;
-    if (ORLI_RESERVE(st->ctx, st->shard, st->shard_capacity, st->shards + 1) != ORL_OK) return ORL_ERR_MEMORY;
+    if (ORLI_RESERVE(st->ctx, st->shard, st->shard_capacity, st->shards + 1) != ORL_OK)
+        return ORL_ERR_MEMORY;
     s = &st->shard[st->shards++];
     memset(s, 0, sizeof *s);
     s->path = orli_copy_string(st->ctx, path);
-    if (!s->path || orli_st_shard_open(st->ctx, path, s) != ORL_OK) return orl_error_status(st->ctx);
+    if (!s->path || orli_st_shard_open(st->ctx, path, s) != ORL_OK)
+        return orl_error_status(st->ctx);
     orli_st_survey(st, s);
     return orl_error_status(st->ctx);
 }
 
-/* model.safetensors.index.json: {"weight_map": {tensor name: file beside this one}}. check: the second time
- * round, when the shards are open, every tensor must be in the file that is named for it. */
+/* model.safetensors.index.json: {"weight_map": {tensor name: file beside this one}}. check: the
+ * second time round, when the shards are open, every tensor must be in the file that is named
+ * for it. */
 static void orli_st_index(orli_safetensors *st, const orli_file *index, int check) {
     orli_json j = orli_json_new(st->ctx, index->data, index->size, st->path, 1);
     orli_str name = orli_str_new(st->ctx), file = orli_str_new(st->ctx);
@@ -5230,24 +5618,34 @@ static void orli_st_index(orli_safetensors *st, const orli_file *index, int chec
             name.length = 0;
             orli_json_text(&j, &name);
             if (!orli_json_string(&j, &file) || name.failed) break;
-            if (strchr(file.data, '/') || snprintf(path, sizeof path, "%.*s%s", dir, st->path, file.data) >= (int)sizeof path) {
-                orli_json_fail_at(&j, j.start, "\"%.100s\" is not the name of a file beside this one", file.data);
+            if (strchr(file.data, '/') || snprintf(path, sizeof path, "%.*s%s", dir, st->path,
+                                                   file.data) >= (int)sizeof path) {
+                orli_json_fail_at(&j, j.start,
+                                  "\"%.100s\" is not the name of a file beside this one",
+                                  file.data);
                 break;
             }
-            for (i = st->shards; i > 0 && strcmp(st->shard[i - 1].path, path) != 0; i--) {} /* the one named last, most often */
+            /* the one named last, most often */
+            for (i = st->shards; i > 0 && strcmp(st->shard[i - 1].path, path) != 0; i--) {}
             if (!check && i == 0) {
-                if (!orli_exists(path)) orli_json_fail_at(&j, j.start, "the shard %.200s is missing: fetch it into the same directory", file.data);
+                if (!orli_exists(path))
+                    orli_json_fail_at(
+                        &j, j.start,
+                        "the shard %.200s is missing: fetch it into the same directory", file.data);
                 else orli_st_add_shard(st, path);
             } else if (check) {
                 const orli_st_tensor *t = orli_safetensors_find(st, name.data ? name.data : "");
                 const orli_file *f = i ? &st->shard[i - 1].file : NULL;
                 if (!t || !f || t->data < f->data || t->data > f->data + f->size)
-                    orli_json_fail_at(&j, j.start, "tensor \"%.100s\" is not in %.100s: the index and the shards do not belong together",
+                    orli_json_fail_at(&j, j.start,
+                                      "tensor \"%.100s\" is not in %.100s: the index and the "
+                                      "shards do not belong together",
                                       name.data ? name.data : "", file.data);
             }
         }
     }
-    if (!found) orli_json_fail_at(&j, 0, "no \"weight_map\": this is no index of safetensors shards");
+    if (!found)
+        orli_json_fail_at(&j, 0, "no \"weight_map\": this is no index of safetensors shards");
     orli_json_end(&j);
     orli_str_free(&name);
     orli_str_free(&file);
@@ -5262,12 +5660,19 @@ static orl_status orli_safetensors_open(orl_ctx *ctx, const char *path, orli_saf
     memset(st, 0, sizeof *st);
     if (orl_failed(ctx)) return orl_error_status(ctx);
     st->ctx = ctx;
-    if (strlen(path) >= sizeof st->path) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", path);
+    if (strlen(path) >= sizeof st->path)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", path);
     strcpy(st->path, path);
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
-        if (orli_join(ctx, st->path, path, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
-        if (!orli_exists(st->path) && orli_join(ctx, st->path, path, "model.safetensors.index.json") != ORL_OK) return orl_error_status(ctx);
-        if (!orli_exists(st->path)) return orli_fail(ctx, ORL_ERR_IO, "%s: holds neither model.safetensors nor model.safetensors.index.json", path);
+        if (orli_join(ctx, st->path, path, "model.safetensors") != ORL_OK)
+            return orl_error_status(ctx);
+        if (!orli_exists(st->path) &&
+            orli_join(ctx, st->path, path, "model.safetensors.index.json") != ORL_OK)
+            return orl_error_status(ctx);
+        if (!orli_exists(st->path))
+            return orli_fail(ctx, ORL_ERR_IO,
+                             "%s: holds neither model.safetensors nor model.safetensors.index.json",
+                             path);
     }
     n = strlen(st->path);
     if (n > 5 && strcmp(st->path + n - 5, ".json") == 0) {
@@ -5325,11 +5730,13 @@ static void orli_st_put_metadata(orli_st_writer *w, const char *key, const char 
     orli_json_put_string(&w->metadata, value, strlen(value));
 }
 
-static orli_st_entry *orli_st_declare(orli_st_writer *w, const char *name, orli_dtype dtype, size_t rank, const size_t *shape) {
+static orli_st_entry *orli_st_declare(orli_st_writer *w, const char *name, orli_dtype dtype,
+                                      size_t rank, const size_t *shape) {
     orli_st_entry *e;
     size_t i;
     ORL_ASSERT(rank <= ORLI_RANK_MAX && dtype < ORLI_DTYPE_COUNT);
-    if (orl_failed(w->ctx) || ORLI_RESERVE(w->ctx, w->entry, w->capacity, w->entries + 1) != ORL_OK) return NULL;
+    if (orl_failed(w->ctx) || ORLI_RESERVE(w->ctx, w->entry, w->capacity, w->entries + 1) != ORL_OK)
+        return NULL;
     e = &w->entry[w->entries];
     memset(e, 0, sizeof *e);
     e->name = orli_copy_string(w->ctx, name);
@@ -5342,9 +5749,10 @@ static orli_st_entry *orli_st_declare(orli_st_writer *w, const char *name, orli_
     return e;
 }
 
-/* data: elements of type `from`, which is dtype itself or, to be converted, ORLI_DTYPE_REAL. It must last until saved. */
-static void orli_st_put_tensor(orli_st_writer *w, const char *name, orli_dtype dtype, size_t rank, const size_t *shape, orli_dtype from,
-                               const void *data) {
+/* data: elements of type `from`, which is dtype itself or, to be converted, ORLI_DTYPE_REAL. It
+ * must last until saved. */
+static void orli_st_put_tensor(orli_st_writer *w, const char *name, orli_dtype dtype, size_t rank,
+                               const size_t *shape, orli_dtype from, const void *data) {
     orli_st_entry *e = orli_st_declare(w, name, dtype, rank, shape);
     ORL_ASSERT(from == dtype || (from == ORLI_DTYPE_REAL && dtype <= ORLI_F64));
     if (!e) return;
@@ -5352,8 +5760,8 @@ static void orli_st_put_tensor(orli_st_writer *w, const char *name, orli_dtype d
     else e->reals = (const orl_real *)data;
 }
 
-static void orli_st_put_source(orli_st_writer *w, const char *name, orli_dtype dtype, size_t rank, const size_t *shape, orli_st_source source,
-                               void *user) {
+static void orli_st_put_source(orli_st_writer *w, const char *name, orli_dtype dtype, size_t rank,
+                               const size_t *shape, orli_st_source source, void *user) {
     orli_st_entry *e = orli_st_declare(w, name, dtype, rank, shape);
     ORL_ASSERT(dtype <= ORLI_F64);
     if (!e) return;
@@ -5412,7 +5820,8 @@ static orl_status orli_st_save(orli_st_writer *w, const char *path) {
         orli_writer_put(&out, header.data, header.length);
         for (size = 8; size; size /= 2)
             for (i = 0; i < w->entries; i++)
-                if (orli_dtypes[w->entry[i].dtype].size == size) orli_st_put_data(&out, &w->entry[i]);
+                if (orli_dtypes[w->entry[i].dtype].size == size)
+                    orli_st_put_data(&out, &w->entry[i]);
         orli_writer_close(&out);
     }
     orli_str_free(&header);
@@ -5429,14 +5838,17 @@ static orl_status orli_st_save(orli_st_writer *w, const char *path) {
 /* =================================================================================================
  * >>tokenizer   10. TOKENIZER: byte-pair encoding
  * =================================================================================================
- * Purpose:    text to token ids and back: byte-level BPE (GPT-2, Llama 3, Qwen) and SentencePiece-style
- *             BPE (Llama 2), learned, loaded and saved in the files other tools use.
+ * Purpose:    text to token ids and back: byte-level BPE (GPT-2, Llama 3, Qwen) and
+ *             SentencePiece-style BPE (Llama 2), learned, loaded and saved in the files other tools
+ *             use.
  * Depends on: formats.              Owns: vocabulary, merges, a cache of words.
- * Invariants: decoding what was encoded gives the same bytes back, UTF-8 or not (SentencePiece: but for
- *             "▁", which is its space); what is saved encodes as what was saved from; a file with
- *             settings that are not known here is an error that names them, never a guess.
- *             Encoding n bytes takes O(n log n) whatever they are; nothing recurses.
- *             The normalizer NFC is remembered but not applied: text is taken to be in NFC.
+ * Invariants: decoding what was encoded gives the same bytes back, UTF-8 or not (but for what
+ *             Hugging Face's tokenizers lose too: "▁" is SentencePiece's space, Metaspace drops a
+ *             leading space, lstrip and rstrip drop white space beside a token); what is saved
+ *             encodes as what it was saved from; a file with settings that are not known here is
+ *             an error that names them, never a guess. Encoding n bytes takes O(n log n) whatever
+ *             they are; nothing recurses. The normalizer NFC is remembered but not applied: text
+ *             is taken to be in NFC, as nearly all is.
  * Threads:    the context's thread only (the cache of words is written while encoding).
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
  *             Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019;
@@ -5448,69 +5860,116 @@ typedef enum orli_class { ORLI_OTHER, ORLI_LETTER, ORLI_NUMBER, ORLI_SPACE } orl
 /* Unicode 14.0.0, made by tests/golden/unicode.py: runs of one class, 4 * length + class. */
 #define ORLI_UNICODE_END 0x3134bu /* everything from here on is ORLI_OTHER */
 static const uint32_t orli_unicode_runs[] = {
-    36, 23, 72, 7, 60, 42, 28, 105, 24, 105, 40, 7, 104, 7, 36, 5, 28, 10, 4, 5, 12, 6, 5, 4, 14, 4,
-    93, 4, 125, 4, 1833, 16, 49, 56, 21, 28, 5, 4, 5, 516, 21, 4, 9, 8, 17, 4, 5, 24, 5, 4, 13, 4,
-    5, 4, 81, 4, 333, 4, 557, 32, 665, 4, 153, 8, 5, 24, 165, 284, 109, 16, 17, 180, 173, 84, 42,
-    16, 9, 4, 397, 4, 5, 60, 9, 28, 9, 42, 13, 8, 5, 64, 5, 4, 121, 116, 357, 44, 5, 56, 42, 133,
-    36, 9, 16, 5, 20, 89, 16, 5, 36, 5, 12, 5, 92, 101, 28, 45, 20, 97, 4, 25, 68, 169, 232, 217,
-    12, 5, 72, 5, 28, 41, 16, 42, 4, 65, 16, 33, 8, 9, 8, 89, 4, 29, 4, 5, 12, 17, 12, 5, 64, 5, 52,
-    9, 4, 13, 16, 42, 9, 8, 26, 8, 5, 32, 25, 16, 9, 8, 89, 4, 29, 4, 9, 4, 9, 4, 9, 124, 17, 4, 5,
-    28, 42, 8, 13, 64, 37, 4, 13, 4, 89, 4, 29, 4, 9, 4, 21, 12, 5, 72, 5, 60, 9, 16, 42, 36, 5, 44,
-    33, 8, 9, 8, 89, 4, 29, 4, 9, 4, 21, 12, 5, 120, 9, 4, 13, 16, 42, 4, 5, 26, 44, 5, 4, 25, 12,
-    13, 4, 17, 12, 9, 4, 5, 4, 9, 12, 9, 12, 13, 12, 49, 88, 5, 84, 54, 72, 33, 4, 13, 4, 93, 4, 65,
-    12, 5, 104, 13, 8, 5, 8, 9, 16, 42, 32, 30, 4, 5, 16, 33, 4, 13, 4, 93, 4, 41, 4, 21, 12, 5,
-    124, 9, 4, 9, 16, 42, 4, 9, 68, 37, 4, 13, 4, 165, 8, 5, 64, 5, 20, 13, 4, 30, 13, 16, 78, 4,
-    25, 20, 73, 12, 97, 4, 37, 4, 5, 8, 29, 124, 42, 68, 193, 4, 9, 48, 29, 36, 42, 156, 9, 4, 5, 4,
-    21, 4, 97, 4, 5, 4, 41, 4, 9, 36, 5, 8, 21, 4, 5, 36, 42, 8, 17, 128, 5, 124, 82, 48, 33, 4,
-    145, 108, 21, 460, 173, 80, 5, 42, 24, 25, 16, 17, 12, 5, 12, 9, 28, 13, 16, 53, 48, 5, 4, 42,
-    24, 153, 4, 5, 20, 5, 8, 173, 4, 1333, 4, 17, 8, 29, 4, 5, 4, 17, 8, 165, 4, 17, 8, 133, 4, 17,
-    8, 29, 4, 5, 4, 17, 8, 61, 4, 229, 4, 17, 8, 269, 56, 82, 12, 65, 64, 345, 8, 25, 12, 2481, 8,
-    69, 7, 105, 20, 301, 12, 14, 33, 28, 73, 52, 77, 56, 73, 56, 53, 4, 13, 60, 209, 140, 5, 16, 5,
-    12, 42, 24, 42, 88, 42, 24, 357, 28, 21, 8, 137, 4, 5, 20, 281, 40, 125, 156, 42, 121, 8, 21,
-    44, 177, 16, 105, 24, 46, 148, 93, 36, 213, 172, 42, 24, 42, 52, 5, 372, 189, 68, 33, 12, 42,
-    164, 121, 52, 9, 42, 177, 104, 145, 112, 42, 12, 13, 42, 145, 8, 37, 28, 173, 8, 13, 164, 17, 4,
-    25, 4, 9, 12, 5, 20, 769, 256, 1113, 8, 25, 8, 153, 8, 25, 8, 33, 4, 5, 4, 5, 4, 5, 4, 125, 8,
-    213, 4, 29, 4, 5, 12, 13, 4, 29, 12, 17, 8, 25, 16, 53, 20, 13, 4, 29, 12, 47, 116, 11, 20, 7,
-    188, 7, 64, 6, 5, 8, 26, 20, 5, 42, 24, 53, 404, 5, 16, 5, 8, 41, 4, 5, 12, 21, 24, 5, 4, 5, 4,
-    5, 4, 17, 4, 45, 8, 17, 20, 21, 16, 5, 4, 206, 9, 22, 2904, 242, 312, 90, 2520, 122, 4528, 917,
-    24, 17, 12, 9, 36, 6, 8, 153, 4, 5, 20, 5, 8, 225, 28, 5, 64, 93, 36, 29, 4, 29, 4, 29, 4, 29,
-    4, 29, 4, 29, 4, 29, 4, 29, 320, 5, 1856, 7, 16, 9, 6, 100, 38, 28, 21, 8, 14, 9, 16, 345, 24,
-    13, 4, 361, 4, 17, 20, 173, 4, 377, 12, 18, 40, 129, 192, 65, 128, 42, 120, 34, 4, 62, 128, 42,
-    156, 62, 1280, 26369, 256, 88629, 268, 185, 8, 1077, 12, 65, 42, 9, 80, 189, 64, 125, 8, 281,
-    42, 156, 37, 8, 413, 8, 257, 20, 9, 4, 5, 4, 21, 96, 65, 4, 13, 4, 17, 4, 93, 52, 26, 40, 209,
-    56, 201, 112, 42, 96, 25, 12, 5, 4, 9, 4, 42, 113, 40, 93, 100, 117, 28, 189, 112, 5, 42, 24,
-    21, 4, 41, 42, 21, 4, 165, 92, 13, 4, 33, 16, 42, 24, 93, 12, 5, 12, 201, 4, 5, 12, 9, 8, 21, 8,
-    5, 4, 5, 96, 13, 8, 45, 28, 13, 48, 25, 8, 25, 8, 25, 36, 29, 4, 29, 4, 173, 4, 57, 24, 461, 52,
-    42, 24, 44689, 48, 93, 16, 197, 33808, 1465, 8, 425, 152, 29, 48, 21, 20, 5, 4, 41, 4, 53, 4,
-    21, 4, 5, 4, 9, 4, 9, 4, 433, 132, 1453, 72, 257, 8, 217, 160, 49, 464, 21, 4, 541, 76, 42, 28,
-    105, 24, 105, 44, 357, 12, 25, 8, 25, 8, 25, 8, 13, 140, 49, 4, 105, 4, 77, 4, 9, 4, 61, 8, 57,
-    136, 493, 48, 182, 48, 230, 68, 10, 976, 117, 12, 197, 64, 110, 16, 129, 18, 36, 81, 6, 33, 6,
-    20, 153, 40, 121, 8, 145, 16, 33, 4, 22, 168, 633, 8, 42, 24, 145, 16, 145, 16, 161, 32, 209,
-    48, 45, 4, 61, 4, 29, 4, 9, 4, 45, 4, 61, 4, 29, 4, 9, 268, 1245, 36, 89, 40, 33, 96, 25, 4,
-    169, 4, 37, 276, 25, 8, 5, 4, 177, 4, 9, 12, 5, 8, 93, 8, 34, 93, 8, 30, 125, 32, 38, 192, 77,
-    4, 9, 20, 22, 89, 26, 16, 105, 280, 225, 16, 10, 9, 66, 8, 186, 5, 60, 17, 4, 13, 4, 117, 40,
-    38, 92, 117, 10, 4, 117, 14, 128, 33, 4, 113, 24, 22, 64, 217, 40, 89, 8, 34, 77, 20, 34, 73,
-    92, 30, 320, 293, 220, 205, 52, 205, 28, 26, 145, 48, 42, 1176, 126, 4, 169, 24, 9, 312, 117,
-    42, 5, 32, 89, 44, 18, 108, 73, 184, 85, 30, 80, 93, 48, 213, 104, 122, 4, 9, 8, 5, 52, 181,
-    128, 101, 28, 42, 36, 145, 60, 42, 16, 5, 8, 5, 32, 141, 12, 5, 48, 193, 56, 17, 44, 42, 5, 4,
-    5, 16, 82, 44, 73, 4, 101, 336, 29, 4, 5, 4, 17, 4, 61, 4, 41, 28, 189, 68, 42, 44, 33, 8, 9, 8,
-    89, 4, 29, 4, 9, 4, 21, 12, 5, 72, 5, 48, 21, 632, 213, 72, 17, 20, 42, 20, 13, 120, 193, 80, 9,
-    4, 5, 32, 42, 664, 189, 164, 17, 144, 193, 80, 5, 44, 42, 152, 173, 52, 5, 28, 42, 216, 109, 84,
-    50, 16, 29, 740, 177, 464, 257, 78, 48, 33, 8, 5, 8, 33, 4, 9, 4, 97, 60, 5, 4, 5, 56, 42, 280,
-    33, 8, 157, 64, 5, 4, 5, 112, 5, 40, 161, 28, 5, 84, 5, 44, 185, 76, 5, 72, 293, 1052, 37, 4,
-    149, 68, 5, 60, 118, 20, 121, 448, 29, 4, 9, 4, 153, 84, 5, 36, 42, 24, 25, 4, 9, 4, 129, 56, 5,
-    28, 42, 1240, 77, 756, 5, 60, 86, 172, 3689, 408, 446, 68, 785, 10544, 389, 60, 4285, 16196,
-    2333, 34532, 2277, 28, 125, 4, 42, 24, 317, 4, 42, 24, 121, 72, 193, 64, 17, 48, 42, 4, 30, 4,
-    85, 20, 77, 2752, 257, 94, 420, 301, 20, 5, 264, 53, 256, 9, 4, 5, 112, 24545, 32, 4953, 168,
-    37, 35740, 17, 4, 29, 4, 9, 4, 1165, 180, 13, 68, 17, 32, 1585, 9232, 429, 20, 53, 12, 37, 28,
-    41, 22808, 82, 432, 102, 540, 341, 4, 285, 4, 9, 8, 5, 8, 9, 8, 17, 4, 49, 4, 5, 4, 29, 4, 261,
-    4, 17, 8, 33, 4, 29, 4, 113, 4, 17, 4, 21, 4, 5, 12, 29, 4, 1361, 8, 101, 4, 101, 4, 125, 4,
-    101, 4, 125, 4, 101, 4, 125, 4, 101, 4, 125, 4, 101, 4, 33, 8, 202, 7168, 125, 1924, 181, 40,
-    29, 8, 42, 16, 5, 1284, 121, 72, 177, 16, 42, 5016, 29, 4, 17, 4, 9, 4, 61, 4, 789, 8, 38, 192,
-    273, 28, 5, 16, 42, 3164, 238, 4, 14, 4, 18, 304, 182, 4, 62, 776, 17, 4, 109, 4, 9, 4, 5, 8, 5,
-    4, 41, 4, 17, 4, 5, 4, 5, 24, 5, 16, 5, 4, 5, 4, 5, 4, 13, 4, 9, 4, 5, 8, 5, 4, 5, 4, 5, 4, 5,
-    4, 5, 4, 9, 4, 5, 8, 17, 4, 29, 4, 17, 4, 17, 4, 5, 4, 41, 4, 69, 20, 13, 4, 21, 4, 69, 2320,
-    54, 11148, 42, 4120, 170881, 128, 16613, 28, 889, 8, 23049, 56, 29893, 12412, 2169, 6024, 19757};
+    36,    23,    72,    7,     60,   42,    28,   105,   24,     105,   40,    7,     104,   7,
+    36,    5,     28,    10,    4,    5,     12,   6,     5,      4,     14,    4,     93,    4,
+    125,   4,     1833,  16,    49,   56,    21,   28,    5,      4,     5,     516,   21,    4,
+    9,     8,     17,    4,     5,    24,    5,    4,     13,     4,     5,     4,     81,    4,
+    333,   4,     557,   32,    665,  4,     153,  8,     5,      24,    165,   284,   109,   16,
+    17,    180,   173,   84,    42,   16,    9,    4,     397,    4,     5,     60,    9,     28,
+    9,     42,    13,    8,     5,    64,    5,    4,     121,    116,   357,   44,    5,     56,
+    42,    133,   36,    9,     16,   5,     20,   89,    16,     5,     36,    5,     12,    5,
+    92,    101,   28,    45,    20,   97,    4,    25,    68,     169,   232,   217,   12,    5,
+    72,    5,     28,    41,    16,   42,    4,    65,    16,     33,    8,     9,     8,     89,
+    4,     29,    4,     5,     12,   17,    12,   5,     64,     5,     52,    9,     4,     13,
+    16,    42,    9,     8,     26,   8,     5,    32,    25,     16,    9,     8,     89,    4,
+    29,    4,     9,     4,     9,    4,     9,    124,   17,     4,     5,     28,    42,    8,
+    13,    64,    37,    4,     13,   4,     89,   4,     29,     4,     9,     4,     21,    12,
+    5,     72,    5,     60,    9,    16,    42,   36,    5,      44,    33,    8,     9,     8,
+    89,    4,     29,    4,     9,    4,     21,   12,    5,      120,   9,     4,     13,    16,
+    42,    4,     5,     26,    44,   5,     4,    25,    12,     13,    4,     17,    12,    9,
+    4,     5,     4,     9,     12,   9,     12,   13,    12,     49,    88,    5,     84,    54,
+    72,    33,    4,     13,    4,    93,    4,    65,    12,     5,     104,   13,    8,     5,
+    8,     9,     16,    42,    32,   30,    4,    5,     16,     33,    4,     13,    4,     93,
+    4,     41,    4,     21,    12,   5,     124,  9,     4,      9,     16,    42,    4,     9,
+    68,    37,    4,     13,    4,    165,   8,    5,     64,     5,     20,    13,    4,     30,
+    13,    16,    78,    4,     25,   20,    73,   12,    97,     4,     37,    4,     5,     8,
+    29,    124,   42,    68,    193,  4,     9,    48,    29,     36,    42,    156,   9,     4,
+    5,     4,     21,    4,     97,   4,     5,    4,     41,     4,     9,     36,    5,     8,
+    21,    4,     5,     36,    42,   8,     17,   128,   5,      124,   82,    48,    33,    4,
+    145,   108,   21,    460,   173,  80,    5,    42,    24,     25,    16,    17,    12,    5,
+    12,    9,     28,    13,    16,   53,    48,   5,     4,      42,    24,    153,   4,     5,
+    20,    5,     8,     173,   4,    1333,  4,    17,    8,      29,    4,     5,     4,     17,
+    8,     165,   4,     17,    8,    133,   4,    17,    8,      29,    4,     5,     4,     17,
+    8,     61,    4,     229,   4,    17,    8,    269,   56,     82,    12,    65,    64,    345,
+    8,     25,    12,    2481,  8,    69,    7,    105,   20,     301,   12,    14,    33,    28,
+    73,    52,    77,    56,    73,   56,    53,   4,     13,     60,    209,   140,   5,     16,
+    5,     12,    42,    24,    42,   88,    42,   24,    357,    28,    21,    8,     137,   4,
+    5,     20,    281,   40,    125,  156,   42,   121,   8,      21,    44,    177,   16,    105,
+    24,    46,    148,   93,    36,   213,   172,  42,    24,     42,    52,    5,     372,   189,
+    68,    33,    12,    42,    164,  121,   52,   9,     42,     177,   104,   145,   112,   42,
+    12,    13,    42,    145,   8,    37,    28,   173,   8,      13,    164,   17,    4,     25,
+    4,     9,     12,    5,     20,   769,   256,  1113,  8,      25,    8,     153,   8,     25,
+    8,     33,    4,     5,     4,    5,     4,    5,     4,      125,   8,     213,   4,     29,
+    4,     5,     12,    13,    4,    29,    12,   17,    8,      25,    16,    53,    20,    13,
+    4,     29,    12,    47,    116,  11,    20,   7,     188,    7,     64,    6,     5,     8,
+    26,    20,    5,     42,    24,   53,    404,  5,     16,     5,     8,     41,    4,     5,
+    12,    21,    24,    5,     4,    5,     4,    5,     4,      17,    4,     45,    8,     17,
+    20,    21,    16,    5,     4,    206,   9,    22,    2904,   242,   312,   90,    2520,  122,
+    4528,  917,   24,    17,    12,   9,     36,   6,     8,      153,   4,     5,     20,    5,
+    8,     225,   28,    5,     64,   93,    36,   29,    4,      29,    4,     29,    4,     29,
+    4,     29,    4,     29,    4,    29,    4,    29,    320,    5,     1856,  7,     16,    9,
+    6,     100,   38,    28,    21,   8,     14,   9,     16,     345,   24,    13,    4,     361,
+    4,     17,    20,    173,   4,    377,   12,   18,    40,     129,   192,   65,    128,   42,
+    120,   34,    4,     62,    128,  42,    156,  62,    1280,   26369, 256,   88629, 268,   185,
+    8,     1077,  12,    65,    42,   9,     80,   189,   64,     125,   8,     281,   42,    156,
+    37,    8,     413,   8,     257,  20,    9,    4,     5,      4,     21,    96,    65,    4,
+    13,    4,     17,    4,     93,   52,    26,   40,    209,    56,    201,   112,   42,    96,
+    25,    12,    5,     4,     9,    4,     42,   113,   40,     93,    100,   117,   28,    189,
+    112,   5,     42,    24,    21,   4,     41,   42,    21,     4,     165,   92,    13,    4,
+    33,    16,    42,    24,    93,   12,    5,    12,    201,    4,     5,     12,    9,     8,
+    21,    8,     5,     4,     5,    96,    13,   8,     45,     28,    13,    48,    25,    8,
+    25,    8,     25,    36,    29,   4,     29,   4,     173,    4,     57,    24,    461,   52,
+    42,    24,    44689, 48,    93,   16,    197,  33808, 1465,   8,     425,   152,   29,    48,
+    21,    20,    5,     4,     41,   4,     53,   4,     21,     4,     5,     4,     9,     4,
+    9,     4,     433,   132,   1453, 72,    257,  8,     217,    160,   49,    464,   21,    4,
+    541,   76,    42,    28,    105,  24,    105,  44,    357,    12,    25,    8,     25,    8,
+    25,    8,     13,    140,   49,   4,     105,  4,     77,     4,     9,     4,     61,    8,
+    57,    136,   493,   48,    182,  48,    230,  68,    10,     976,   117,   12,    197,   64,
+    110,   16,    129,   18,    36,   81,    6,    33,    6,      20,    153,   40,    121,   8,
+    145,   16,    33,    4,     22,   168,   633,  8,     42,     24,    145,   16,    145,   16,
+    161,   32,    209,   48,    45,   4,     61,   4,     29,     4,     9,     4,     45,    4,
+    61,    4,     29,    4,     9,    268,   1245, 36,    89,     40,    33,    96,    25,    4,
+    169,   4,     37,    276,   25,   8,     5,    4,     177,    4,     9,     12,    5,     8,
+    93,    8,     34,    93,    8,    30,    125,  32,    38,     192,   77,    4,     9,     20,
+    22,    89,    26,    16,    105,  280,   225,  16,    10,     9,     66,    8,     186,   5,
+    60,    17,    4,     13,    4,    117,   40,   38,    92,     117,   10,    4,     117,   14,
+    128,   33,    4,     113,   24,   22,    64,   217,   40,     89,    8,     34,    77,    20,
+    34,    73,    92,    30,    320,  293,   220,  205,   52,     205,   28,    26,    145,   48,
+    42,    1176,  126,   4,     169,  24,    9,    312,   117,    42,    5,     32,    89,    44,
+    18,    108,   73,    184,   85,   30,    80,   93,    48,     213,   104,   122,   4,     9,
+    8,     5,     52,    181,   128,  101,   28,   42,    36,     145,   60,    42,    16,    5,
+    8,     5,     32,    141,   12,   5,     48,   193,   56,     17,    44,    42,    5,     4,
+    5,     16,    82,    44,    73,   4,     101,  336,   29,     4,     5,     4,     17,    4,
+    61,    4,     41,    28,    189,  68,    42,   44,    33,     8,     9,     8,     89,    4,
+    29,    4,     9,     4,     21,   12,    5,    72,    5,      48,    21,    632,   213,   72,
+    17,    20,    42,    20,    13,   120,   193,  80,    9,      4,     5,     32,    42,    664,
+    189,   164,   17,    144,   193,  80,    5,    44,    42,     152,   173,   52,    5,     28,
+    42,    216,   109,   84,    50,   16,    29,   740,   177,    464,   257,   78,    48,    33,
+    8,     5,     8,     33,    4,    9,     4,    97,    60,     5,     4,     5,     56,    42,
+    280,   33,    8,     157,   64,   5,     4,    5,     112,    5,     40,    161,   28,    5,
+    84,    5,     44,    185,   76,   5,     72,   293,   1052,   37,    4,     149,   68,    5,
+    60,    118,   20,    121,   448,  29,    4,    9,     4,      153,   84,    5,     36,    42,
+    24,    25,    4,     9,     4,    129,   56,   5,     28,     42,    1240,  77,    756,   5,
+    60,    86,    172,   3689,  408,  446,   68,   785,   10544,  389,   60,    4285,  16196, 2333,
+    34532, 2277,  28,    125,   4,    42,    24,   317,   4,      42,    24,    121,   72,    193,
+    64,    17,    48,    42,    4,    30,    4,    85,    20,     77,    2752,  257,   94,    420,
+    301,   20,    5,     264,   53,   256,   9,    4,     5,      112,   24545, 32,    4953,  168,
+    37,    35740, 17,    4,     29,   4,     9,    4,     1165,   180,   13,    68,    17,    32,
+    1585,  9232,  429,   20,    53,   12,    37,   28,    41,     22808, 82,    432,   102,   540,
+    341,   4,     285,   4,     9,    8,     5,    8,     9,      8,     17,    4,     49,    4,
+    5,     4,     29,    4,     261,  4,     17,   8,     33,     4,     29,    4,     113,   4,
+    17,    4,     21,    4,     5,    12,    29,   4,     1361,   8,     101,   4,     101,   4,
+    125,   4,     101,   4,     125,  4,     101,  4,     125,    4,     101,   4,     125,   4,
+    101,   4,     33,    8,     202,  7168,  125,  1924,  181,    40,    29,    8,     42,    16,
+    5,     1284,  121,   72,    177,  16,    42,   5016,  29,     4,     17,    4,     9,     4,
+    61,    4,     789,   8,     38,   192,   273,  28,    5,      16,    42,    3164,  238,   4,
+    14,    4,     18,    304,   182,  4,     62,   776,   17,     4,     109,   4,     9,     4,
+    5,     8,     5,     4,     41,   4,     17,   4,     5,      4,     5,     24,    5,     16,
+    5,     4,     5,     4,     5,    4,     13,   4,     9,      4,     5,     8,     5,     4,
+    5,     4,     5,     4,     5,    4,     5,    4,     9,      4,     5,     8,     17,    4,
+    29,    4,     17,    4,     17,   4,     5,    4,     41,     4,     69,    20,    13,    4,
+    21,    4,     69,    2320,  54,   11148, 42,   4120,  170881, 128,   16613, 28,    889,   8,
+    23049, 56,    29893, 12412, 2169, 6024,  19757};
 
 /* The table, expanded to two bits a code point: one look instead of a search. */
 static unsigned char *orli_unicode_table(orl_ctx *ctx) {
@@ -5533,14 +5992,17 @@ typedef struct orli_heap {
     size_t count, capacity;
 } orli_heap;
 
-static int orli_heap_before(orli_heap_item a, orli_heap_item b) { return a.key != b.key ? a.key < b.key : a.value < b.value; }
+static int orli_heap_before(orli_heap_item a, orli_heap_item b) {
+    return a.key != b.key ? a.key < b.key : a.value < b.value;
+}
 
 static orl_status orli_heap_push(orl_ctx *ctx, orli_heap *h, uint64_t key, uint64_t value) {
     orli_heap_item fresh;
     size_t i = h->count;
     fresh.key = key, fresh.value = value;
     if (ORLI_RESERVE(ctx, h->item, h->capacity, h->count + 1) != ORL_OK) return ORL_ERR_MEMORY;
-    for (h->count++; i > 0 && orli_heap_before(fresh, h->item[(i - 1) / 2]); i = (i - 1) / 2) h->item[i] = h->item[(i - 1) / 2];
+    for (h->count++; i > 0 && orli_heap_before(fresh, h->item[(i - 1) / 2]); i = (i - 1) / 2)
+        h->item[i] = h->item[(i - 1) / 2];
     h->item[i] = fresh;
     return ORL_OK;
 }
@@ -5561,12 +6023,15 @@ static orli_heap_item orli_heap_pop(orli_heap *h) {
 /* ---- a map from pairs of ids ---- */
 
 typedef struct orli_pairs {
-    orli_heap_item *slot; /* key: the pair, or ORLI_NO_PAIR; open addressing, at most two thirds full */
+    /* key: the pair, or ORLI_NO_PAIR; open addressing, at most two thirds full */
+    orli_heap_item *slot;
     size_t slots, count;
 } orli_pairs;
 #define ORLI_NO_PAIR UINT64_MAX
 
-static uint64_t orli_pair(int32_t left, int32_t right) { return (uint64_t)(uint32_t)left << 32 | (uint32_t)right; }
+static uint64_t orli_pair(int32_t left, int32_t right) {
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
 static int32_t orli_pair_left(uint64_t pair) { return (int32_t)(pair >> 32); }
 static int32_t orli_pair_right(uint64_t pair) { return (int32_t)(pair & 0xffffffffu); }
 
@@ -5635,7 +6100,8 @@ typedef struct orli_merge {
 } orli_merge;
 
 typedef enum orli_split { /* how text falls into words; merges stay within a word */
-    ORLI_SPLIT_NONE,      /* SentencePiece: nowhere, or before each run of spaces if no token spans such a place */
+    /* SentencePiece: nowhere, or before each run of spaces if no token spans such a place */
+    ORLI_SPLIT_NONE,
     ORLI_SPLIT_GPT2, ORLI_SPLIT_LLAMA3, ORLI_SPLIT_QWEN2
 } orli_split;
 
@@ -5669,7 +6135,8 @@ struct orl_tokenizer {
     int32_t bos, eos, unk;           /* −1: none */
     int sentencepiece;               /* else byte-level */
     int add_bos, byte_fallback, fuse_unk, ignore_merges, nfc;
-    int rank_by_token;               /* all pairs that make one token have one rank: the leftmost is merged first */
+    /* all pairs that make one token have one rank: the leftmost is merged first */
+    int rank_by_token;
     int split_spaces;                /* ORLI_SPLIT_NONE may split before runs of spaces */
     orli_prefix prefix;              /* a space is put before text … */
     int prefix_twice;                /* … even if it begins with one */
@@ -5695,7 +6162,8 @@ ORL_API void orl_tokenizer_free(orl_tokenizer *tok) {
 }
 
 static orl_tokenizer *orli_tokenizer_new(orl_ctx *ctx) {
-    orl_tokenizer *tok = (orl_tokenizer *)orli_object_create(ctx, sizeof *tok, orli_tokenizer_destroy);
+    orl_tokenizer *tok =
+        (orl_tokenizer *)orli_object_create(ctx, sizeof *tok, orli_tokenizer_destroy);
     if (!tok) return NULL;
     tok->names = orli_names_new(ctx);
     tok->texts.arena.ctx = ctx;
@@ -5715,8 +6183,8 @@ static orl_tokenizer *orli_tokenizer_finished(orl_tokenizer *tok) {
 
 /* ---- spelling: how the files write a token's bytes ---- */
 
-/* Byte-level files write each byte as a printable character (GPT-2's encoder.py): '!' … '~', '¡' … '¬' and
- * '®' … 'ÿ' are themselves, the 68 others are 256, 257, … in order. */
+/* Byte-level files write each byte as a printable character (GPT-2's encoder.py): '!' … '~',
+ * '¡' … '¬' and '®' … 'ÿ' are themselves, the 68 others are 256, 257, … in order. */
 static uint32_t orli_byte_to_char(unsigned b) {
     if (b <= 32) return 256 + b;
     if (b >= 127 && b <= 160) return 256 + 33 + (b - 127);
@@ -5724,7 +6192,10 @@ static uint32_t orli_byte_to_char(unsigned b) {
 }
 static int orli_char_to_byte(uint32_t c) { /* −1: no byte is written so */
     if (c < 256) return orli_byte_to_char(c) == c ? (int)c : -1;
-    return c < 256 + 33 ? (int)(c - 256) : c < 256 + 67 ? (int)(c - 256 - 33 + 127) : c == 256 + 67 ? 173 : -1;
+    return c < 256 + 33    ? (int)(c - 256)
+           : c < 256 + 67  ? (int)(c - 256 - 33 + 127)
+           : c == 256 + 67 ? 173
+                           : -1;
 }
 
 #define ORLI_SP_SPACE "\xe2\x96\x81" /* ▁, U+2581: SentencePiece's space */
@@ -5734,7 +6205,8 @@ static void orli_spell(const orl_tokenizer *tok, const char *bytes, size_t n, or
     char c[4];
     size_t i;
     for (i = 0; i < n; i++) {
-        if (!tok->sentencepiece) orli_str_add(out, c, orli_utf8_encode(orli_byte_to_char((unsigned char)bytes[i]), c));
+        if (!tok->sentencepiece)
+            orli_str_add(out, c, orli_utf8_encode(orli_byte_to_char((unsigned char)bytes[i]), c));
         else if (bytes[i] == ' ') orli_str_puts(out, ORLI_SP_SPACE);
         else orli_str_add(out, bytes + i, 1);
     }
@@ -5748,7 +6220,8 @@ static int orli_byte_token(const char *s, size_t n) {
     return (int)orli_json_hex(digits, 4);
 }
 
-/* Appends the bytes that a spelling stands for; what no byte-level spelling could be is taken as it is. */
+/* Appends the bytes that a spelling stands for; what no byte-level spelling could be is taken
+ * as it is. */
 static void orli_unspell(const orl_tokenizer *tok, const char *s, size_t n, orli_str *out) {
     size_t i, length, before = out->length;
     uint32_t code = 0;
@@ -5786,33 +6259,39 @@ static int32_t orli_spelling_id(const orl_tokenizer *tok, const char *s, size_t 
 
 /* ---- building ---- */
 
-/* Enters a token. literal: its text is its spelling (added tokens). 0: the spelling or the id is taken (no error set). */
-static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, int32_t id, int literal) {
+/* Enters a token. literal: its text is its spelling (added tokens). 0: the spelling or the id
+ * is taken (no error set). */
+static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, int32_t id,
+                            int literal) {
     orl_ctx *ctx = tok->object.ctx;
     size_t before = tok->names.count, name;
     orli_str text = orli_str_new(ctx);
     orli_token *t;
     if ((size_t)id < tok->tokens && tok->token[id].text) return 0;
     name = orli_names_add(&tok->names, spelling, n);
-    if (name == ORLI_NONE || ORLI_RESERVE(ctx, tok->name_id, tok->name_capacity, tok->names.count) != ORL_OK ||
+    if (name == ORLI_NONE ||
+        ORLI_RESERVE(ctx, tok->name_id, tok->name_capacity, tok->names.count) != ORL_OK ||
         ORLI_RESERVE(ctx, tok->token, tok->token_capacity, (size_t)id + 1) != ORL_OK)
         return 1;
     if (tok->names.count == before) return 0;
     tok->name_id[name] = id;
-    for (; tok->tokens <= (size_t)id; tok->tokens++) memset(&tok->token[tok->tokens], 0, sizeof *tok->token);
+    for (; tok->tokens <= (size_t)id; tok->tokens++)
+        memset(&tok->token[tok->tokens], 0, sizeof *tok->token);
     if (literal) orli_str_add(&text, spelling, n);
     else orli_unspell(tok, spelling, n, &text);
     t = &tok->token[id];
     t->name = name;
     t->bytes = text.length;
-    if (!text.failed) t->text = orli_texts_add(&tok->texts, text.data ? text.data : "", text.length);
+    if (!text.failed)
+        t->text = orli_texts_add(&tok->texts, text.data ? text.data : "", text.length);
     orli_str_free(&text);
     return 1;
 }
 
 static void orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, int32_t id) {
     orli_merge *m;
-    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK) return;
+    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK)
+        return;
     m = &tok->merge[tok->merges++];
     m->left = left, m->right = right, m->id = id;
 }
@@ -5830,11 +6309,14 @@ static void orli_added_enter(orl_tokenizer *tok, int32_t id, int special, int ls
     const orli_name *name = &tok->names.name[t->name];
     orli_added *a;
     size_t i = tok->added_count;
-    if (!name->length || ORLI_RESERVE(ctx, tok->added, tok->added_capacity, tok->added_count + 1) != ORL_OK) return;
+    if (!name->length ||
+        ORLI_RESERVE(ctx, tok->added, tok->added_capacity, tok->added_count + 1) != ORL_OK)
+        return;
     if (!t->added) tok->added_count++;
     else for (i = 0; tok->added[i].id != id;) i++;
     a = &tok->added[i];
-    a->text = name->text, a->bytes = name->length, a->id = id, a->special = special, a->lstrip = lstrip, a->rstrip = rstrip;
+    a->text = name->text, a->bytes = name->length, a->id = id, a->special = special,
+    a->lstrip = lstrip, a->rstrip = rstrip;
     t->text = a->text, t->bytes = a->bytes; /* an added token stands for its spelling */
     t->special = special;
     t->added = 1;
@@ -5843,10 +6325,12 @@ static void orli_added_enter(orl_tokenizer *tok, int32_t id, int special, int ls
 
 static void orli_added_sort(orl_tokenizer *tok) {
     orli_sort(tok->added, tok->added_count, sizeof *tok->added, orli_added_order);
-    memset(tok->cache, 0, ORLI_WORDS * sizeof *tok->cache); /* whole words may have become special */
+    /* whole words may have become special */
+    memset(tok->cache, 0, ORLI_WORDS * sizeof *tok->cache);
 }
 
-/* May SentencePiece text be cut before each run of spaces? Yes if no token has a space behind something else. */
+/* May SentencePiece text be cut before each run of spaces? Yes if no token has a space behind
+ * something else. */
 static int orli_spaces_lead(const orl_tokenizer *tok) {
     size_t i, k;
     for (i = 0; i < tok->merges; i++) {
@@ -5864,13 +6348,15 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
     size_t i;
     int32_t *first; /* (tokens): the rank of the first merge that makes it */
     for (i = 0; i < 256; i++) {
-        size_t n = tok->sentencepiece ? (size_t)snprintf(spelling, sizeof spelling, "<0x%02X>", (unsigned)i)
-                                      : orli_utf8_encode(orli_byte_to_char((unsigned)i), spelling);
+        size_t n = tok->sentencepiece
+                       ? (size_t)snprintf(spelling, sizeof spelling, "<0x%02X>", (unsigned)i)
+                       : orli_utf8_encode(orli_byte_to_char((unsigned)i), spelling);
         tok->byte_id[i] = orli_spelling_id(tok, spelling, n);
     }
     for (i = 0; i < 128; i++) {
         spelling[0] = (char)i;
-        tok->char_id[i] = i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
+        tok->char_id[i] =
+            i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
     }
     if (orl_failed(ctx) || orli_pairs_reserve(ctx, &tok->pairs, tok->merges) != ORL_OK) return;
     first = (int32_t *)orli_alloc(ctx, tok->tokens, sizeof *first);
@@ -5879,7 +6365,8 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
     for (i = 0; i < tok->merges; i++) {
         const orli_merge *m = &tok->merge[i];
         if (first[m->id] < 0 || !tok->rank_by_token) first[m->id] = (int32_t)i;
-        orli_pairs_set(ctx, &tok->pairs, orli_pair(m->left, m->right), orli_pair(first[m->id], m->id));
+        orli_pairs_set(ctx, &tok->pairs, orli_pair(m->left, m->right),
+                       orli_pair(first[m->id], m->id));
     }
     orli_free(ctx, first);
     orli_added_sort(tok);
@@ -5888,22 +6375,29 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
 
 /* ---- words ---- */
 
-/* The class of the character at text[i] and its length; a byte that is no UTF-8 is a character of class ORLI_OTHER. */
-static unsigned orli_class_at(const orl_tokenizer *tok, const char *text, size_t n, size_t i, size_t *length) {
+/* The class of the character at text[i] and its length; a byte that is no UTF-8 is a character
+ * of class ORLI_OTHER. */
+static unsigned orli_class_at(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
+                              size_t *length) {
     uint32_t code = 0;
     *length = orli_utf8_decode(text + i, n - i, &code);
     if (!*length) *length = 1, code = ORLI_UNICODE_END;
-    return code < ORLI_UNICODE_END ? (unsigned)tok->unicode[code / 4] >> code % 4 * 2 & 3u : (unsigned)ORLI_OTHER;
+    return code < ORLI_UNICODE_END ? (unsigned)tok->unicode[code / 4] >> code % 4 * 2 & 3u
+                                   : (unsigned)ORLI_OTHER;
 }
 
-/* The end of the run of one class from i on, of at most `most` characters; *last: where its last character begins. */
-static size_t orli_run(const orl_tokenizer *tok, const char *text, size_t n, size_t i, unsigned class_, size_t most, size_t *last) {
+/* The end of the run of one class from i on, of at most `most` characters; *last: where its
+ * last character begins. */
+static size_t orli_run(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
+                       unsigned class_, size_t most, size_t *last) {
     size_t length;
-    for (; i < n && most-- && orli_class_at(tok, text, n, i, &length) == class_; i += length) *last = i;
+    for (; i < n && most-- && orli_class_at(tok, text, n, i, &length) == class_; i += length)
+        *last = i;
     return i;
 }
 
-/* The bytes of 's 't 'm 'd 're 've 'll at text, or 0. fold: capitals too, and ſ (U+017F), which folds to s. */
+/* The bytes of 's 't 'm 'd 're 've 'll at text, or 0. fold: capitals too, and ſ (U+017F), which
+ * folds to s. */
 static size_t orli_contraction(const char *text, size_t n, int fold) {
     char a = n > 1 ? text[1] : 0, b = n > 2 ? text[2] : 0;
     if (fold && n > 2 && memcmp(text + 1, "\xc5\xbf", 2) == 0) return 3;
@@ -5913,9 +6407,11 @@ static size_t orli_contraction(const char *text, size_t n, int fold) {
     return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
 }
 
-/* White space: up to its last newline if `newlines` and it has one; else all but its last character, which
- * goes to the word that follows; all of it if it is one character or the end: \s*[\r\n]+ | \s+(?!\S) | \s+ */
-static size_t orli_space_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i, int newlines) {
+/* White space: up to its last newline if `newlines` and it has one; else all but its last
+ * character, which goes to the word that follows; all of it if it is one character or the end:
+ * \s*[\r\n]+ | \s+(?!\S) | \s+ */
+static size_t orli_space_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
+                             int newlines) {
     size_t last = i, end = orli_run(tok, text, n, i, ORLI_SPACE, n, &last), k;
     if (newlines)
         for (k = end; k > i; k--)
@@ -5930,17 +6426,21 @@ static size_t orli_word_gpt2(const orl_tokenizer *tok, const char *text, size_t 
     if (text[i] == '\'' && (length = orli_contraction(text + i, n - i, 0)) != 0) return i + length;
     if (text[i] == ' ' && i + 1 < n) from++;
     class_ = orli_class_at(tok, text, n, from, &length);
-    return class_ == ORLI_SPACE ? orli_space_end(tok, text, n, i, 0) : orli_run(tok, text, n, from, class_, n, &last);
+    return class_ == ORLI_SPACE ? orli_space_end(tok, text, n, i, 0)
+                                : orli_run(tok, text, n, from, class_, n, &last);
 }
 
-/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
-static size_t orli_word_llama3(const orl_tokenizer *tok, const char *text, size_t n, size_t i, size_t digits) {
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}|
+ *  ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+static size_t orli_word_llama3(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
+                               size_t digits) {
     size_t length, next = 0, last = i, end;
     unsigned class_ = orli_class_at(tok, text, n, i, &length);
     if (text[i] == '\'' && (end = orli_contraction(text + i, n - i, 1)) != 0) return i + end;
     if (class_ == ORLI_LETTER) return orli_run(tok, text, n, i, ORLI_LETTER, n, &last);
     if (class_ == ORLI_NUMBER) return orli_run(tok, text, n, i, ORLI_NUMBER, digits, &last);
-    if (text[i] != '\r' && text[i] != '\n' && i + length < n && orli_class_at(tok, text, n, i + length, &next) == ORLI_LETTER)
+    if (text[i] != '\r' && text[i] != '\n' && i + length < n &&
+        orli_class_at(tok, text, n, i + length, &next) == ORLI_LETTER)
         return orli_run(tok, text, n, i + length, ORLI_LETTER, n, &last);
     if (text[i] == ' ' && i + 1 < n) class_ = orli_class_at(tok, text, n, i + 1, &next);
     if (class_ != ORLI_OTHER) return orli_space_end(tok, text, n, i, 1);
@@ -5952,7 +6452,8 @@ static size_t orli_word_llama3(const orl_tokenizer *tok, const char *text, size_
 /* Where the word that begins at i ends. */
 static size_t orli_word_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
     if (tok->split == ORLI_SPLIT_GPT2) return orli_word_gpt2(tok, text, n, i);
-    if (tok->split != ORLI_SPLIT_NONE) return orli_word_llama3(tok, text, n, i, tok->split == ORLI_SPLIT_LLAMA3 ? 3 : 1);
+    if (tok->split != ORLI_SPLIT_NONE)
+        return orli_word_llama3(tok, text, n, i, tok->split == ORLI_SPLIT_LLAMA3 ? 3 : 1);
     if (!tok->split_spaces) return n;
     for (; i < n && text[i] == ' '; i++) {}
     for (; i < n && text[i] != ' '; i++) {}
@@ -5994,13 +6495,16 @@ static void orli_symbol_add(orli_encoder *e, int32_t id) {
 }
 
 /* A character without a token: its bytes' tokens, or the unknown token. */
-static void orli_symbol_fall_back(const orl_tokenizer *tok, orli_encoder *e, const char *text, size_t length) {
+static void orli_symbol_fall_back(const orl_tokenizer *tok, orli_encoder *e, const char *text,
+                                  size_t length) {
     size_t i, known = 0;
     for (i = 0; i < length; i++) known += tok->byte_id[(unsigned char)text[i]] >= 0;
     if (known == length && (tok->byte_fallback || !tok->sentencepiece)) {
         for (i = 0; i < length; i++) orli_symbol_add(e, tok->byte_id[(unsigned char)text[i]]);
     } else if (tok->unk < 0) {
-        orli_fail(e->ctx, ORL_ERR_DATA, "byte 0x%02x of a text has no token, and the vocabulary no token for the unknown: use another tokenizer",
+        orli_fail(e->ctx, ORL_ERR_DATA,
+                  "byte 0x%02x of a text has no token, and the vocabulary no token for the "
+                  "unknown: use another tokenizer",
                   (unsigned char)text[0]);
     } else if (!(tok->fuse_unk && e->count && e->symbol[e->count - 1].id == tok->unk)) {
         orli_symbol_add(e, tok->unk);
@@ -6036,10 +6540,12 @@ static void orli_pair_propose(const orl_tokenizer *tok, orli_encoder *e, size_t 
     if (s->next >= e->count) return;
     pair = orli_pair(s->id, e->symbol[s->next].id);
     merge = orli_pairs_find(&tok->pairs, pair);
-    if (merge != ORLI_NO_PAIR) orli_heap_push(e->ctx, &e->heap, (merge & ~(uint64_t)0xffffffffu) | i, pair);
+    if (merge != ORLI_NO_PAIR)
+        orli_heap_push(e->ctx, &e->heap, (merge & ~(uint64_t)0xffffffffu) | i, pair);
 }
 
-/* Merges the best pair until there is none. A proposal whose symbols have changed since is dropped. */
+/* Merges the best pair until there is none. A proposal whose symbols have changed since is
+ * dropped. */
 static void orli_merge_symbols(const orl_tokenizer *tok, orli_encoder *e) {
     size_t i;
     e->heap.count = 0;
@@ -6060,21 +6566,26 @@ static void orli_merge_symbols(const orl_tokenizer *tok, orli_encoder *e) {
 }
 
 /* ignore_merges: a word that is a token is that token, whatever merges would make of it. */
-static int32_t orli_whole_word(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
+static int32_t orli_whole_word(const orl_tokenizer *tok, orli_encoder *e, const char *word,
+                               size_t n) {
     orli_str spelling = orli_str_new(e->ctx);
     int32_t id = -1;
     orli_spell(tok, word, n, &spelling);
-    if (!spelling.failed && spelling.data) id = orli_spelling_id(tok, spelling.data, spelling.length);
+    if (!spelling.failed && spelling.data)
+        id = orli_spelling_id(tok, spelling.data, spelling.length);
     orli_str_free(&spelling);
     return id >= 0 && !tok->token[id].special ? id : -1;
 }
 
-static void orli_encode_word(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
-    orli_word *cached = n < sizeof cached->text ? &tok->cache[orli_hash(word, n) % ORLI_WORDS] : NULL;
+static void orli_encode_word(const orl_tokenizer *tok, orli_encoder *e, const char *word,
+                             size_t n) {
+    orli_word *cached =
+        n < sizeof cached->text ? &tok->cache[orli_hash(word, n) % ORLI_WORDS] : NULL;
     size_t from = e->ids, i;
     int32_t whole;
     if (cached && cached->bytes == n && memcmp(cached->text, word, n) == 0) {
-        if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + (size_t)cached->count) != ORL_OK) return;
+        if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + (size_t)cached->count) != ORL_OK)
+            return;
         memcpy(e->id + e->ids, cached->id, (size_t)cached->count * sizeof *e->id);
         e->ids += (size_t)cached->count;
         return;
@@ -6087,7 +6598,8 @@ static void orli_encode_word(const orl_tokenizer *tok, orli_encoder *e, const ch
         orli_merge_symbols(tok, e);
         for (i = 0; i < e->count; i = e->symbol[i].next) orli_encoder_emit(e, e->symbol[i].id);
     }
-    if (!cached || orl_failed(e->ctx) || e->ids - from > sizeof cached->id / sizeof *cached->id) return;
+    if (!cached || orl_failed(e->ctx) || e->ids - from > sizeof cached->id / sizeof *cached->id)
+        return;
     memcpy(cached->text, word, n);
     cached->bytes = (unsigned char)n;
     cached->count = (int32_t)(e->ids - from);
@@ -6097,14 +6609,17 @@ static void orli_encode_word(const orl_tokenizer *tok, orli_encoder *e, const ch
 /* ---- encoding a text ---- */
 
 /* The next added token at or after `from`: where it begins, or n. The longest goes first. */
-static size_t orli_added_find(const orl_tokenizer *tok, const char *text, size_t n, size_t from, int parse_special, const orli_added **found) {
+static size_t orli_added_find(const orl_tokenizer *tok, const char *text, size_t n, size_t from,
+                              int parse_special, const orli_added **found) {
     size_t i, k;
     *found = NULL;
     for (i = from; i < n; i++) {
         if (!tok->added_first[(unsigned char)text[i]]) continue;
         for (k = 0; k < tok->added_count; k++) {
             const orli_added *a = &tok->added[k];
-            if ((a->special && !parse_special) || a->bytes > n - i || a->text[0] != text[i] || memcmp(a->text, text + i, a->bytes) != 0) continue;
+            if ((a->special && !parse_special) || a->bytes > n - i || a->text[0] != text[i] ||
+                memcmp(a->text, text + i, a->bytes) != 0)
+                continue;
             *found = a;
             return i;
         }
@@ -6113,12 +6628,17 @@ static size_t orli_added_find(const orl_tokenizer *tok, const char *text, size_t
 }
 
 /* The text between two added tokens. first: nothing stands before it. */
-static void orli_encode_segment(const orl_tokenizer *tok, orli_encoder *e, const char *text, size_t n, int first, int continues) {
-    int prefix = tok->prefix == ORLI_PREFIX_ALWAYS ? !(first && continues) : tok->prefix == ORLI_PREFIX_FIRST ? first && !continues : 0;
+static void orli_encode_segment(const orl_tokenizer *tok, orli_encoder *e, const char *text,
+                                size_t n, int first, int continues) {
+    int prefix = tok->prefix == ORLI_PREFIX_ALWAYS  ? !(first && continues)
+                 : tok->prefix == ORLI_PREFIX_FIRST ? first && !continues
+                                                    : 0;
     orli_str copy = orli_str_new(e->ctx);
     size_t i, end;
     if (!n) return;
-    if (!tok->prefix_twice && (text[0] == ' ' || (tok->sentencepiece && n >= 3 && memcmp(text, ORLI_SP_SPACE, 3) == 0))) prefix = 0;
+    if (!tok->prefix_twice &&
+        (text[0] == ' ' || (tok->sentencepiece && n >= 3 && memcmp(text, ORLI_SP_SPACE, 3) == 0)))
+        prefix = 0;
     if (prefix || tok->sentencepiece) { /* "▁" in the text is a space, as SentencePiece has it */
         orli_str_add(&copy, " ", prefix ? 1 : 0);
         for (i = end = 0; tok->sentencepiece && end + 3 <= n; end++) {
@@ -6150,14 +6670,16 @@ static size_t orli_space_before(const orl_tokenizer *tok, const char *text, size
 }
 
 /* orl_encode(); continues: the text goes on from another one, so nothing is put before it. */
-static orl_status orli_encode(const orl_tokenizer *tok, const char *text, size_t bytes, int parse_special, int continues, int32_t **ids,
-                              size_t *count) {
+static orl_status orli_encode(const orl_tokenizer *tok, const char *text, size_t bytes,
+                              int parse_special, int continues, int32_t **ids, size_t *count) {
     orli_encoder e;
     size_t at = 0, found_at, end, last = 0;
     const orli_added *found;
     memset(&e, 0, sizeof e);
     e.ctx = tok->object.ctx;
-    if (bytes > UINT32_MAX / 2) return orli_fail(e.ctx, ORL_ERR_ARGUMENT, "a text of %zu bytes: encode at most 2 GB at once", bytes);
+    if (bytes > UINT32_MAX / 2)
+        return orli_fail(e.ctx, ORL_ERR_ARGUMENT,
+                         "a text of %zu bytes: encode at most 2 GB at once", bytes);
     do {
         found_at = end = orli_added_find(tok, text, bytes, at, parse_special, &found);
         if (found && found->lstrip) end = orli_space_before(tok, text, at, found_at);
@@ -6168,7 +6690,8 @@ static orl_status orli_encode(const orl_tokenizer *tok, const char *text, size_t
         if (found->rstrip) at = orli_run(tok, text, bytes, at, ORLI_SPACE, bytes, &last);
     } while (!orl_failed(e.ctx));
     orli_encoder_free(&e);
-    if (!orl_failed(e.ctx)) ORLI_RESERVE(e.ctx, e.id, e.id_capacity, 1); /* so that there is something to free */
+    /* so that there is something to free */
+    if (!orl_failed(e.ctx)) ORLI_RESERVE(e.ctx, e.id, e.id_capacity, 1);
     if (orl_failed(e.ctx)) {
         orli_free(e.ctx, e.id);
         return orl_error_status(e.ctx);
@@ -6178,12 +6701,15 @@ static orl_status orli_encode(const orl_tokenizer *tok, const char *text, size_t
     return ORL_OK;
 }
 
-ORL_API orl_status orl_encode(const orl_tokenizer *tok, const char *text, size_t bytes, int parse_special, int32_t **ids, size_t *count) {
+ORL_API orl_status orl_encode(const orl_tokenizer *tok, const char *text, size_t bytes,
+                              int parse_special, int32_t **ids, size_t *count) {
     if (ids) *ids = NULL;
     if (count) *count = 0;
     if (!tok) return ORL_ERR_ARGUMENT;
     if (orl_failed(tok->object.ctx)) return orl_error_status(tok->object.ctx);
-    if ((!text && bytes) || !ids || !count) return orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_encode: text, ids or count is NULL");
+    if ((!text && bytes) || !ids || !count)
+        return orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT,
+                         "orl_encode: text, ids or count is NULL");
     return orli_encode(tok, text ? text : "", bytes, parse_special, 0, ids, count);
 }
 
@@ -6193,7 +6719,7 @@ ORL_API size_t orl_vocab(const orl_tokenizer *tok) { return tok ? tok->tokens : 
 ORL_API int32_t orl_eos(const orl_tokenizer *tok) { return tok ? tok->eos : -1; }
 ORL_API int32_t orl_bos(const orl_tokenizer *tok) { return tok && tok->add_bos ? tok->bos : -1; }
 
-static int orli_token_is_special(const orl_tokenizer *tok, int32_t id) {
+static ORLI_UNUSED int orli_token_is_special(const orl_tokenizer *tok, int32_t id) {
     return id >= 0 && (size_t)id < tok->tokens && tok->token[id].special;
 }
 
@@ -6205,10 +6731,12 @@ ORL_API int32_t orl_token_id(const orl_tokenizer *tok, const char *token) {
     if (!tok || !token || orl_failed(tok->object.ctx)) return -1;
     n = strlen(token);
     for (i = 0; i < tok->added_count; i++)
-        if (tok->added[i].bytes == n && memcmp(tok->added[i].text, token, n) == 0) return tok->added[i].id;
+        if (tok->added[i].bytes == n && memcmp(tok->added[i].text, token, n) == 0)
+            return tok->added[i].id;
     spelling = orli_str_new(tok->object.ctx);
     orli_spell(tok, token, n, &spelling);
-    if (spelling.data && !spelling.failed) id = orli_spelling_id(tok, spelling.data, spelling.length);
+    if (spelling.data && !spelling.failed)
+        id = orli_spelling_id(tok, spelling.data, spelling.length);
     orli_str_free(&spelling);
     return id;
 }
@@ -6218,7 +6746,8 @@ ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t 
     if (bytes) *bytes = 0;
     if (!tok) return NULL;
     if (id < 0 || (size_t)id >= tok->tokens) {
-        orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "there is no token %ld: ids go from 0 to %zu", (long)id, tok->tokens - 1);
+        orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "there is no token %ld: ids go from 0 to %zu",
+                  (long)id, tok->tokens - 1);
         return NULL;
     }
     t = &tok->token[id];
@@ -6227,12 +6756,13 @@ ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t 
 }
 
 /* orl_decode(); continues: as in orli_encode(), so a leading space is the text's own. */
-static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count, int skip_special, int continues, char **text,
-                              size_t *bytes) {
+static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count,
+                              int skip_special, int continues, char **text, size_t *bytes) {
     orl_ctx *ctx = tok->object.ctx;
     orli_str out = orli_str_new(ctx);
     size_t i, n, skip;
-    int strip = tok->sentencepiece && tok->prefix != ORLI_PREFIX_NONE && !continues; /* the space that was put first */
+    /* the space that was put first */
+    int strip = tok->sentencepiece && tok->prefix != ORLI_PREFIX_NONE && !continues;
     for (i = 0; i < count && !orl_failed(ctx); i++) {
         const char *t = orl_token_text(tok, ids[i], &n);
         if (!t || (skip_special && tok->token[ids[i]].special)) continue;
@@ -6249,12 +6779,14 @@ static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size
     return orl_error_status(ctx);
 }
 
-ORL_API orl_status orl_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count, int skip_special, char **text, size_t *bytes) {
+ORL_API orl_status orl_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count,
+                              int skip_special, char **text, size_t *bytes) {
     if (text) *text = NULL;
     if (bytes) *bytes = 0;
     if (!tok) return ORL_ERR_ARGUMENT;
     if (orl_failed(tok->object.ctx)) return orl_error_status(tok->object.ctx);
-    if ((!ids && count) || !text) return orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_decode: ids or text is NULL");
+    if ((!ids && count) || !text)
+        return orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_decode: ids or text is NULL");
     return orli_decode(tok, ids, count, skip_special, 0, text, bytes);
 }
 
@@ -6280,12 +6812,14 @@ ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token) {
 }
 
 /* ---- learning merges ----
- * Words are counted, then the pair of neighbouring symbols that occurs most often becomes a token, again and
- * again. Ties go to the lowest left id, then the lowest right id (ids are given in order of creation). Each
- * pair knows the words it was seen in, so that a merge touches those words only; the counts in the heap may be
- * out of date: a pair that comes up with an old count goes back in with its new one. */
+ * Words are counted, then the pair of neighbouring symbols that occurs most often becomes a
+ * token, again and again. Ties go to the lowest left id, then the lowest right id (ids are
+ * given in order of creation). Each pair knows the words it was seen in, so that a merge
+ * touches those words only; the counts in the heap may be out of date: a pair that comes up
+ * with an old count goes back in with its new one. */
 
-#define ORLI_WORD_MOST 256 /* longer words are counted in pieces, so that one endless run cannot make learning quadratic */
+/* longer words are counted in pieces, so that one endless run cannot make learning quadratic */
+#define ORLI_WORD_MOST 256
 
 typedef struct orli_pair_count {
     uint64_t pair, count;
@@ -6326,13 +6860,16 @@ static void orli_bpe_trainer_free(orli_bpe_trainer *t) {
 
 static void orli_bpe_trainer_word(orli_bpe_trainer *t, const char *word, size_t n) {
     size_t before = t->words.count, number = orli_names_add(&t->words, word, n);
-    if (number == ORLI_NONE || ORLI_RESERVE(t->ctx, t->count, t->count_capacity, t->words.count) != ORL_OK) return;
+    if (number == ORLI_NONE ||
+        ORLI_RESERVE(t->ctx, t->count, t->count_capacity, t->words.count) != ORL_OK)
+        return;
     if (t->words.count > before) t->count[number] = 0;
     t->count[number]++;
 }
 
 /* Counts the words of a text; special tokens in it belong to no word. */
-static void orli_bpe_trainer_read(orli_bpe_trainer *t, const orl_tokenizer *tok, const char *text, size_t n) {
+static void orli_bpe_trainer_read(orli_bpe_trainer *t, const orl_tokenizer *tok, const char *text,
+                                  size_t n) {
     const orli_added *found;
     size_t at, stop, i, end, piece;
     for (at = 0; at < n && !orl_failed(t->ctx); at = stop + (found ? found->bytes : 0)) {
@@ -6359,15 +6896,19 @@ static size_t orli_bpe_trainer_pair(orli_bpe_trainer *t, uint64_t pair) {
 }
 
 /* Counts a pair once less, or (in) once more, for each time its word occurs. */
-static void orli_bpe_trainer_count(orli_bpe_trainer *t, size_t word, int32_t left, int32_t right, int in) {
+static void orli_bpe_trainer_count(orli_bpe_trainer *t, size_t word, int32_t left, int32_t right,
+                                   int in) {
     size_t number = orli_bpe_trainer_pair(t, orli_pair(left, right));
     orli_pair_count *p;
     if (number == ORLI_NONE) return;
     p = &t->pair[number];
     p->count = in ? p->count + t->count[word] : p->count - t->count[word];
-    if (!in || number < t->fresh || (p->words && t->seen[p->words - 1].word == word)) return; /* its list has the word */
-    if (t->seen_count >= UINT32_MAX - 1 || ORLI_RESERVE(t->ctx, t->seen, t->seen_capacity, t->seen_count + 1) != ORL_OK) {
-        orli_fail(t->ctx, ORL_ERR_MEMORY, "a tokenizer cannot be learned from so much text: use a part of it");
+    /* its list has the word */
+    if (!in || number < t->fresh || (p->words && t->seen[p->words - 1].word == word)) return;
+    if (t->seen_count >= UINT32_MAX - 1 ||
+        ORLI_RESERVE(t->ctx, t->seen, t->seen_capacity, t->seen_count + 1) != ORL_OK) {
+        orli_fail(t->ctx, ORL_ERR_MEMORY,
+                  "a tokenizer cannot be learned from so much text: use a part of it");
         return;
     }
     t->seen[t->seen_count].word = (uint32_t)word;
@@ -6390,12 +6931,15 @@ static void orli_bpe_trainer_start(orli_bpe_trainer *t, const orl_tokenizer *tok
             if (i) orli_bpe_trainer_count(t, w, t->symbol[total - 1], t->symbol[total], 1);
         }
     }
-    for (i = 0; i < t->pairs && !orl_failed(t->ctx); i++) orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
+    for (i = 0; i < t->pairs && !orl_failed(t->ctx); i++)
+        orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
 }
 
-/* Writes `id` for each left-right pair of a word, from left to right, and counts its new neighbours. */
+/* Writes `id` for each left-right pair of a word, from left to right, and counts its new
+ * neighbours. */
 static void orli_bpe_trainer_rewrite(orli_bpe_trainer *t, size_t word, uint64_t pair, int32_t id) {
-    int32_t *s = t->symbol + t->start[word], left = orli_pair_left(pair), right = orli_pair_right(pair);
+    int32_t *s = t->symbol + t->start[word], left = orli_pair_left(pair),
+            right = orli_pair_right(pair);
     size_t i, n = t->length[word], out = 0;
     for (i = 0; i < n; i++, out++) {
         if (i + 1 >= n || s[i] != left || s[i + 1] != right) {
@@ -6438,7 +6982,8 @@ static int orli_bpe_trainer_merge(orli_bpe_trainer *t, orl_tokenizer *tok) {
     right = &tok->names.name[tok->token[orli_pair_right(best.value)].name];
     orli_str_add(&spelling, left->text, left->length);
     orli_str_add(&spelling, right->text, right->length);
-    if (!spelling.failed && orli_spelling_id(tok, spelling.data, spelling.length) < 0) { /* one spelling, one token */
+    /* one spelling, one token */
+    if (!spelling.failed && orli_spelling_id(tok, spelling.data, spelling.length) < 0) {
         orli_token_enter(tok, spelling.data, spelling.length, id, 0);
         orli_merge_enter(tok, orli_pair_left(best.value), orli_pair_right(best.value), id);
         t->fresh = t->pairs;
@@ -6447,7 +6992,8 @@ static int orli_bpe_trainer_merge(orli_bpe_trainer *t, orl_tokenizer *tok) {
             orli_bpe_trainer_rewrite(t, seen.word, best.value, id);
             at = seen.next;
         }
-        for (i = t->fresh; i < t->pairs && !orl_failed(t->ctx); i++) orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
+        for (i = t->fresh; i < t->pairs && !orl_failed(t->ctx); i++)
+            orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
     }
     orli_str_free(&spelling);
     return !orl_failed(t->ctx);
@@ -6460,7 +7006,10 @@ static void orli_train_alphabet(orl_tokenizer *tok, const char *const *specials)
     for (i = 0; specials && specials[i]; i++) {
         before = tok->tokens;
         orl_token_add_special(tok, specials[i]);
-        if (tok->tokens == before) orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_train: the special token \"%.100s\" is given twice", specials[i]);
+        if (tok->tokens == before)
+            orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT,
+                      "orl_tokenizer_train: the special token \"%.100s\" is given twice",
+                      specials[i]);
     }
     if (i) tok->eos = 0;
     for (i = 0; i < 256 && !orl_failed(tok->object.ctx); i++) {
@@ -6468,18 +7017,25 @@ static void orli_train_alphabet(orl_tokenizer *tok, const char *const *specials)
         before = tok->tokens;
         orli_token_enter(tok, spelling, n, (int32_t)before, 0);
         if (tok->tokens == before)
-            orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_train: a special token of one character (\"%.*s\") is not possible", (int)n, spelling);
+            orli_fail(
+                tok->object.ctx, ORL_ERR_ARGUMENT,
+                "orl_tokenizer_train: a special token of one character (\"%.*s\") is not possible",
+                (int)n, spelling);
     }
 }
 
-ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes, size_t vocab, const char *const *specials) {
+ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes,
+                                           size_t vocab, const char *const *specials) {
     orl_tokenizer *tok;
     orli_bpe_trainer t;
     size_t least = 256;
     if (orl_failed(ctx)) return NULL;
     while (specials && specials[least - 256]) least++;
     if (!text || vocab < least || vocab > INT32_MAX / 2) {
-        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_train: needs a text, and a vocabulary of %zu (special tokens and 256 bytes) or more", least);
+        orli_fail(ctx, ORL_ERR_ARGUMENT,
+                  "orl_tokenizer_train: needs a text, and a vocabulary of %zu (special tokens and "
+                  "256 bytes) or more",
+                  least);
         return NULL;
     }
     tok = orli_tokenizer_new(ctx);
@@ -6494,17 +7050,20 @@ ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_
     orli_bpe_trainer_free(&t);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
     if (!orl_failed(ctx) && tok->tokens < vocab)
-        orli_note(ctx, "the text has too few pairs that occur twice for a vocabulary of %zu: it is %zu", vocab, tok->tokens);
+        orli_note(ctx,
+                  "the text has too few pairs that occur twice for a vocabulary of %zu: it is %zu",
+                  vocab, tok->tokens);
     return orli_tokenizer_finished(tok);
 }
 
 /* ---- loading tokenizer.json ----
- * Its parts may come in any order, but each needs the ones before it in orli_load_json(): a first pass
- * remembers where each begins (a reader can be copied). */
+ * Its parts may come in any order, but each needs the ones before it in orli_load_json(): a
+ * first pass remembers where each begins (a reader can be copied). */
 
 /* One step of a normalizer, pre-tokenizer or post-processor. */
 typedef struct orli_pipeline_part {
-    char type[32], behavior[32], text[16], content[16], scheme[16], regex[320]; /* cut if longer: then it is none we know */
+    /* cut if longer: then it is none we know */
+    char type[32], behavior[32], text[16], content[16], scheme[16], regex[320];
     int add_prefix_space, use_regex, split, invert;
     orli_json at, list; /* where it begins; its list of parts, or special tokens */
     int has_list;
@@ -6526,7 +7085,8 @@ static void orli_pipeline_read(orli_json *j, orli_pipeline_part *p) {
         else if (orli_json_is(j, "behavior")) orli_json_short(j, p->behavior, sizeof p->behavior);
         else if (orli_json_is(j, "content")) orli_json_short(j, p->content, sizeof p->content);
         else if (orli_json_is(j, "prepend_scheme")) orli_json_short(j, p->scheme, sizeof p->scheme);
-        else if (orli_json_is(j, "prepend") || orli_json_is(j, "replacement")) orli_json_short(j, p->text, sizeof p->text);
+        else if (orli_json_is(j, "prepend") || orli_json_is(j, "replacement"))
+            orli_json_short(j, p->text, sizeof p->text);
         else if (orli_json_is(j, "add_prefix_space")) p->add_prefix_space = orli_json_bool(j);
         else if (orli_json_is(j, "use_regex")) p->use_regex = orli_json_bool(j);
         else if (orli_json_is(j, "split")) p->split = orli_json_bool(j);
@@ -6538,7 +7098,8 @@ static void orli_pipeline_read(orli_json *j, orli_pipeline_part *p) {
                 else orli_json_skip(j);
             }
         } else {
-            if (orli_json_is(j, "normalizers") || orli_json_is(j, "pretokenizers") || orli_json_is(j, "processors") || orli_json_is(j, "single"))
+            if (orli_json_is(j, "normalizers") || orli_json_is(j, "pretokenizers") ||
+                orli_json_is(j, "processors") || orli_json_is(j, "single"))
                 p->has_list = 1, p->list = *j;
             orli_json_skip(j);
         }
@@ -6546,7 +7107,8 @@ static void orli_pipeline_read(orli_json *j, orli_pipeline_part *p) {
 }
 
 /* Applies a part, or each part of a Sequence, or nothing for null. */
-static void orli_pipeline_apply(orl_tokenizer *tok, orli_json j, void (*apply)(orl_tokenizer *, orli_pipeline_part *)) {
+static void orli_pipeline_apply(orl_tokenizer *tok, orli_json j,
+                                void (*apply)(orl_tokenizer *, orli_pipeline_part *)) {
     orli_pipeline_part part;
     if (!j.ctx || orli_json_null(&j)) return; /* no ctx: the file has no such key */
     orli_pipeline_read(&j, &part);
@@ -6563,7 +7125,8 @@ static void orli_pipeline_apply(orl_tokenizer *tok, orli_json j, void (*apply)(o
 
 static void orli_part_unknown(orli_pipeline_part *p, const char *kind) {
     orli_json_fail_at(&p->at, p->at.position,
-                      "the %s \"%s\" with these settings is not one that is known here (its text \"%.16s\", regex \"%.200s\"): convert the tokenizer to "
+                      "the %s \"%s\" with these settings is not one that is known here (its text "
+                      "\"%.16s\", regex \"%.200s\"): convert the tokenizer to "
                       "a known form",
                       kind, p->type, p->text, p->regex);
 }
@@ -6574,7 +7137,8 @@ static void orli_apply_normalizer(orl_tokenizer *tok, orli_pipeline_part *p) {
     } else if (strcmp(p->type, "Prepend") == 0 && strcmp(p->text, ORLI_SP_SPACE) == 0) {
         tok->sentencepiece = tok->prefix_twice = 1;
         tok->prefix = ORLI_PREFIX_ALWAYS;
-    } else if (strcmp(p->type, "Replace") == 0 && strcmp(p->text, " ") == 0 && strcmp(p->content, ORLI_SP_SPACE) == 0) {
+    } else if (strcmp(p->type, "Replace") == 0 && strcmp(p->text, " ") == 0 &&
+               strcmp(p->content, ORLI_SP_SPACE) == 0) {
         tok->sentencepiece = 1;
     } else {
         orli_part_unknown(p, "normalizer");
@@ -6586,20 +7150,26 @@ static const struct {
     orli_split split;
     const char *regex;
 } orli_regexes[] = {
-    {ORLI_SPLIT_GPT2, "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
-    {ORLI_SPLIT_GPT2, "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
-    {ORLI_SPLIT_LLAMA3, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    {ORLI_SPLIT_GPT2,
+     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
+    {ORLI_SPLIT_GPT2,
+     "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
+    {ORLI_SPLIT_LLAMA3, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+                        "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
                         "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
-    {ORLI_SPLIT_QWEN2, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    {ORLI_SPLIT_QWEN2, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+                       "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
                        "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}};
 
-/* Split by a known regex and then ByteLevel, ByteLevel alone, or Metaspace. tok->split begins as NONE. */
+/* Split by a known regex and then ByteLevel, ByteLevel alone, or Metaspace. tok->split begins
+ * as NONE. */
 static void orli_apply_pretokenizer(orl_tokenizer *tok, orli_pipeline_part *p) {
     size_t i;
     if (strcmp(p->type, "ByteLevel") == 0 && !tok->sentencepiece) {
         if (p->add_prefix_space) tok->prefix = ORLI_PREFIX_ALWAYS;
         if (p->use_regex && tok->split == ORLI_SPLIT_NONE) tok->split = ORLI_SPLIT_GPT2;
-        else if (p->use_regex || tok->split == ORLI_SPLIT_NONE) orli_part_unknown(p, "pre_tokenizer");
+        else if (p->use_regex || tok->split == ORLI_SPLIT_NONE)
+            orli_part_unknown(p, "pre_tokenizer");
         return;
     }
     if (strcmp(p->type, "Metaspace") == 0 && strcmp(p->text, ORLI_SP_SPACE) == 0 && !p->split) {
@@ -6610,9 +7180,12 @@ static void orli_apply_pretokenizer(orl_tokenizer *tok, orli_pipeline_part *p) {
                                                     : ORLI_PREFIX_NONE;
         return;
     }
-    for (i = 0; strcmp(p->type, "Split") == 0 && i < sizeof orli_regexes / sizeof *orli_regexes; i++) {
+    for (i = 0; strcmp(p->type, "Split") == 0 && i < sizeof orli_regexes / sizeof *orli_regexes;
+         i++) {
         if (strcmp(p->regex, orli_regexes[i].regex) != 0 || tok->split != ORLI_SPLIT_NONE) continue;
-        if (!(strcmp(p->behavior, "Isolated") == 0 && !p->invert) && !(strcmp(p->behavior, "Removed") == 0 && p->invert)) continue;
+        if (!(strcmp(p->behavior, "Isolated") == 0 && !p->invert) &&
+            !(strcmp(p->behavior, "Removed") == 0 && p->invert))
+            continue;
         tok->split = orli_regexes[i].split;
         return;
     }
@@ -6633,7 +7206,8 @@ static void orli_apply_processor(orl_tokenizer *tok, orli_pipeline_part *p) {
             }
             for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
                 if (!orli_json_is(&j, "id")) orli_json_skip(&j);
-                else if (orli_json_string(&j, &id)) tok->bos = orli_spelling_id(tok, id.data, id.length);
+                else if (orli_json_string(&j, &id))
+                    tok->bos = orli_spelling_id(tok, id.data, id.length);
             }
         }
         tok->add_bos = tok->bos >= 0;
@@ -6641,7 +7215,11 @@ static void orli_apply_processor(orl_tokenizer *tok, orli_pipeline_part *p) {
     orli_str_free(&id);
 }
 
-/* {"spelling": id, …}. An id is at most the file's size: there cannot be more tokens than bytes. */
+/* The highest id a file of this size may use: a token takes at least six bytes of it, and holes
+ * between ids are few. */
+static int64_t orli_id_limit(size_t size) { return (int64_t)ORLI_MIN(size / 4 + 1024, 1u << 30); }
+
+/* {"spelling": id, …} */
 static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
     orli_str s = orli_str_new(j->ctx);
     int32_t id;
@@ -6650,17 +7228,22 @@ static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
         s.length = 0;
         orli_str_add(&s, "", 0);
         orli_json_text(j, &s);
-        id = (int32_t)orli_json_int(j, 0, (int64_t)ORLI_MIN(j->size, (size_t)INT32_MAX / 2));
+        id = (int32_t)orli_json_int(j, 0, orli_id_limit(j->size));
         if (s.failed || orl_failed(j->ctx)) break;
         if (!orli_token_enter(tok, s.data, s.length, id, 0))
-            orli_json_fail_at(j, key, "the token \"%.60s\" or the id %ld occurs twice in the vocabulary: remove one", s.data, (long)id);
+            orli_json_fail_at(
+                j, key,
+                "the token \"%.60s\" or the id %ld occurs twice in the vocabulary: remove one",
+                s.data, (long)id);
     }
     orli_str_free(&s);
 }
 
 /* Enters the merge of two spellings; 0 if one of the three tokens does not exist. */
-static int orli_load_merge(orl_tokenizer *tok, const char *left, size_t left_bytes, const char *right, size_t right_bytes, orli_str *whole) {
-    int32_t a = orli_spelling_id(tok, left, left_bytes), b = orli_spelling_id(tok, right, right_bytes), id;
+static int orli_load_merge(orl_tokenizer *tok, const char *left, size_t left_bytes,
+                           const char *right, size_t right_bytes, orli_str *whole) {
+    int32_t a = orli_spelling_id(tok, left, left_bytes),
+            b = orli_spelling_id(tok, right, right_bytes), id;
     whole->length = 0;
     orli_str_add(whole, left, left_bytes);
     orli_str_add(whole, right, right_bytes);
@@ -6673,7 +7256,8 @@ static int orli_load_merge(orl_tokenizer *tok, const char *left, size_t left_byt
 
 /* ["a b", …] or [["a", "b"], …] */
 static void orli_load_merges(orl_tokenizer *tok, orli_json *j) {
-    orli_str left = orli_str_new(j->ctx), right = orli_str_new(j->ctx), whole = orli_str_new(j->ctx);
+    orli_str left = orli_str_new(j->ctx), right = orli_str_new(j->ctx),
+             whole = orli_str_new(j->ctx);
     const char *space;
     for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
         if (orli_json_peek(j) == ORLI_JSON_ARRAY) {
@@ -6691,9 +7275,12 @@ static void orli_load_merges(orl_tokenizer *tok, orli_json *j) {
             }
         }
         if (left.failed || right.failed || orl_failed(j->ctx)) break;
-        if (!left.length || !right.length || !orli_load_merge(tok, left.data, left.length, right.data, right.length, &whole))
-            orli_json_fail_at(j, j->start, "merge %zu, \"%.60s\" with \"%.60s\": they or what they make are not in the vocabulary", tok->merges + 1,
-                              left.data, right.data ? right.data : "");
+        if (!left.length || !right.length ||
+            !orli_load_merge(tok, left.data, left.length, right.data, right.length, &whole))
+            orli_json_fail_at(j, j->start,
+                              "merge %zu, \"%.60s\" with \"%.60s\": they or what they make are not "
+                              "in the vocabulary",
+                              tok->merges + 1, left.data, right.data ? right.data : "");
     }
     orli_str_free(&left);
     orli_str_free(&right);
@@ -6707,7 +7294,8 @@ static void orli_load_must_be_off(orli_json *j, const char *key) {
     got = j->text[j->start] == 'n' || j->text[j->start] == 'f' ? ORLI_JSON_NULL : ORLI_JSON_STRING;
     if (got == ORLI_JSON_NULL || (j->end - j->start == 2 && j->text[j->start] == '"')) return;
     if (strspn(j->text + j->start, "0.") >= j->end - j->start) return;
-    orli_json_fail_at(j, j->start, "model: %s is %.*s, which is not known here: only null is", key, (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
+    orli_json_fail_at(j, j->start, "model: %s is %.*s, which is not known here: only null is", key,
+                      (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
 }
 
 static void orli_load_model(orl_tokenizer *tok, orli_json j) {
@@ -6718,11 +7306,14 @@ static void orli_load_model(orl_tokenizer *tok, orli_json j) {
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
         if (orli_json_is(&j, "type")) {
             if (orli_json_string(&j, &unk) && strcmp(unk.data, "BPE") != 0)
-                orli_json_fail_at(&j, j.start, "model: type is \"%.40s\": only BPE is known here", unk.data);
+                orli_json_fail_at(&j, j.start, "model: type is \"%.40s\": only BPE is known here",
+                                  unk.data);
             unk.length = 0;
         } else if (orli_json_is(&j, "dropout")) orli_load_must_be_off(&j, "dropout");
-        else if (orli_json_is(&j, "continuing_subword_prefix")) orli_load_must_be_off(&j, "continuing_subword_prefix");
-        else if (orli_json_is(&j, "end_of_word_suffix")) orli_load_must_be_off(&j, "end_of_word_suffix");
+        else if (orli_json_is(&j, "continuing_subword_prefix"))
+            orli_load_must_be_off(&j, "continuing_subword_prefix");
+        else if (orli_json_is(&j, "end_of_word_suffix"))
+            orli_load_must_be_off(&j, "end_of_word_suffix");
         else if (orli_json_is(&j, "fuse_unk")) tok->fuse_unk = orli_json_bool(&j);
         else if (orli_json_is(&j, "byte_fallback")) tok->byte_fallback = orli_json_bool(&j);
         else if (orli_json_is(&j, "ignore_merges")) tok->ignore_merges = orli_json_bool(&j);
@@ -6734,7 +7325,8 @@ static void orli_load_model(orl_tokenizer *tok, orli_json j) {
             orli_json_skip(&j);
         }
     }
-    if (!orl_failed(j.ctx) && (!vocab.ctx || !merges.ctx)) orli_json_fail_at(&j, j.start, "model: no \"%s\"", vocab.ctx ? "merges" : "vocab");
+    if (!orl_failed(j.ctx) && (!vocab.ctx || !merges.ctx))
+        orli_json_fail_at(&j, j.start, "model: no \"%s\"", vocab.ctx ? "merges" : "vocab");
     if (!orl_failed(j.ctx)) orli_load_vocab(tok, &vocab);
     if (!orl_failed(j.ctx)) orli_load_merges(tok, &merges);
     if (unk.length) tok->unk = orli_spelling_id(tok, unk.data, unk.length);
@@ -6751,7 +7343,9 @@ static void orli_load_added(orl_tokenizer *tok, orli_json j) {
         int special = 0, lstrip = 0, rstrip = 0, single = 0;
         s.length = 0;
         for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-            if (orli_json_is(&j, "id")) id = (int32_t)orli_json_int(&j, 0, (int64_t)ORLI_MIN(j.size, (size_t)INT32_MAX / 2));
+            if (orli_json_is(&j, "id"))
+                id =
+                    (int32_t)orli_json_int(&j, 0, orli_id_limit(j.size));
             else if (orli_json_is(&j, "content")) orli_json_string(&j, &s);
             else if (orli_json_is(&j, "special")) special = orli_json_bool(&j);
             else if (orli_json_is(&j, "lstrip")) lstrip = orli_json_bool(&j);
@@ -6761,20 +7355,31 @@ static void orli_load_added(orl_tokenizer *tok, orli_json j) {
         }
         if (s.failed || orl_failed(j.ctx)) break;
         known = s.length ? orli_spelling_id(tok, s.data, s.length) : -1;
-        if (!s.length || id < 0) orli_json_fail_at(&j, j.start, "added_tokens: a token without id or content");
-        else if (single) orli_json_fail_at(&j, j.start, "added_tokens: \"%.60s\" has single_word, which is not known here: set it to false", s.data);
+        if (!s.length || id < 0)
+            orli_json_fail_at(&j, j.start, "added_tokens: a token without id or content");
+        else if (single)
+            orli_json_fail_at(
+                &j, j.start,
+                "added_tokens: \"%.60s\" has single_word, which is not known here: set it to false",
+                s.data);
         else if (known < 0 ? !orli_token_enter(tok, s.data, s.length, id, 1) : known != id)
-            orli_json_fail_at(&j, j.start, "added_tokens: \"%.60s\" or its id %ld is another token's in the vocabulary", s.data, (long)id);
+            orli_json_fail_at(
+                &j, j.start,
+                "added_tokens: \"%.60s\" or its id %ld is another token's in the vocabulary",
+                s.data, (long)id);
         if (orl_failed(j.ctx)) break;
         orli_added_enter(tok, id, special, lstrip, rstrip);
-        if (special && tok->eos < 0 && (strcmp(s.data, "<|endoftext|>") == 0 || strcmp(s.data, "</s>") == 0)) tok->eos = id;
+        if (special && tok->eos < 0 &&
+            (strcmp(s.data, "<|endoftext|>") == 0 || strcmp(s.data, "</s>") == 0))
+            tok->eos = id;
     }
     orli_str_free(&s);
 }
 
 static void orli_load_json(orl_tokenizer *tok, const char *path) {
     orl_ctx *ctx = tok->object.ctx;
-    static const char *const key[5] = {"normalizer", "pre_tokenizer", "model", "added_tokens", "post_processor"};
+    static const char *const key[5] = {"normalizer", "pre_tokenizer", "model", "added_tokens",
+                                       "post_processor"};
     orli_json part[5], j;
     orli_file file;
     int i;
@@ -6784,16 +7389,20 @@ static void orli_load_json(orl_tokenizer *tok, const char *path) {
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j); orli_json_skip(&j))
         for (i = 0; i < 5; i++) {
             if (!orli_json_is(&j, key[i])) continue;
-            if (part[i].ctx) orli_json_fail_at(&j, j.start, "the key \"%s\" occurs twice: remove one", key[i]);
+            if (part[i].ctx)
+                orli_json_fail_at(&j, j.start, "the key \"%s\" occurs twice: remove one", key[i]);
             part[i] = j;
         }
     orli_json_end(&j);
-    if (!orl_failed(ctx) && !part[2].ctx) orli_json_fail_at(&j, 0, "no \"model\": this is no tokenizer.json");
+    if (!orl_failed(ctx) && !part[2].ctx)
+        orli_json_fail_at(&j, 0, "no \"model\": this is no tokenizer.json");
     tok->split = ORLI_SPLIT_NONE;
     if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[0], orli_apply_normalizer);
     if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[1], orli_apply_pretokenizer);
     if (!orl_failed(ctx) && tok->split == ORLI_SPLIT_NONE && !tok->sentencepiece)
-        orli_json_fail_at(&j, 0, "neither a pre_tokenizer ByteLevel nor one of SentencePiece's: only such tokenizers are known here");
+        orli_json_fail_at(&j, 0,
+                          "neither a pre_tokenizer ByteLevel nor one of SentencePiece's: only such "
+                          "tokenizers are known here");
     if (!orl_failed(ctx)) orli_load_model(tok, part[2]);
     if (!orl_failed(ctx)) orli_load_added(tok, part[3]);
     if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[4], orli_apply_processor);
@@ -6810,15 +7419,19 @@ static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
     size_t at, end, line = 1, next;
     if (orli_file_open(ctx, path, &file) != ORL_OK) return;
     for (at = 0; at < file.size && !orl_failed(ctx); at = next, line++) {
-        const char *text = file.data + at, *stop = (const char *)memchr(text, '\n', file.size - at), *space;
+        const char *text = file.data + at, *stop = (const char *)memchr(text, '\n', file.size - at),
+                   *space;
         end = stop ? (size_t)(stop - file.data) : file.size;
         next = end + 1;
         if (end > at && file.data[end - 1] == '\r') end--;
         if (end == at || (line == 1 && end - at >= 8 && memcmp(text, "#version", 8) == 0)) continue;
         space = (const char *)memchr(text, ' ', end - at);
-        if (!space || !orli_load_merge(tok, text, (size_t)(space - text), space + 1, end - (size_t)(space + 1 - file.data), &whole))
-            orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: \"%.*s\" is not two tokens, with a space between, that make a third in the vocabulary", path, line,
-                      (int)ORLI_MIN(end - at, 60), text);
+        if (!space || !orli_load_merge(tok, text, (size_t)(space - text), space + 1,
+                                       end - (size_t)(space + 1 - file.data), &whole))
+            orli_fail(ctx, ORL_ERR_FORMAT,
+                      "%s:%zu: \"%.*s\" is not two tokens, with a space between, that make a third "
+                      "in the vocabulary",
+                      path, line, (int)ORLI_MIN(end - at, 60), text);
     }
     orli_file_close(&file);
     orli_str_free(&whole);
@@ -6859,18 +7472,22 @@ static int32_t orli_config_token(const orl_tokenizer *tok, orli_json *j) {
     return id;
 }
 
-/* tokenizer_config.json, if there is one: which token ends a text, which begins it and whether it is added. */
+/* tokenizer_config.json, if there is one: which token ends a text, which begins it and whether
+ * it is added. */
 static void orli_load_config(orl_tokenizer *tok, const char *dir) {
     orl_ctx *ctx = tok->object.ctx;
     char path[4096];
     orli_file file;
     orli_json j;
-    if (orli_join(ctx, path, dir, "tokenizer_config.json") != ORL_OK || !orli_exists(path) || orli_file_open(ctx, path, &file) != ORL_OK) return;
+    if (orli_join(ctx, path, dir, "tokenizer_config.json") != ORL_OK || !orli_exists(path) ||
+        orli_file_open(ctx, path, &file) != ORL_OK)
+        return;
     j = orli_json_new(ctx, file.data, file.size, path, 1);
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
         if (orli_json_is(&j, "eos_token")) tok->eos = orli_config_token(tok, &j);
         else if (orli_json_is(&j, "bos_token")) tok->bos = orli_config_token(tok, &j);
-        else if (orli_json_is(&j, "add_bos_token") && !orli_json_null(&j)) tok->add_bos = orli_json_bool(&j);
+        else if (orli_json_is(&j, "add_bos_token") && !orli_json_null(&j))
+            tok->add_bos = orli_json_bool(&j);
         else if (orli_json_is(&j, "orl_leftmost_merges")) tok->rank_by_token = orli_json_bool(&j);
         else orli_json_skip(&j);
     }
@@ -6879,7 +7496,9 @@ static void orli_load_config(orl_tokenizer *tok, const char *dir) {
 }
 
 ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
-    static const char *const vocab[] = {"vocab.json", "encoder.json"}, *const merges[] = {"merges.txt", "vocab.bpe"};
+    static const char *const vocab[] = {"vocab.json", "encoder.json"}, *const merges[] = {
+                                                                           "merges.txt",
+                                                                           "vocab.bpe"};
     orl_tokenizer *tok;
     char path[4096], second[4096];
     int i, found = 0;
@@ -6889,30 +7508,39 @@ ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
         return NULL;
     }
     tok = orli_tokenizer_new(ctx);
-    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK && orli_exists(path)) {
+    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK &&
+        orli_exists(path)) {
         found = 1;
         orli_load_json(tok, path);
     }
     for (i = 0; i < 2 && !found && !orl_failed(ctx); i++) {
-        if (orli_join(ctx, path, dir, vocab[i]) != ORL_OK || orli_join(ctx, second, dir, merges[i]) != ORL_OK || !orli_exists(path)) continue;
+        if (orli_join(ctx, path, dir, vocab[i]) != ORL_OK ||
+            orli_join(ctx, second, dir, merges[i]) != ORL_OK || !orli_exists(path))
+            continue;
         found = 1;
         orli_load_vocab_json(tok, path);
         if (!orl_failed(ctx)) orli_load_merges_txt(tok, second);
     }
-    if (!found) orli_fail(ctx, ORL_ERR_IO, "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt nor encoder.json and vocab.bpe", dir);
+    if (!found)
+        orli_fail(ctx, ORL_ERR_IO,
+                  "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt "
+                  "nor encoder.json and vocab.bpe",
+                  dir);
     if (!orl_failed(ctx)) orli_load_config(tok, dir);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
     return orli_tokenizer_finished(tok);
 }
 
-/* ---- llama2.c's tokenizer.bin: int max_token_length; vocab × (float score; int length; bytes) ---- */
+/* ---- llama2.c's tokenizer.bin: int max_token_length; vocab × (float score; int length; bytes)
+ * ---- */
 
 typedef struct orli_scored { /* a merge and the score of what it makes */
     float score;
     orli_merge merge;
 } orli_scored;
 
-/* Best score first; then by token (so that one token's pairs stay together), left part, right part. */
+/* Best score first; then by token (so that one token's pairs stay together), left part, right
+ * part. */
 static int orli_scored_order(const void *a, const void *b) {
     const orli_scored *s = (const orli_scored *)a, *t = (const orli_scored *)b;
     if (s->score < t->score || s->score > t->score) return s->score > t->score ? -1 : 1;
@@ -6921,8 +7549,10 @@ static int orli_scored_order(const void *a, const void *b) {
     return s->merge.right < t->merge.right ? -1 : s->merge.right > t->merge.right;
 }
 
-/* Reads the tokens and their scores. Spaces are spelled "▁"; the newlines some writers put around <s> go. */
-static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const char *path, size_t vocab, float *score) {
+/* Reads the tokens and their scores. Spaces are spelled "▁"; the newlines some writers put
+ * around <s> go. */
+static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const char *path,
+                              size_t vocab, float *score) {
     orl_ctx *ctx = tok->object.ctx;
     orli_str spelling = orli_str_new(ctx);
     size_t at = 4, i;
@@ -6930,22 +7560,30 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
     for (i = 0; i < vocab && !orl_failed(ctx); i++) {
         const char *text = file->data + at + 8;
         if (file->size < 8 || at > file->size - 8) {
-            orli_fail(ctx, ORL_ERR_FORMAT, "%s: ends at byte %zu, within token %zu of %zu: is it this model's tokenizer?", path, file->size, i, vocab);
+            orli_fail(
+                ctx, ORL_ERR_FORMAT,
+                "%s: ends at byte %zu, within token %zu of %zu: is it this model's tokenizer?",
+                path, file->size, i, vocab);
             break;
         }
         memcpy(&score[i], file->data + at, 4);
         memcpy(&length, file->data + at + 4, 4);
         if (length < 0 || (size_t)length > file->size - at - 8) {
-            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu at byte %zu says it has %ld bytes, past the end of the file: is it a tokenizer of llama2.c?", path, i,
-                      at, (long)length);
+            orli_fail(ctx, ORL_ERR_FORMAT,
+                      "%s: token %zu at byte %zu says it has %ld bytes, past the end of the file: "
+                      "is it a tokenizer of llama2.c?",
+                      path, i, at, (long)length);
             break;
         }
         at += 8 + (size_t)length;
-        for (; i < 3 && length > 2 && text[0] == '\n' && text[length - 1] == '\n'; length -= 2) text++;
+        for (; i < 3 && length > 2 && text[0] == '\n' && text[length - 1] == '\n'; length -= 2)
+            text++;
         spelling.length = 0;
         orli_spell(tok, text, (size_t)length, &spelling);
-        if (!spelling.failed && !orli_token_enter(tok, spelling.data ? spelling.data : "", spelling.length, (int32_t)i, 0))
-            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu, \"%.60s\", occurs twice", path, i, spelling.data ? spelling.data : "");
+        if (!spelling.failed && !orli_token_enter(tok, spelling.data ? spelling.data : "",
+                                                  spelling.length, (int32_t)i, 0))
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu, \"%.60s\", occurs twice", path, i,
+                      spelling.data ? spelling.data : "");
     }
     orli_str_free(&spelling);
 }
@@ -6959,16 +7597,21 @@ static void orli_llama2c_merges(orl_tokenizer *tok, const float *score) {
         const orli_name *name = &tok->names.name[tok->token[i].name];
         if (orli_byte_token(name->text, name->length) >= 0) continue;
         for (k = 1; k < name->length; k++) {
-            int32_t left = orli_spelling_id(tok, name->text, k), right = left < 3 ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
-            if (right < 3 || orli_byte_token(name->text, k) >= 0 || orli_byte_token(name->text + k, name->length - k) >= 0) continue;
+            int32_t left = orli_spelling_id(tok, name->text, k),
+                    right = left < 3 ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
+            if (right < 3 || orli_byte_token(name->text, k) >= 0 ||
+                orli_byte_token(name->text + k, name->length - k) >= 0)
+                continue;
             if (ORLI_RESERVE(ctx, found, capacity, count + 1) != ORL_OK) break;
             found[count].score = score[i];
-            found[count].merge.left = left, found[count].merge.right = right, found[count].merge.id = (int32_t)i;
+            found[count].merge.left = left, found[count].merge.right = right,
+            found[count].merge.id = (int32_t)i;
             count++;
         }
     }
     orli_sort(found, count, sizeof *found, orli_scored_order);
-    for (i = 0; i < count && !orl_failed(ctx); i++) orli_merge_enter(tok, found[i].merge.left, found[i].merge.right, found[i].merge.id);
+    for (i = 0; i < count && !orl_failed(ctx); i++)
+        orli_merge_enter(tok, found[i].merge.left, found[i].merge.right, found[i].merge.id);
     orli_free(ctx, found);
 }
 
@@ -6978,7 +7621,8 @@ static size_t orli_llama2c_count(const orli_file *file) {
     int32_t length;
     for (; file->size >= 8 && at <= file->size - 8; n++, at += 8 + (size_t)length) {
         memcpy(&length, file->data + at + 4, 4);
-        if (length < 0 || (size_t)length > file->size - at - 8) return n + 1; /* the reader will say what is wrong */
+        /* the reader will say what is wrong */
+        if (length < 0 || (size_t)length > file->size - at - 8) return n + 1;
     }
     return n;
 }
@@ -6996,14 +7640,17 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
     if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
     if (!vocab) vocab = orli_llama2c_count(&file);
     if (vocab < 3 || vocab > file.size / 8) {
-        orli_fail(ctx, ORL_ERR_FORMAT, "%s: %zu bytes cannot hold %zu tokens: is it this model's tokenizer?", path, file.size, vocab);
+        orli_fail(ctx, ORL_ERR_FORMAT,
+                  "%s: %zu bytes cannot hold %zu tokens: is it this model's tokenizer?", path,
+                  file.size, vocab);
         orli_file_close(&file);
         return NULL;
     }
     tok = orli_tokenizer_new(ctx);
     score = (float *)orli_alloc(ctx, vocab, sizeof *score);
     if (!orl_failed(ctx)) {
-        tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos = tok->rank_by_token = tok->prefix_twice = 1;
+        tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos =
+            tok->rank_by_token = tok->prefix_twice = 1;
         tok->prefix = ORLI_PREFIX_ALWAYS;
         tok->split = ORLI_SPLIT_NONE;
         orli_llama2c_read(tok, &file, path, vocab, score);
@@ -7034,8 +7681,12 @@ static void orli_save_added(const orl_tokenizer *tok, orli_str *s) {
         for (i = 0; tok->added[i].id != (int32_t)id; i++) {}
         orli_str_printf(s, "%s\n    {\"id\": %zu, \"content\": ", first ? "" : ",", id);
         orli_save_spelling(tok, s, (int32_t)id);
-        orli_str_printf(s, ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": false, \"special\": %s}",
-                        tok->added[i].lstrip ? "true" : "false", tok->added[i].rstrip ? "true" : "false", tok->added[i].special ? "true" : "false");
+        orli_str_printf(s,
+                        ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": "
+                        "false, \"special\": %s}",
+                        tok->added[i].lstrip ? "true" : "false",
+                        tok->added[i].rstrip ? "true" : "false",
+                        tok->added[i].special ? "true" : "false");
         first = 0;
     }
     orli_str_puts(s, "],\n");
@@ -7045,32 +7696,50 @@ static void orli_save_added(const orl_tokenizer *tok, orli_str *s) {
 static void orli_save_byte_level(const orl_tokenizer *tok, orli_str *s) {
     const char *prefix = tok->prefix != ORLI_PREFIX_NONE ? "true" : "false";
     size_t i;
-    orli_str_puts(s, tok->nfc ? "  \"normalizer\": {\"type\": \"NFC\"},\n" : "  \"normalizer\": null,\n");
+    orli_str_puts(s, tok->nfc ? "  \"normalizer\": {\"type\": \"NFC\"},\n"
+                              : "  \"normalizer\": null,\n");
     if (tok->split == ORLI_SPLIT_GPT2) {
-        orli_str_printf(s, "  \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": %s, \"trim_offsets\": true, \"use_regex\": true},\n", prefix);
+        orli_str_printf(s,
+                        "  \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": %s, "
+                        "\"trim_offsets\": true, \"use_regex\": true},\n",
+                        prefix);
     } else {
         for (i = 0; orli_regexes[i].split != tok->split; i++) {}
-        orli_str_puts(s, "  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
+        orli_str_puts(s, "  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": "
+                         "[{\"type\": \"Split\", \"pattern\": {\"Regex\": ");
         orli_json_put_string(s, orli_regexes[i].regex, strlen(orli_regexes[i].regex));
-        orli_str_printf(s, "}, \"behavior\": \"Isolated\", \"invert\": false}, {\"type\": \"ByteLevel\", \"add_prefix_space\": %s, "
-                           "\"trim_offsets\": true, \"use_regex\": false}]},\n", prefix);
+        orli_str_printf(s,
+                        "}, \"behavior\": \"Isolated\", \"invert\": false}, {\"type\": "
+                        "\"ByteLevel\", \"add_prefix_space\": %s, "
+                        "\"trim_offsets\": true, \"use_regex\": false}]},\n",
+                        prefix);
     }
-    orli_str_puts(s, "  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n");
+    orli_str_puts(s, "  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, "
+                     "\"trim_offsets\": true, \"use_regex\": true},\n");
 }
 
-/* the same of a SentencePiece-style one, in the form of Llama 2's, or with Metaspace where that was read */
+/* the same of a SentencePiece-style one, in the form of Llama 2's, or with Metaspace where that
+ * was read */
 static void orli_save_sentencepiece(const orl_tokenizer *tok, orli_str *s) {
     if (tok->prefix != ORLI_PREFIX_NONE && !tok->prefix_twice) {
-        orli_str_printf(s, "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" ORLI_SP_SPACE
-                           "\", \"prepend_scheme\": \"%s\", \"split\": false},\n", tok->prefix == ORLI_PREFIX_FIRST ? "first" : "always");
+        orli_str_printf(s,
+                        "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", "
+                        "\"replacement\": \"" ORLI_SP_SPACE
+                        "\", \"prepend_scheme\": \"%s\", \"split\": false},\n",
+                        tok->prefix == ORLI_PREFIX_FIRST ? "first" : "always");
     } else {
         orli_str_puts(s, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
-        if (tok->prefix_twice) orli_str_puts(s, "{\"type\": \"Prepend\", \"prepend\": \"" ORLI_SP_SPACE "\"}, ");
-        orli_str_puts(s, "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"" ORLI_SP_SPACE "\"}]},\n  \"pre_tokenizer\": null,\n");
+        if (tok->prefix_twice)
+            orli_str_puts(s, "{\"type\": \"Prepend\", \"prepend\": \"" ORLI_SP_SPACE "\"}, ");
+        orli_str_puts(s, "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
+                         "\"" ORLI_SP_SPACE "\"}]},\n  \"pre_tokenizer\": null,\n");
     }
-    orli_str_puts(s, "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \"" ORLI_SP_SPACE
-                     "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
-    if (tok->prefix != ORLI_PREFIX_NONE) orli_str_puts(s, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
+    orli_str_puts(s,
+                  "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", "
+                  "\"pattern\": {\"String\": \"" ORLI_SP_SPACE
+                  "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
+    if (tok->prefix != ORLI_PREFIX_NONE)
+        orli_str_puts(s, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
     orli_str_puts(s, "]},\n");
 }
 
@@ -7080,11 +7749,14 @@ static void orli_save_processor(const orl_tokenizer *tok, orli_str *s) {
         orli_str_puts(s, "  \"post_processor\": null,\n");
         return;
     }
-    orli_str_puts(s, "  \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": ");
+    orli_str_puts(s, "  \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": "
+                     "[{\"SpecialToken\": {\"id\": ");
     orli_save_spelling(tok, s, bos);
-    orli_str_puts(s, ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"SpecialToken\": {\"id\": ");
+    orli_str_puts(s, ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], "
+                     "\"pair\": [{\"SpecialToken\": {\"id\": ");
     orli_save_spelling(tok, s, bos);
-    orli_str_puts(s, ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 0}}], "
+    orli_str_puts(s, ", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}, "
+                     "{\"Sequence\": {\"id\": \"B\", \"type_id\": 0}}], "
                      "\"special_tokens\": {");
     orli_save_spelling(tok, s, bos);
     orli_str_puts(s, ": {\"id\": ");
@@ -7099,9 +7771,11 @@ static void orli_save_merges(const orl_tokenizer *tok, orli_str *s) {
     orli_str both = orli_str_new(s->ctx);
     size_t i, spaces = 0;
     for (i = 0; i < tok->tokens; i++)
-        if (tok->token[i].text && !tok->token[i].added) spaces += strchr(tok->names.name[tok->token[i].name].text, ' ') != NULL;
+        if (tok->token[i].text && !tok->token[i].added)
+            spaces += strchr(tok->names.name[tok->token[i].name].text, ' ') != NULL;
     for (i = 0; i < tok->merges; i++) {
-        const orli_name *left = &tok->names.name[tok->token[tok->merge[i].left].name], *right = &tok->names.name[tok->token[tok->merge[i].right].name];
+        const orli_name *left = &tok->names.name[tok->token[tok->merge[i].left].name],
+                        *right = &tok->names.name[tok->token[tok->merge[i].right].name];
         orli_str_puts(s, i ? ",\n      " : "\n      ");
         both.length = 0;
         orli_str_add(&both, left->text, left->length);
@@ -7127,9 +7801,12 @@ static void orli_save_model(const orl_tokenizer *tok, orli_str *s) {
     orli_str_puts(s, "  \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": ");
     if (tok->unk >= 0) orli_save_spelling(tok, s, tok->unk);
     else orli_str_puts(s, "null");
-    orli_str_printf(s, ", \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": %s, \"byte_fallback\": %s, "
-                       "\"ignore_merges\": %s,\n    \"vocab\": {",
-                    tok->fuse_unk ? "true" : "false", tok->byte_fallback ? "true" : "false", tok->ignore_merges ? "true" : "false");
+    orli_str_printf(s,
+                    ", \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, "
+                    "\"fuse_unk\": %s, \"byte_fallback\": %s, "
+                    "\"ignore_merges\": %s,\n    \"vocab\": {",
+                    tok->fuse_unk ? "true" : "false", tok->byte_fallback ? "true" : "false",
+                    tok->ignore_merges ? "true" : "false");
     for (i = 0; i < tok->tokens; i++) {
         if (!tok->token[i].text) continue;
         orli_str_puts(s, first ? "\n      " : ",\n      ");
@@ -7142,7 +7819,8 @@ static void orli_save_model(const orl_tokenizer *tok, orli_str *s) {
     orli_str_puts(s, "]}\n}\n");
 }
 
-static void orli_save_config_token(const orl_tokenizer *tok, orli_str *s, const char *key, int32_t id) {
+static void orli_save_config_token(const orl_tokenizer *tok, orli_str *s, const char *key,
+                                   int32_t id) {
     orli_str_printf(s, ",\n  \"%s\": ", key);
     if (id >= 0) orli_save_spelling(tok, s, id);
     else orli_str_puts(s, "null");
@@ -7158,22 +7836,27 @@ ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir)
     if (!dir) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_save: the directory is NULL");
     if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
     s = orli_str_new(ctx);
-    orli_str_puts(&s, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
+    orli_str_puts(&s,
+                  "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
     orli_save_added(tok, &s);
     if (tok->sentencepiece) orli_save_sentencepiece(tok, &s);
     else orli_save_byte_level(tok, &s);
     orli_save_processor(tok, &s);
     orli_save_model(tok, &s);
-    if (!s.failed && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+    if (!s.failed && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK)
+        orli_write_file(ctx, path, s.data, s.length);
     s.length = 0;
-    orli_str_printf(&s, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false,\n  \"add_bos_token\": %s",
+    orli_str_printf(&s,
+                    "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  "
+                    "\"clean_up_tokenization_spaces\": false,\n  \"add_bos_token\": %s",
                     orl_bos(tok) >= 0 ? "true" : "false");
     orli_save_config_token(tok, &s, "bos_token", tok->bos);
     orli_save_config_token(tok, &s, "eos_token", tok->eos);
     if (tok->unk >= 0) orli_save_config_token(tok, &s, "unk_token", tok->unk);
     if (tok->rank_by_token) orli_str_puts(&s, ",\n  \"orl_leftmost_merges\": true");
     orli_str_puts(&s, "\n}\n");
-    if (!s.failed && orli_join(ctx, path, dir, "tokenizer_config.json") == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+    if (!s.failed && orli_join(ctx, path, dir, "tokenizer_config.json") == ORL_OK)
+        orli_write_file(ctx, path, s.data, s.length);
     orli_str_free(&s);
     return orl_error_status(ctx);
 }
@@ -7673,6 +8356,17 @@ static void orli_config_require(orli_json *j, const char *key, const char *const
     orli_json_fail_at(&before, before.start, "%s is %.*s, which is not supported", key, (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
 }
 
+/* rope_parameters: newer files keep rope_theta there, beside a kind of scaling that must be none. */
+static void orli_config_read_rope(orli_json *j, orli_config_file *f) {
+    static const char *const none[] = {"\"default\"", "null", NULL};
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "rope_theta")) f->c.rope_theta = orli_json_number(j);
+        else if (orli_json_is(j, "rope_type") || orli_json_is(j, "type")) orli_config_require(j, "rope_parameters' rope_type", none);
+        else orli_json_skip(j);
+    }
+}
+
 /* One key that sets a dimension or an option; 0 if it is none of them. */
 static int orli_config_read_key(orli_json *j, orli_config_file *f) {
     static const char *const silu[] = {"\"silu\"", "\"swish\"", NULL}, *const gelu[] = {"\"gelu_new\"", "\"gelu_pytorch_tanh\"", NULL};
@@ -7726,6 +8420,7 @@ static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_f
                 if (orli_json_string(&j, &s) && strstr(s.data, "ForSequenceClassification")) f->classifier = 1;
         } else if (orli_json_is(&j, "rms_norm_eps") || orli_json_is(&j, "layer_norm_epsilon")) f->c.norm_eps = orli_json_number(&j);
         else if (orli_json_is(&j, "rope_theta")) f->c.rope_theta = orli_json_number(&j);
+        else if (orli_json_is(&j, "rope_parameters")) orli_config_read_rope(&j, f);
         else if (orli_json_is(&j, "tie_word_embeddings")) f->c.tied = orli_json_bool(&j);
         else if (orli_json_is(&j, "head_dim")) {
             if (!orli_json_null(&j)) head_dim = (size_t)orli_json_int(&j, 1, 1 << 20);
@@ -8661,11 +9356,17 @@ static orl_row *orli_dataset_append(orl_dataset *d) {
     return r;
 }
 
-/* Rows with equal prompts share a group. */
+/* Rows with equal prompts share a group. A view has its base's numbers without the prompts behind them:
+ * before the first new one all its rows are numbered anew. */
 static orl_status orli_dataset_group(orl_dataset *d, orl_row *r) {
-    const orl_text *p = &r->prompt;
-    r->group = p->text ? orli_names_add(&d->groups, p->text, p->bytes) : orli_names_add(&d->groups, (const char *)p->ids, p->tokens * sizeof *p->ids);
-    return r->group == ORLI_NONE ? ORL_ERR_MEMORY : ORL_OK;
+    int known = d->groups.count > 0;
+    orl_row *end = known ? r + 1 : d->row + d->count;
+    for (r = known ? r : d->row; r < end; r++) {
+        const orl_text *p = &r->prompt;
+        r->group = p->text ? orli_names_add(&d->groups, p->text, p->bytes) : orli_names_add(&d->groups, (const char *)p->ids, p->tokens * sizeof *p->ids);
+        if (r->group == ORLI_NONE) return ORL_ERR_MEMORY;
+    }
+    return ORL_OK;
 }
 
 /* ---- 13.2 JSONL in ---- */
@@ -8781,7 +9482,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "rejected_reward_raw")) r->rejected_reward_raw = orli_json_number(&j), raw_rejected = 1;
         else if (orli_json_is(&j, "margin")) r->margin = orli_json_null(&j) ? 0 : orli_json_number(&j);
         else if (orli_json_is(&j, "condition")) r->condition = orli_json_number(&j), r->flags |= ORL_CONDITIONED;
-        else if (orli_json_is(&j, "logprob")) r->logp = orli_json_number(&j), r->flags |= ORL_LOGP;
+        else if (orli_json_is(&j, "logprob")) r->logp = orli_json_null(&j) ? nan("") : orli_json_number(&j), r->flags |= ORL_LOGP; /* null: it did not fit */
         else if (orli_json_is(&j, "tokens")) r->tokens = (size_t)orli_json_int(&j, 0, INT32_MAX);
         else if (orli_json_is(&j, "sample")) r->sample = (size_t)orli_json_int(&j, 0, INT32_MAX), r->flags |= ORL_SAMPLED;
         else if (orli_json_is(&j, "truncated")) r->flags |= orli_json_bool(&j) ? ORL_TRUNCATED : 0;
@@ -8909,7 +9610,7 @@ static void orli_row_put_number(orli_str *s, const char *key, double x) {
 /* Fields that are written from the row itself; all others of its JSON go out as they came in. */
 static int orli_row_owns(const orl_row *r, const orli_json *j) {
     static const char *const sampled[] = {"completion", "completion_ids", "sample", "truncated", "logprob", "tokens", "text", "messages", "chosen", "rejected",
-                                          "reward", "reward_raw", "condition", NULL};
+                                          "chosen_ids", "rejected_ids", "margin", "reward", "reward_raw", "condition", NULL};
     static const char *const labelled[] = {"reward", "reward_raw", NULL}, *const logp[] = {"logprob", "tokens", NULL};
     static const char *const pair[] = {"chosen_reward", "chosen_reward_raw", "rejected_reward", "rejected_reward_raw", NULL};
     const char *const *lists[3];
@@ -8925,11 +9626,13 @@ static int orli_row_owns(const orl_row *r, const orli_json *j) {
 
 static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const char *name) {
     size_t begin = s->length;
+    int prompt = 0; /* written yet? of a sample whose prompt came as messages or a transcript it is not */
     if (r->json) {
         orli_json j = orli_json_new(ctx, r->json, r->json_bytes, name, r->line);
         for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
             size_t key = j.start - 1, key_end = j.end + 1;
             int owns = orli_row_owns(r, &j);
+            prompt |= orli_json_is(&j, "prompt") || orli_json_is(&j, "prompt_ids");
             orli_json_skip(&j);
             if (owns) continue;
             orli_str_puts(s, ", ");
@@ -8937,7 +9640,8 @@ static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const ch
             orli_str_puts(s, ": ");
             orli_str_add(s, r->json + j.start, j.end - j.start);
         }
-    } else {
+    }
+    if (!r->json || (!prompt && (r->flags & ORL_SAMPLED))) {
         orli_row_put_text(s, "prompt", &r->prompt);
         if (r->prompt.ids) orli_row_put_ids(s, "prompt_ids", &r->prompt);
     }
@@ -9031,7 +9735,12 @@ ORL_API orl_dataset *orl_dataset_view(const orl_dataset *d, size_t first, size_t
 ORL_API orl_dataset *orl_dataset_join(const orl_dataset *a, const orl_dataset *b) {
     orl_dataset *v;
     size_t i;
-    if (!a || !b || orl_failed(a->object.ctx) || !(v = orli_dataset_new(a->object.ctx, a->store, b->store))) return NULL;
+    if (!a || !b || orl_failed(a->object.ctx)) return NULL;
+    if (a->condition.kind != ORL_CONDITION_NONE || b->condition.kind != ORL_CONDITION_NONE) {
+        orli_fail(a->object.ctx, ORL_ERR_ARGUMENT, "orl_dataset_join: %s is a conditioned view: join first, then condition", a->condition.kind != ORL_CONDITION_NONE ? a->name : b->name);
+        return NULL;
+    }
+    if (!(v = orli_dataset_new(a->object.ctx, a->store, b->store))) return NULL;
     for (i = 0; i < a->count + b->count; i++) {
         orl_row *r = orli_dataset_append(v);
         if (!r) break;
@@ -9059,10 +9768,38 @@ static int orli_row_field(orl_ctx *ctx, const orl_row *r, const char *field, con
     return 0;
 }
 
+typedef struct orli_drawn { /* a group and its lot */
+    uint64_t lot;
+    size_t group;
+} orli_drawn;
+
+static int orli_by_lot(const void *a, const void *b) {
+    const orli_drawn *x = (const orli_drawn *)a, *y = (const orli_drawn *)b;
+    if (x->lot != y->lot) return x->lot < y->lot ? -1 : 1;
+    return x->group < y->group ? -1 : x->group > y->group;
+}
+
+/* Every group draws a lot from its value and the seed, whatever the order of rows; the lowest are the test part. */
+static unsigned char *orli_split_lots(const orli_names *names, size_t tests, uint64_t seed) {
+    orl_ctx *ctx = names->texts.arena.ctx;
+    orli_drawn *drawn = (orli_drawn *)orli_alloc(ctx, names->count, sizeof *drawn);
+    unsigned char *test = (unsigned char *)orli_alloc_zero(ctx, names->count, 1);
+    size_t i;
+    for (i = 0; drawn && test && i < names->count; i++) {
+        orli_rng r = orli_rng_new(seed, orli_hash(names->name[i].text, names->name[i].length));
+        drawn[i].lot = (uint64_t)orli_rng_u32(&r) << 32, drawn[i].lot |= orli_rng_u32(&r);
+        drawn[i].group = i;
+    }
+    if (drawn && test) orli_sort(drawn, names->count, sizeof *drawn, orli_by_lot);
+    for (i = 0; drawn && test && i < tests; i++) test[drawn[i].group] = 1;
+    orli_free(ctx, drawn);
+    return test;
+}
+
 ORL_API orl_status orl_dataset_split(const orl_dataset *d, const char *field, double fraction, uint64_t seed, orl_dataset **train, orl_dataset **test) {
     orl_ctx *ctx = orl_dataset_ctx(d);
-    unsigned char *keep;
-    size_t i, groups, *order = NULL, *group, tests;
+    unsigned char *keep, *chosen = NULL;
+    size_t i, groups, *group, tests;
     orli_names names = orli_names_new(ctx);
     if (train) *train = NULL;
     if (test) *test = NULL;
@@ -9081,18 +9818,14 @@ ORL_API orl_status orl_dataset_split(const orl_dataset *d, const char *field, do
     tests = (size_t)((double)groups * fraction + 0.5);
     if (!orl_failed(ctx) && (groups < 2)) orli_fail(ctx, ORL_ERR_DATA, "%s: all rows are of one group: nothing to split", d->name);
     tests = ORLI_MIN(ORLI_MAX(tests, 1), groups ? groups - 1 : 0);
-    if (!orl_failed(ctx)) order = (size_t *)orli_alloc(ctx, groups, sizeof *order);
-    if (order) {
-        size_t *rank = (size_t *)orli_alloc(ctx, groups, sizeof *rank);
-        orli_shuffle(order, groups, seed, 0x5711);
-        for (i = 0; rank && i < groups; i++) rank[order[i]] = i;
-        for (i = 0; rank && i < d->count; i++) keep[i] = rank[group[i]] >= tests;
-        *train = rank ? orli_dataset_select(d, keep) : NULL;
-        for (i = 0; rank && i < d->count; i++) keep[i] = !keep[i];
-        *test = rank ? orli_dataset_select(d, keep) : NULL;
-        orli_free(ctx, rank);
+    if (!orl_failed(ctx)) chosen = orli_split_lots(&names, tests, seed);
+    if (!orl_failed(ctx)) {
+        for (i = 0; i < d->count; i++) keep[i] = !chosen[group[i]];
+        *train = orli_dataset_select(d, keep);
+        for (i = 0; i < d->count; i++) keep[i] = !keep[i];
+        *test = orli_dataset_select(d, keep);
     }
-    orli_free(ctx, order);
+    orli_free(ctx, chosen);
     orli_free(ctx, group);
     orli_free(ctx, keep);
     orli_names_free(&names);
@@ -9137,7 +9870,7 @@ static orl_status orli_condition_ids(orl_ctx *ctx, const orl_model *m, double re
         size_t n = 0;
         if (!m->tokenizer) return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins", m->name);
         orli_condition_text(c, reward, &text);
-        status = text.failed ? ORL_ERR_MEMORY : orl_encode(m->tokenizer, text.data, text.length, 0, &more, &n);
+        status = text.failed ? ORL_ERR_MEMORY : orli_encode(m->tokenizer, text.data, text.length, 0, 1, &more, &n);
         if (status == ORL_OK) status = ORLI_RESERVE(ctx, *ids, *capacity, *count + n);
         if (status == ORL_OK && n) memcpy(*ids + *count, more, n * sizeof *more), *count += n;
         orli_free(ctx, more);
@@ -9170,23 +9903,37 @@ static void orli_examples_free(orli_examples *e) {
     memset(e, 0, sizeof *e);
 }
 
+/* Is `read` the text, or the text as JSON gives it back: with U+FFFD for each byte that is no UTF-8? */
+static int orli_text_same(const char *text, size_t bytes, const char *read, size_t read_bytes) {
+    size_t i, k = 0, length, n;
+    uint32_t code;
+    if (bytes == read_bytes && memcmp(text, read, bytes) == 0) return 1;
+    for (i = 0; i < bytes; i += ORLI_MAX(length, (size_t)1), k += n) {
+        length = orli_utf8_decode(text + i, bytes - i, &code);
+        n = length ? length : 3;
+        if (read_bytes - k < n || memcmp(read + k, length ? text + i : "\xef\xbf\xbd", n) != 0) return 0;
+    }
+    return k == read_bytes;
+}
+
 /* Are the row's ids to be taken as they are? Where it carries text too (a sample does), the ids must mean
  * that text to this model's tokenizer: a reward model with another one reads the text. */
-static int orli_text_by_ids(const orl_model *m, const orl_text *t) {
+static int orli_text_by_ids(const orl_model *m, const orl_text *t, int continues) {
     char *text = NULL;
     size_t bytes = 0;
     int same = 1;
     if (!t->ids || !t->text || !m->tokenizer) return t->ids != NULL;
     for (bytes = 0; bytes < t->tokens; bytes++)
         if (t->ids[bytes] < 0 || (size_t)t->ids[bytes] >= m->config.vocab) return 0;
-    if (orl_decode(m->tokenizer, t->ids, t->tokens, 1, &text, &bytes) != ORL_OK) return 0;
-    same = bytes == t->bytes && memcmp(text, t->text, bytes) == 0;
+    if (orli_decode(m->tokenizer, t->ids, t->tokens, 1, continues, &text, &bytes) != ORL_OK) return 0;
+    same = orli_text_same(text, bytes, t->text, t->bytes);
     orli_free(m->object.ctx, text);
     return same;
 }
 
-/* Appends a text's ids; gives their number, or ORLI_NONE. */
-static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, const orl_text *t, int by_ids, int parse_special) {
+/* Appends a text's ids; gives their number, or ORLI_NONE. A response continues its prompt: a tokenizer that
+ * puts a blank before a text puts none there; a prompt may hold special tokens, spelled out. */
+static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, const orl_text *t, int by_ids, int continues) {
     int32_t *ids = NULL;
     const int32_t *from = t->ids;
     size_t n = t->tokens, i;
@@ -9195,7 +9942,7 @@ static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const o
             orli_fail(e->ctx, ORL_ERR_ARGUMENT, "%s:%zu: is text, and %s has no tokenizer: give it one, or rows of ids", d->name, r->line, m->name);
             return ORLI_NONE;
         }
-        if (orl_encode(m->tokenizer, t->text, t->bytes, parse_special, &ids, &n) != ORL_OK) return ORLI_NONE;
+        if (orli_encode(m->tokenizer, t->text, t->bytes, t == &r->prompt, continues, &ids, &n) != ORL_OK) return ORLI_NONE;
         from = ids;
     }
     for (i = 0; i < n; i++)
@@ -9213,14 +9960,16 @@ static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const o
 
 static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, orli_example *x) {
     orl_ctx *ctx = e->ctx;
-    int given = orli_text_by_ids(m, &r->prompt), told = (r->flags & ORL_CONDITIONED) != 0;
+    int given = orli_text_by_ids(m, &r->prompt, 0), told = (r->flags & ORL_CONDITIONED) != 0;
     int32_t bos = m->tokenizer ? orl_bos(m->tokenizer) : -1;
     size_t n;
     x->prompt = e->id_count;
     if (ORLI_RESERVE(ctx, e->ids, e->id_capacity, e->id_count + 1) != ORL_OK) return ORL_ERR_MEMORY;
     if (!given && bos >= 0) e->ids[e->id_count++] = bos;
-    n = orli_examples_encode(e, m, d, r, &r->prompt, given, 1);
+    n = orli_examples_encode(e, m, d, r, &r->prompt, given, 0);
     if (n == ORLI_NONE) return orl_error_status(ctx);
+    if (n && e->id_count - n > x->prompt && e->ids[x->prompt + 1] == bos) /* the text begins with it already */
+        e->id_count--, memmove(e->ids + x->prompt, e->ids + x->prompt + 1, n * sizeof *e->ids);
     if (e->id_count == x->prompt && !given && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos; /* a first token needs something before it */
     x->prompt_count = e->id_count - x->prompt;
     if (!x->prompt_count) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: an empty prompt, and no begin or end token to stand for it", d->name, r->line);
@@ -9235,10 +9984,10 @@ static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, con
 
 static orl_status orli_examples_response(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, int side, orli_example *x, int *cut) {
     const orl_text *t = side ? &r->rejected : &r->response;
-    int given = orli_text_by_ids(m, t);
+    int continues = !orli_text_empty(&r->prompt), given = orli_text_by_ids(m, t, continues);
     size_t room = m->config.context - ORLI_MIN(m->config.context, x->prompt_count + ORLI_MAX(x->told_count, x->untold_count)), n;
     x->response[side] = e->id_count;
-    n = orli_examples_encode(e, m, d, r, t, given, 0);
+    n = orli_examples_encode(e, m, d, r, t, given, continues);
     if (n == ORLI_NONE) return orl_error_status(e->ctx);
     if (!given && !(r->flags & ORL_TRUNCATED) && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos;
     if (e->id_count == x->response[side]) return orli_fail(e->ctx, ORL_ERR_DATA, "%s:%zu: an empty response", d->name, r->line);
@@ -9301,12 +10050,14 @@ ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *d, const orl_model *m
             orli_examples e;
             orli_example x;
             size_t at, n;
+            int continues, given;
             memset(&e, 0, sizeof e);
             memset(&x, 0, sizeof x);
             e.ctx = ctx;
             if (orli_examples_prompt(&e, m, d, r, &x) != ORL_OK) break;
-            if ((t->text || t->ids) && orli_examples_encode(&e, m, d, r, t, orli_text_by_ids(m, t), 0) == ORLI_NONE) break;
-            if (!orli_text_by_ids(m, t) && !(r->flags & ORL_TRUNCATED) && m->config.eos >= 0) e.ids[e.id_count++] = m->config.eos;
+            continues = !orli_text_empty(&r->prompt), given = orli_text_by_ids(m, t, continues);
+            if ((t->text || t->ids) && orli_examples_encode(&e, m, d, r, t, given, continues) == ORLI_NONE) break;
+            if (!given && !(r->flags & ORL_TRUNCATED) && m->config.eos >= 0) e.ids[e.id_count++] = m->config.eos;
             for (at = 1; at < e.id_count; at += n) { /* predict ids[at …], the one before them stands as the prompt */
                 orl_row *b = orli_dataset_append(out);
                 n = ORLI_MIN(e.id_count - at, m->config.context - 1);
@@ -9519,7 +10270,7 @@ static orl_tape *orli_tape_inference(orl_ctx *ctx) {
 static orl_status orli_micro_reference(orl_tape *tape, orl_model *reference, orli_micro *b) {
     orl_batch batch;
     orl_tape_reset(tape);
-    if (orli_micro_run(tape, reference, b, &batch) != ORL_OK || !batch.logp) return orl_error_status(b->ctx);
+    if (orli_micro_run(tape, reference, b, &batch) != ORL_OK || !batch.logp || orli_dry(tape)) return orl_error_status(b->ctx);
     memcpy(b->ref_logp, batch.logp->data, b->tokens * sizeof *b->ref_logp);
     return ORL_OK;
 }
@@ -9618,21 +10369,22 @@ static uint64_t orli_checkpoint_number(const orli_safetensors *st, const char *k
     return x;
 }
 
-static void orli_checkpoint_read(const orli_safetensors *st, const char *name, size_t n, orl_real *to) {
+static void orli_checkpoint_read(const orli_safetensors *st, const char *name, size_t n, orl_real *to) { /* to NULL: only looks */
     const orli_st_tensor *t = orli_safetensors_find(st, name);
     if (!t || orli_st_count(t) != n)
         orli_fail(st->ctx, ORL_ERR_MISMATCH, "%s: tensor \"%s\" is missing or of another shape: the checkpoint is of another model", st->path, name);
-    else orli_safetensors_read(st, t, 0, n, to);
+    else if (to) orli_safetensors_read(st, t, 0, n, to);
 }
 
 /* Loads into the parts; expected->stage, seed, rows and steps must be the run's own. Nothing is changed
- * unless everything fits… except after a read error, which ends the run anyway. */
+ * unless everything fits: a first pass only looks. */
 static orl_status orli_checkpoint_load(orl_ctx *ctx, const char *path, const orli_checkpoint_part *part, size_t parts, orli_progress *p) {
     orli_safetensors st;
     const char *stage;
     char name[200];
     uint64_t bits;
     size_t i;
+    int pass;
     if (orli_safetensors_open(ctx, path, &st) != ORL_OK) return orl_error_status(ctx);
     stage = orli_safetensors_metadata(&st, "stage");
     if (!stage || strcmp(stage, p->stage) != 0)
@@ -9644,19 +10396,22 @@ static orl_status orli_checkpoint_load(orl_ctx *ctx, const char *path, const orl
     p->log_bytes = orli_checkpoint_number(&st, "log_bytes");
     bits = orli_checkpoint_number(&st, "extra");
     memcpy(&p->extra, &bits, sizeof bits);
-    for (i = 0; i < parts && !orl_failed(ctx); i++) {
-        orl_param *q;
-        for (q = part[i].set->first; q && !orl_failed(ctx); q = q->next) {
-            orli_checkpoint_name(name, part[i].name, "weight", q->name);
-            orli_checkpoint_read(&st, name, q->rows * q->cols, q->data);
-            q->version++;
+    for (pass = 0; pass < 2; pass++) {
+        for (i = 0; i < parts && !orl_failed(ctx); i++) {
+            orli_adam *adam = part[i].adam;
+            orl_param *q;
+            for (q = part[i].set->first; q && !orl_failed(ctx); q = q->next) {
+                orli_checkpoint_name(name, part[i].name, "weight", q->name);
+                orli_checkpoint_read(&st, name, q->rows * q->cols, pass ? q->data : NULL);
+                if (pass) q->version++;
+            }
+            orli_checkpoint_name(name, part[i].name, "moment1", "");
+            orli_checkpoint_read(&st, name, part[i].set->count, pass ? adam->m : NULL);
+            orli_checkpoint_name(name, part[i].name, "moment2", "");
+            orli_checkpoint_read(&st, name, part[i].set->count, pass ? adam->v : NULL);
+            orli_checkpoint_name(name, part[i].name, "steps", "");
+            adam->step = orli_checkpoint_number(&st, name);
         }
-        orli_checkpoint_name(name, part[i].name, "moment1", "");
-        orli_checkpoint_read(&st, name, part[i].set->count, part[i].adam->m);
-        orli_checkpoint_name(name, part[i].name, "moment2", "");
-        orli_checkpoint_read(&st, name, part[i].set->count, part[i].adam->v);
-        orli_checkpoint_name(name, part[i].name, "steps", "");
-        part[i].adam->step = orli_checkpoint_number(&st, name);
     }
     orli_safetensors_close(&st);
     return orl_error_status(ctx);
@@ -9689,12 +10444,13 @@ static void orli_log_end(orli_log *log) {
     log->line.length = 0;
 }
 
-/* Opens the log, cut back to `keep` bytes (0: a fresh one). path may be NULL. */
+/* Opens the log, cut back to `keep` bytes (0: a fresh one; what is shorter already is left as it is). path may be NULL. */
 static orl_status orli_log_open(orli_log *log, orl_ctx *ctx, const char *path, uint64_t keep) {
+    struct stat info;
     memset(log, 0, sizeof *log);
     log->ctx = ctx, log->path = path, log->line = orli_str_new(ctx);
     if (!path || orl_failed(ctx)) return orl_error_status(ctx);
-    if (keep && truncate(path, (off_t)keep) != 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be cut back to the checkpoint: %s", path, strerror(errno));
+    if (keep && stat(path, &info) == 0 && (uint64_t)info.st_size > keep && truncate(path, (off_t)keep) != 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be cut back to the checkpoint: %s", path, strerror(errno));
     log->file = fopen(path, keep ? "ab" : "wb");
     return log->file ? ORL_OK : orli_fail(ctx, ORL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
 }
@@ -9778,7 +10534,7 @@ static orl_status orli_trainer_fill(orli_trainer *t, size_t *g, size_t end, doub
 static double orli_trainer_micro(orli_trainer *t) {
     orl_batch batch;
     orl_tensor *loss;
-    if (t->o.reference && !orli_dry(t->tape)) orli_micro_reference(t->reference_tape, t->o.reference, &t->micro);
+    if (t->o.reference) orli_micro_reference(t->reference_tape, t->o.reference, &t->micro);
     orl_tape_reset(t->tape);
     if (orl_failed(t->ctx) || orli_micro_run(t->tape, t->m, &t->micro, &batch) != ORL_OK) return 0;
     batch.ref_logp = t->o.reference ? t->micro.ref_logp : NULL;
@@ -9809,23 +10565,31 @@ static double orli_trainer_step(orli_trainer *t, size_t step, double lr, double 
     return loss / divisor;
 }
 
-/* Works out on a dry tape what the largest micro-batches need, and gives the arena that much at once. */
-static orl_status orli_trainer_plan(orli_trainer *t, size_t *activations) {
+static void orli_trainer_dry(orli_trainer *t, int dry) {
+    t->tape->values.dry = dry;
+    orl_tape_reset(t->tape);
+    if (!t->reference_tape) return;
+    t->reference_tape->values.dry = dry;
+    orl_tape_reset(t->reference_tape);
+}
+
+/* Works out on dry tapes what the largest micro-batches need: bytes of the tape's and the reference's arenas. */
+static orl_status orli_trainer_plan(orli_trainer *t, size_t *activations, size_t *reference) {
     size_t step, largest = 0, most = ORLI_MIN(t->steps, (size_t)2000);
-    t->tape->values.dry = 1;
+    orli_trainer_dry(t, 1);
     for (step = 0; step < most && !orl_failed(t->ctx); step++) {
         size_t g = step * t->o.batch, end = g + orli_trainer_rows(t, step);
         double divisor = 0;
         while (g < end && orli_trainer_fill(t, &g, end, &divisor) == ORL_OK) {
             size_t size = t->micro.stream->tokens + t->micro.tokens;
-            if (size <= largest) continue;
-            largest = size;
-            orli_trainer_micro(t);
+            if (size < largest - largest / 8) continue; /* what needs most is among the large ones, not always the largest */
+            largest = ORLI_MAX(largest, size);
+            if (t->micro.sequences) orli_trainer_micro(t);
         }
     }
     *activations = t->tape->values.peak;
-    t->tape->values.dry = 0;
-    orl_tape_reset(t->tape);
+    *reference = t->reference_tape ? t->reference_tape->values.peak : 0;
+    orli_trainer_dry(t, 0);
     t->epoch = 0;
     t->tokens = 0;
     return orl_error_status(t->ctx);
@@ -9973,7 +10737,7 @@ ORL_API orl_status orl_train(orl_model *m, const orl_dataset *d, const orl_train
     orli_log log;
     orli_checkpoint_part part;
     orli_progress p;
-    size_t activations;
+    size_t activations, reference;
     memset(&eval, 0, sizeof eval);
     memset(&log, 0, sizeof log);
     memset(&p, 0, sizeof p);
@@ -9986,9 +10750,10 @@ ORL_API orl_status orl_train(orl_model *m, const orl_dataset *d, const orl_train
         if (orli_exists(t.o.checkpoint)) orli_checkpoint_load(ctx, t.o.checkpoint, &part, 1, &p);
         else orli_note(ctx, "%s: there is no checkpoint to resume from: starting at step 0", t.o.checkpoint);
     }
-    if (!orl_failed(ctx) && orli_trainer_plan(&t, &activations) == ORL_OK) {
+    if (!orl_failed(ctx) && orli_trainer_plan(&t, &activations, &reference) == ORL_OK) {
         orli_arena_alloc(&t.tape->values, activations, 1); /* once; the step loop allocates nothing */
         orl_tape_reset(t.tape);
+        if (t.reference_tape) orli_arena_alloc(&t.reference_tape->values, reference, 1);
         orli_log_open(&log, ctx, t.o.log, p.log_bytes);
         if (!p.step) orli_log_header(&log, t.o.stage, m, t.o.seed);
         else orli_log_number(&log, "resumed_from", (double)p.step);
@@ -10037,10 +10802,10 @@ static double orli_trainer_flops(orli_trainer *t, uint64_t *tokens) {
         size_t prompt = x->prompt_count + x->told_count, side, fed = prompt;
         double visible = 0.5 * (double)prompt * (double)(prompt + 1);
         for (side = 0; side < (size_t)t->sides; side++) {
-            double n = (double)x->count[side];
-            fed += x->count[side];
+            double n = (double)x->count[side] - (t->m->reward ? 0 : 1); /* a language model is not fed the last token */
+            fed += (size_t)n;
             visible += n * ((double)prompt + 0.5 * (n + 1));
-            if (!t->m->reward) flops += 8 * head * n; /* its logits are computed twice */
+            if (!t->m->reward) flops += 8 * head * (n + 1); /* its logits are computed twice */
         }
         *tokens += fed;
         flops += 6 * per_token * (double)fed + 14 * (double)c->dim * (double)c->layers * visible;
@@ -10052,11 +10817,13 @@ ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const 
     orl_ctx *ctx = orl_model_ctx(m);
     orli_trainer t;
     double share;
+    size_t reference = 0;
     if (out) memset(out, 0, sizeof *out);
     if (!m || !d || !out || orl_failed(ctx)) return orl_error_status(ctx);
     if (orli_trainer_create(&t, m, d, options) == ORL_OK) {
         orli_params_train(m->params); /* so that a dry run sees what will need gradients */
-        if (!orl_failed(ctx)) orli_trainer_plan(&t, &out->activations);
+        if (!orl_failed(ctx)) orli_trainer_plan(&t, &out->activations, &reference);
+        out->activations += reference;
         out->weights = m->params->count * sizeof(orl_real);
         out->gradients = out->weights, out->moments = 2 * out->weights;
         if (t.o.reference) out->weights *= 3; /* the reference's, and its packed copy */
@@ -10401,7 +11168,7 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
             memset(&r->rejected, 0, sizeof r->rejected);
             r->response.ids = (const int32_t *)orli_store_copy(out->store, s->ids, s->count * sizeof *s->ids);
             r->response.tokens = s->count;
-            if (m->tokenizer && orl_decode(m->tokenizer, s->ids, s->count, 1, &text, &r->response.bytes) == ORL_OK)
+            if (m->tokenizer && orli_decode(m->tokenizer, s->ids, s->count, 1, !orli_text_empty(&r->prompt), &text, &r->response.bytes) == ORL_OK)
                 r->response.text = (const char *)orli_store_copy(out->store, text, r->response.bytes);
             orli_free(ctx, text);
         }
@@ -10813,7 +11580,8 @@ static orl_status orli_ppo_roll(orli_ppo *p, size_t iteration) {
             char *text = NULL;
             row.response.ids = s[i].ids, row.response.tokens = row.tokens = s[i].count;
             row.flags = ORL_SAMPLED | (s[i].truncated ? ORL_TRUNCATED : 0);
-            if (p->policy->tokenizer && orl_decode(p->policy->tokenizer, s[i].ids, s[i].count, 1, &text, &row.response.bytes) == ORL_OK) row.response.text = text;
+            if (p->policy->tokenizer && orli_decode(p->policy->tokenizer, s[i].ids, s[i].count, 1, !orli_text_empty(&row.prompt), &text, &row.response.bytes) == ORL_OK)
+                row.response.text = text;
             r->score[i] = o->reward(&row, o->reward_user);
             orli_free(ctx, text);
         }
@@ -12144,3 +12912,27 @@ ORL_API orl_status orl_report_save(const orl_report *report, const char *file) {
 }
 #endif
 #endif /* OFFLINE_RLHF_IMPLEMENTATION */
+
+/*
+ * MIT License
+ *
+ * Copyright (c) 2026 The offline_rlhf.h authors
+ *
+ * Permission is hereby granted, free of charge, to any person obtaining a copy
+ * of this software and associated documentation files (the "Software"), to deal
+ * in the Software without restriction, including without limitation the rights
+ * to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+ * copies of the Software, and to permit persons to whom the Software is
+ * furnished to do so, subject to the following conditions:
+ *
+ * The above copyright notice and this permission notice shall be included in all
+ * copies or substantial portions of the Software.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+ * IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+ * FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+ * AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+ * LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+ * OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+ * SOFTWARE.
+ */

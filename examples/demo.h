@@ -17,7 +17,7 @@ typedef struct demo_scale { /* how much of everything */
     double base_epochs, sft_epochs, rm_epochs;
 } demo_scale;
 
-static const demo_scale demo_full = {10000, 6000, 1024, 12, 400, 30, 1, 6, 2};
+static const demo_scale demo_full = {10000, 6000, 1024, 8, 400, 40, 1, 6, 2};
 static const demo_scale demo_quick = {1500, 600, 128, 4, 64, 2, 1, 2, 1};
 
 /* One offline method = filter × weight × condition, and how long it is trained. */
@@ -297,11 +297,11 @@ static orl_model *demo_offline(demo_lab *lab, const demo_method *how, demo_curve
     orl_model *m = orl_model_copy(lab->sft);
     demo_run run = demo_run_begin(lab, m, how, curve, loss);
     orl_dataset *d = demo_view(lab, how);
-    orl_train_options t = demo_train(lab, how->epochs, how->lr, 64);
+    orl_train_options t = demo_train(lab, how->epochs, how->lr, 32);
     double from = orl_seconds();
     orl_model_set_name(m, how->name);
     run.data_flops = lab->sampling.flops + lab->labelling.flops;
-    run.every = 1 + (size_t)((double)orl_dataset_count(d) * how->epochs / 64 / 6);
+    run.every = 1 + (size_t)((double)orl_dataset_count(d) * how->epochs / 32 / 6);
     t.progress = demo_progress, t.user = &run;
     t.stage = how->name;
     if (curve) curve->points = 0, snprintf(curve->name, sizeof curve->name, "%s", how->name);
@@ -369,7 +369,7 @@ typedef struct demo_options {
 static const demo_method demo_methods[] = {
     {"mle", 0.9, 0, ORL_CONDITION_NONE, 0, 0, 0, 6, 1e-3},
     {"rwr", 0, 0.3, ORL_CONDITION_NONE, 0, 0, 0, 2, 1e-3},
-    {"dt", 0, 0, ORL_CONDITION_BINS, 0.2, 1, 1, 3, 2e-3},
+    {"dt", 0, 0, ORL_CONDITION_BINS, 0.1, 2, 0.95, 1, 3e-3},
 };
 #define DEMO_OFFLINE (sizeof demo_methods / sizeof *demo_methods)
 #define DEMO_ROWS (DEMO_OFFLINE + 3) /* sft, best of 16, the offline methods, ppo */

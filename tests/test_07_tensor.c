@@ -624,7 +624,7 @@ static size_t dry_and_real(orl_model *m, size_t *used) {
         t->values.dry = pass == 0;
         orl_tape_reset(t);
         h = orl_hidden(t, m, stream);
-        logp = orl_token_logp(t, orl_gather(t, h, gathered, 6), orli_model_head(t, m), m->classes, target, &entropy);
+        logp = orl_token_logp(t, orl_gather(t, h, gathered, 6), orl_head(t, m), m->classes, target, &entropy);
         loss = orl_sum(t, orl_add(t, logp, orl_mul(t, entropy, logp)));
         check(loss && orl_backward(t, loss) == ORL_OK);
         if (pass == 0) predicted = t->values.peak;

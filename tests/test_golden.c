@@ -282,7 +282,7 @@ static void test_gradient(const golden *g, const char *arch) {
     }
     orl_params_zero_grad(set);
     h = orl_gather(tape, orl_hidden(tape, model, stream), position, n);
-    loss = orl_token_logp(tape, h, orli_model_head(tape, model), orl_model_get_config(model)->vocab,
+    loss = orl_token_logp(tape, h, orl_head(tape, model), orl_model_get_config(model)->vocab,
                           target, &entropy);
     loss = orl_scale(tape, orl_sum(tape, loss), -1.0 / (double)n);
     check(orl_backward(tape, loss) == ORL_OK);

@@ -8,6 +8,7 @@
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../../offline_rlhf.h"
 #include "bench.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -130,6 +131,7 @@ static int start(worker *w, const char *const *argv) {
         _exit(127);
     }
     close(in[0]), close(out[1]);
+    fcntl(in[1], F_SETFD, FD_CLOEXEC), fcntl(out[0], F_SETFD, FD_CLOEXEC); /* or the next worker keeps this one's input open */
     w->to = fdopen(in[1], "w"), w->from = fdopen(out[0], "r");
     return w->pid > 0 && w->to && w->from && fgets(w->ready, sizeof w->ready, w->from) && strncmp(w->ready, "ready", 5) == 0;
 }
@@ -269,7 +271,7 @@ static void table_row(const bench_case *c, const char *program, const char *thre
         printf("  PyTorch is not there: apt install python3-torch (Debian), then /usr/bin/python3 has it\n");
     }
     bench_json(&row);
-    printf("  memory: at most %.1f MB resident%s, estimated before the run %.1f MB: %+.1f %%\n", ours.rss / 1e6, "", (double)need / 1e6,
+    printf("  memory: at most %.1f MB resident, estimated before the run %.1f MB: %+.1f %%\n", ours.rss / 1e6, (double)need / 1e6,
            100 * ((double)need / ours.rss - 1));
     if (with) printf("          PyTorch %.1f MB\n", torch.rss / 1e6);
     row.bench = "train memory", row.unit = "bytes", row.ours = ours.rss, row.peak_fraction = (double)NAN;
