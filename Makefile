@@ -51,7 +51,7 @@ build/%: examples/%.c offline_rlhf.h $(wildcard examples/*.h)
 	@mkdir -p $(@D)
 	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS)
 
-build/bench/%: tests/bench/%.c offline_rlhf.h
+build/bench/%: tests/bench/%.c tests/bench/bench.h offline_rlhf.h
 	@mkdir -p $(@D)
 	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS) -ldl
 
@@ -65,8 +65,10 @@ study: build/orl
 	@rm -rf build/study
 	build/orl demo --seeds 5 --out build/study
 
-bench: $(BENCHES)
-	@for b in $(BENCHES); do echo "$$b"; $$b || exit 1; done
+bench: export BENCH_JSONL = build/bench.jsonl
+bench: $(BENCHES) # about three minutes; TORCH_LLAMA= leaves PyTorch out
+	build/bench/bench_kernels 2 quick
+	build/bench/bench_train 2
 
 # ---- tests: compile and run in parallel, then one total; a test that does not compile is a failure ----
 

@@ -40,37 +40,35 @@
  * Search for the tag to get there. A section uses only what stands above it: private functions have
  * no forward declarations, so a call to what stands below does not compile.
  *
- *     tag           what it is                                              depends on
- *     >>api         1  every public type and function                                -
- *     >>base        2  sticky errors, checked sizes, counted memory, strings, are na  api
- *     >>platform    3  clock, processor features, whole-file reading and writing base
- *     >>threads     4  one pool; who runs a task does not matter to its result       platform
- *     >>rng         5  random numbers as a function of (key, stream, counter)        -
- *     >>kernels     6  matrix products, row kernels, attention, for each             threads
- *                      instruction set from one template
- *     >>tensor      7  contexts, parameters, the tape and its fused operators        kernels
- *     >>optim       8  AdamW, schedules, clipping                                    tensor
- *     >>formats     9  JSON and safetensors, in and out                              platform
- *     >>tokenizer   10 byte-pair encoding: learned, loaded, saved                    formats
- *     >>model       11 GPT-2 and Llama families, language or reward head             tensor, tokenizer
- *     >>generate    12 paged KV cache, continuous batching, sampling                 model
- *     >>data        13 rows, views, and the token ids a model sees of them           model
- *     >>train       14 one trainer: micro-batches, losses, checkpoints, logs         data, optim
- *     >>rlhf        15 filter, weight, condition; reward model, DPO, PPO;            train, generate
- *                      evaluation
- *     >>report      16 results as text, JSON and a page of charts                    formats
+ *   tag          what it is                                                       depends on
+ *   >>api        1  every public type and function                                -
+ *   >>base       2  sticky errors, checked sizes, counted memory, strings, arena  api
+ *   >>platform   3  clock, processor features, files read and written whole       base
+ *   >>threads    4  one pool; who runs a task does not matter to its result       platform
+ *   >>rng        5  random numbers as a function of (key, stream, counter)        -
+ *   >>kernels    6  matrix products, row kernels, attention, per instruction set  threads
+ *   >>tensor     7  contexts, parameters, the tape and its fused operators        kernels
+ *   >>optim      8  AdamW, schedules, clipping                                    tensor
+ *   >>formats    9  JSON and safetensors, in and out                              platform
+ *   >>tokenizer  10 byte-pair encoding: learned, loaded, saved                    formats
+ *   >>model      11 GPT-2 and Llama families, language or reward head             tensor, tokenizer
+ *   >>generate   12 paged KV cache, continuous batching, sampling                 model
+ *   >>data       13 rows, views, and the token ids a model sees of them           model
+ *   >>train      14 one trainer: micro-batches, losses, checkpoints, logs         data, optim
+ *   >>rlhf       15 filter, weight, condition; reward model, DPO, PPO; evaluation train, generate
+ *   >>report     16 results as text, JSON and a page of charts                    formats
  *
  * Each section opens with a contract (purpose, invariants, threads, numerics, the test that holds
  * it to them). Shapes stand beside tensors, x: (n, d); orli_ and ORLI_ are private.
  *
  * B. IF YOU READ ONLY 400 LINES, READ THESE
- *     the methods      orl_filter, orl_weight, orl_condition                       >>rlhf    15.2
- *     the losses       orl_loss_nll, orl_loss_reward, orl_loss_dpo                 >>train   14.2
- *     what they see    orli_micro_add, orli_micro_run                              >>train   14.1
- *     one step         orli_trainer_fill, orli_trainer_micro, orli_trainer_step    >>train   14.6
- *     the model        orli_model_block, orli_model_forward                        >>model   11.3
- *     a gradient       orl_linear, orli_linear_backward, orl_backward              >>tensor  7.3, 7.7
- *     the baseline     orli_gae, orli_loss_ppo, orli_loss_value, orli_ppo_iteration>>rlhf    15.6
+ *   the methods    orl_filter, orl_weight, orl_condition                          >>rlhf 15.2
+ *   the losses     orl_loss_nll, orl_loss_reward, orl_loss_dpo                    >>train 14.2
+ *   what they see  orli_micro_add, orli_micro_run                                 >>train 14.1
+ *   one step       orli_trainer_fill, orli_trainer_micro, orli_trainer_step       >>train 14.6
+ *   the model      orli_model_block, orli_model_forward                           >>model 11.3
+ *   a gradient     orl_linear, orli_linear_backward, orl_backward                 >>tensor 7.3, 7.7
+ *   the baseline   orli_gae, orli_loss_ppo, orli_loss_value, orli_ppo_iteration     >>rlhf 15.6
  *
  * C. THE ONE IDEA
  * Every offline method of the paper is supervised fine-tuning on a transformed data set. One
@@ -78,11 +76,11 @@
  *
  *     L = - sum_i w_i sum_t log pi(y_it | c_i, y_i<t) / (number of response tokens in the batch)
  *
- *     method                 filter: which rows    weight w_i                condition c_i
- *     SFT                    all demonstrations    1                         the prompt
- *     MLE with filtering     r > threshold         1                         the prompt
- *     RWR                    all                   min(e^((r - b)/beta), C)  the prompt
- *     decision transformer   all, good and bad     1                         the prompt and the reward
+ *     method                filter: which rows   weight w_i                condition c_i
+ *     SFT                   all demonstrations   1                         the prompt
+ *     MLE with filtering    r > threshold        1                         the prompt
+ *     RWR                   all                  min(e^((r - b)/beta), C)  the prompt
+ *     decision transformer  all, good and bad    1                         the prompt and the reward
  *
  *     orl_filter(data, ORL_ABOVE, 0)                             MLE with filtering
  *     orl_weight(data, 1.0, ORL_BASELINE_NONE, 20)               RWR, beta = 1, C = 20
@@ -102,17 +100,17 @@
  * Define them before including the header. ORL_STATIC, ORL_API and ORL_REAL must be the same in
  * every file of a program; the others matter where the implementation is.
  *
- *     OFFLINE_RLHF_IMPLEMENTATION   compile the functions here; once in a program
- *     ORL_STATIC                    all functions static: each file that includes it has its own copy
- *     ORL_API                       what stands before each public function (extern, or static)
- *     ORL_REAL                      float, or double: scalar kernels, for gradient checks
- *     ORL_MALLOC(size), ORL_FREE(p) malloc and free; define both or neither
- *     ORL_ASSERT(x)                 assert; it guards the library's own promises, never input
- *     ORL_NO_SIMD                   scalar kernels alone, no intrinsics (they are x86-64's)
- *     ORL_HEADER                    "offline_rlhf.h": the name by which this file includes itself, once
- *                                   for each instruction set; define it if you rename the file
- *     ORL_ALLOW_FAST_MATH           compile under -ffast-math, which is refused: it breaks section F
- *     ORL_STOP_AFTER                a number: leave out the sections behind it (the tests' business)
+ *     OFFLINE_RLHF_IMPLEMENTATION    compile the functions here; once in a program
+ *     ORL_STATIC                     all functions static: each including file has its own copy
+ *     ORL_API                        what stands before each public function (extern, or static)
+ *     ORL_REAL                       float, or double: scalar kernels, for gradient checks
+ *     ORL_MALLOC(size), ORL_FREE(p)  malloc and free; define both or neither
+ *     ORL_ASSERT(x)                  assert; it guards the library's own promises, never input
+ *     ORL_NO_SIMD                    scalar kernels alone, no intrinsics (they are x86-64's)
+ *     ORL_HEADER                     "offline_rlhf.h": the name by which this file includes itself,
+ *                                    once per instruction set; define it if you rename the file
+ *     ORL_ALLOW_FAST_MATH            accept -ffast-math, which is refused: it breaks section F
+ *     ORL_STOP_AFTER                 a number: leave out the sections behind it (for tests)
  *
  * At run time, $ORL_ISA (scalar, avx2 or avx512) goes before orl_config.isa; one that this machine
  * or build does not have is an error. -march=native is not needed: kernels are chosen when a
@@ -133,23 +131,24 @@
  * a run resumed from a checkpoint. A sample depends on (model, seed, prompt index, sample index)
  * alone, the order of rows on (seed, step) alone. Sums are split by size and added in a fixed
  * order; a row of a matrix product is one chain of fused multiply-adds whoever is beside it. Not
- * covered: another instruction set; another libm (sampling, schedules and the double parts of the
- * code use it); other compiler settings on arithmetic, such as contraction; another `micro_tokens`,
- * which splits a sum elsewhere; times and thread counts in logs.
+ * covered: another instruction set; another libm (sampling, schedules and what is in double use
+ * it); other compiler settings on arithmetic, such as contraction; another `micro_tokens`, which
+ * splits a sum elsewhere; times and thread counts in logs.
  *
  * G. MEMORY
- * All memory goes through ORL_MALLOC, is counted (orl_memory_now, orl_memory_peak), and refused
- * above orl_config.memory_limit; files that are read are mapped and not counted. A model in
- * training holds its weights four times (weights, gradients, two moments: 16 bytes a parameter), a
- * model that samples or scores up to twice (weights, and packed for matrix products). Activations
- * are those of one micro-batch of `micro_tokens` tokens (0: 4096); orl_train() sizes the arena they
- * lie in before its first step, by a run without arithmetic, and the same run is what
- * orl_train_estimate() reports. PPO holds policy and critic in training, reference and reward model
- * in use (orl_ppo_estimate). A batch is packed end to end: there is no padding, and a prompt is
- * computed once for both sides of a pair and for all its samples. Training never holds logits. What
- * a function returns lives until its x_free(), or until the context is destroyed; strings and
- * arrays are given back by orl_free(ctx, p). A model does not own its tokenizer; views keep shared
- * text alive.
+ * The library's memory goes through ORL_MALLOC, is counted (orl_memory_now, orl_memory_peak), and
+ * refused above orl_config.memory_limit; files that are read are mapped and not counted. What a
+ * function returns lives until its x_free(), or until the context is destroyed; strings and arrays
+ * are given back by orl_free(ctx, p). A model does not own its tokenizer; views keep the text they
+ * share alive.
+ *
+ * A model in training holds its weights four times (weights, gradients, two moments: 16 bytes a
+ * parameter), one that samples or scores up to twice (weights, and packed for matrix products). PPO
+ * has policy and critic in training, reference and reward model in use. Activations are those of one
+ * micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before its first
+ * step, by a run without arithmetic, and the same run tells orl_train_estimate() what will be
+ * needed. A batch is packed end to end: there is no padding; a prompt is computed once for both
+ * sides of a pair and for all its samples; training never holds logits.
  *
  * H. ERRORS AND NOTES
  * The first failure stays in the context as a status and one sentence that names the file, the
@@ -168,22 +167,22 @@
  * reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
  * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
  * conditioned model carries orl_condition there (kind, template, quantiles, default target), and
- * sampling applies it. A setting in config.json that changes the computation and is not implemented
- * is refused by its name; a missing or odd-shaped tensor is an error. llama2.c checkpoints and its
- * tokenizer.bin are read too.
+ * sampling applies it. Settings that are known to change the computation and are not implemented
+ * (another activation, RoPE scaling, biases, …) are refused by name; a missing or odd-shaped tensor
+ * is an error. llama2.c checkpoints and its tokenizer.bin are read too.
  *
  * J. DATA
  * JSONL, one object a line, with the field names of TRL:
  *
- *     {"text"}                                 all of it is response
- *     {"prompt", "completion"}                 a demonstration or a sample; a prompt alone, for sampling
- *     {"prompt", "chosen", "rejected"}         a pair; "margin" if there is one
- *     {"chosen", "rejected"}                   two transcripts as in hh-rlhf: the prompt ends with the last
- *                                              "\n\nAssistant:" of what they share
- *     {"messages": [{"role", "content"}]}      the last turn is the response; hh tags, or ChatML
- *                                              (orl_dataset_set_template)
- *     prompt_ids, completion_ids, chosen_ids, rejected_ids   token ids, used as they are
- *     "reward", "reward_raw", "truncated", "logprob", "sample", "condition"   what this library writes
+ *     {"text"}                              all of it is response
+ *     {"prompt", "completion"}              a demonstration or a sample; to sample, a prompt alone
+ *     {"prompt", "chosen", "rejected"}      a pair; "margin" if there is one
+ *     {"chosen", "rejected"}                two transcripts as in hh-rlhf: the prompt ends with the
+ *                                           last "\n\nAssistant:" of what they share
+ *     {"messages": [{"role", "content"}]}   the last turn is the response; hh tags, or ChatML
+ *                                           (orl_dataset_set_template)
+ *     prompt_ids, completion_ids, chosen_ids, rejected_ids    token ids, used as they are
+ *     reward, reward_raw, truncated, logprob, sample, condition    what this library writes
  *
  * Fields it does not know come out as they went in. Prompt and response are encoded apart and their
  * ids joined: that is the border, in training and in sampling alike. So the blank between them
@@ -197,9 +196,9 @@
  * rows for pretraining, where it falls on all.
  *
  * K. FILES IT WRITES
- * Each is written beside its name, flushed and renamed, so that a killed process leaves the old
- * file or the new one. orl_model_save() makes a new directory, or fills one that holds no model
- * yet; data sets and reports replace the file that was there. `checkpoint` is one safetensors file
+ * Each but the log is written beside its name, flushed and renamed, so that a killed process leaves
+ * the old file or the new one. orl_model_save() makes a new directory, or fills one that
+ * holds no model yet; data sets and reports replace the file that was there. `checkpoint` is one safetensors file
  * with weights, moments, step and, of PPO, the KL coefficient: call the same function with the same
  * arguments (models as they were before the run: they are the reference) and `resume`, and it goes
  * on as if nothing had happened, or says what does not match. A finished run leaves its result in
@@ -210,8 +209,9 @@
  * orl_train_options.loss is a function from a micro-batch (orl_batch) to a (1, 1) tensor, written
  * with the operators of 1.3; orl_backward() does the rest. DPO, in full:
  *
- *     orl_tensor *ratio = orl_sub(tape, b->logp, orl_constant(tape, b->ref_logp, b->offset[b->sequences], 1));
- *     orl_tensor *s = orl_sum_groups(tape, ratio, b->offset, b->sequences);       // sum_t log pi/pi_ref
+ *     size_t tokens = b->offset[b->sequences];
+ *     orl_tensor *ratio = orl_sub(tape, b->logp, orl_constant(tape, b->ref_logp, tokens, 1));
+ *     orl_tensor *s = orl_sum_groups(tape, ratio, b->offset, b->sequences);
  *     orl_tensor *gap = orl_sub(tape, orl_every(tape, s, 0, 2), orl_every(tape, s, 1, 2));
  *     return orl_sum(tape, orl_softplus(tape, orl_scale(tape, gap, -beta)));
  *
@@ -221,10 +221,11 @@
  *     reward models; ref_logp is there if `reference` is.
  *   - Build it from operators alone. It is also called on a tape that only measures memory, where
  *     orl_data() of a tensor is NULL, and without gradients for validation.
- *   - `reduce` sees the undivided gradient sums of a step before they are clipped: data parallelism
- *     goes there.
+ *   - `reduce` is called with the gradient sums of a step, before they are divided by this process's
+ *     count and clipped: data parallelism goes there.
  *
- * M. A NEW MODEL FAMILY (section 11) What differs between families is data and a few choices:
+ * M. A NEW MODEL FAMILY (section 11)
+ * What differs between families is data and a few choices:
  *   1. a member of orl_arch, and its defaults in orl_model_config_default and orli_config_check;
  *   2. a table like orli_weights_llama: each weight, its name on disk, whether it is stored
  *      transposed, whether it is a third of a fused q, k, v; and its line in orli_families, in the
@@ -235,9 +236,9 @@
  *      rotation, feed-forward and biases (orli_model_block; a bias the table does not have is left
  *      out by itself);
  *   5. the keys of its config.json: orli_config_read_key, with what must be refused, and
- *      orli_config_write. Training, sampling, scoring and resuming then work: they know of a model
- *      only its forward pass and its heads. Golden logits from another implementation belong in
- *      tests/test_golden.c.
+ *      orli_config_write.
+ * Training, sampling, scoring and resuming then work: they know of a model only its forward pass and
+ * its heads. Golden logits from another implementation belong in tests/test_golden.c.
  *
  * N. WHAT IT DOES NOT DO
  *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, LoRA, training a
@@ -623,7 +624,7 @@ typedef struct orl_condition_options {
     orl_condition_kind kind;
     int decimals;           /* text: digits after the point, 1 or 2 */
     const char *format;     /* text: " <rm_score>: {reward} " */
-    size_t bins;            /* bins: how many ordered tokens, over −3 … 3 */
+    size_t bins;            /* bins: how many ordered tokens, of equal shares of the rewards */
     double dropout;         /* share of training rows shown without their reward */
     int rank_per_prompt;    /* condition on the rank within the prompt's samples instead of r̂ */
     double target_quantile; /* default target: this quantile of the training rewards */
@@ -654,7 +655,7 @@ typedef struct orl_generate_options {
     size_t batch;         /* sequences decoded side by side */
     orl_target target;    /* of a conditioned model */
     double target_value;  /* a reward or a quantile */
-    double guidance;      /* classifier-free guidance, (1 + g)·logits(c) − g·logits(∅); 0: off */
+    double guidance;      /* classifier-free guidance, log π(·|c) + g·(log π(·|c) − log π(·|∅)); 0: off */
     int (*progress)(void *user, size_t done, size_t total); /* nonzero stops */
     void *user;
 } orl_generate_options;
@@ -2921,14 +2922,6 @@ static void orli_gemm_packed(orl_ctx *ctx, size_t m, size_t n, size_t k, orli_ma
     orli_gemm_job g = orli_gemm_job_new(ctx->kernels, m, n, k, a, c, ldc, accumulate);
     g.panels = panels;
     orli_gemm_run(ctx, &g);
-}
-
-/* The same inside a task, with that worker's scratch; its FLOPs are for the caller to count. */
-static void orli_gemm_serial(const orli_kernels *kern, size_t m, size_t n, size_t k, orli_mat a, orli_mat b, orl_real *c,
-                             size_t ldc, int accumulate, void *scratch) {
-    orli_gemm_job g = orli_gemm_job_new(kern, m, n, k, a, c, ldc, accumulate);
-    g.b = b;
-    orli_gemm_block(&g, 0, m, 0, n, scratch);
 }
 
 static size_t orli_pack_size(const orl_ctx *ctx, size_t n, size_t k) { /* in orl_real; depends on the instruction set */
@@ -8977,6 +8970,20 @@ static int32_t orli_draw(const orli_kernels *kern, orl_real *z, size_t n, const 
     return (int32_t)chosen;
 }
 
+/* Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), on log-probabilities of the conditioned and
+ * the plain model: l_c + g·(l_c − l_plain). Of tokens that the conditioned model finds less than a tenth as
+ * likely as its likeliest one, the difference is mostly noise: it may lower them and never raise them (a
+ * plausibility constraint, as in Li et al., arXiv 2210.15097). */
+static void orli_guide(const orli_kernels *kern, const orl_real *told, const orl_real *plain, size_t n, double guidance, orl_real *out) {
+    double lse = (double)kern->log_sum_exp(n, told), plain_lse = (double)kern->log_sum_exp(n, plain);
+    double bar = (double)kern->max(n, told) - log(10.0);
+    size_t i;
+    for (i = 0; i < n; i++) {
+        double push = guidance * (((double)told[i] - lse) - ((double)plain[i] - plain_lse));
+        out[i] = (orl_real)((double)told[i] + ((double)told[i] < bar && push > 0 ? 0 : push));
+    }
+}
+
 /* ---- 12.4 continuous batching ---- */
 
 typedef struct orli_prompt { /* token ids; plain: the prompt without its condition, for guidance */
@@ -9074,11 +9081,11 @@ static void orli_generator_draw(void *arg, size_t task, size_t worker) {
     const orl_generate_options *o = g->o;
     orl_real *z = g->logits + g->draw[task].row * g->vocab;
     orli_rng r = orli_rng_new(o->seed, ((uint64_t)l->prompt << 24) + l->sample);
-    size_t i, n = g->m->classes;
+    size_t n = g->m->classes;
     r.counter = l->out.count;
     if (g->lanes == 2) { /* every sample mixes its own copy: rows of a prompt's first step are shared */
         orl_real *mixed = (orl_real *)orli_scratch(g->ctx, worker);
-        for (i = 0; i < n; i++) mixed[i] = (orl_real)((1.0 + o->guidance) * (double)z[i] - o->guidance * (double)z[g->vocab + i]);
+        orli_guide(g->ctx->kernels, z, z + g->vocab, n, o->guidance, mixed);
         z = mixed;
     }
     g->drawn[task] = orli_draw(g->ctx->kernels, z, n, o, orli_rng_uniform(&r), g->weights + worker * g->vocab, &g->drawn_logp[task]);
@@ -9851,10 +9858,13 @@ static void orli_condition_text(const orli_condition *c, double reward, orli_str
     }
 }
 
-/* Bins of equal width over −3 … 3; what lies outside goes into the last one. */
+/* Bins of equal mass: how far up the rewards it was trained on a reward lies, in steps of 1/bins. */
 static size_t orli_condition_bin(const orli_condition *c, double reward) {
-    double at = floor((reward + 3.0) / 6.0 * (double)c->bins);
-    return at < 0 ? 0 : at >= (double)c->bins ? c->bins - 1 : (size_t)at;
+    size_t i = 0;
+    double share;
+    while (i < 100 && c->quantile[i + 1] <= reward) i++;
+    share = (double)i + (i < 100 && reward > c->quantile[i] ? (reward - c->quantile[i]) / (c->quantile[i + 1] - c->quantile[i]) : 0);
+    return ORLI_MIN((size_t)(share / 100 * (double)c->bins), c->bins - 1);
 }
 
 /* Appends the ids of a condition; told 0: those that stand for "not told". */
@@ -10655,7 +10665,12 @@ static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_d
     if (!t->o.stage) t->o.stage = m->reward ? "reward" : "train";
     if (m->reward) t->o.per_pair = 1;
     t->sides = d->count && (d->row[0].flags & ORL_PAIR) ? 2 : 1;
+    if (t->sides == 2 && t->o.loss == orl_loss_nll) { /* nobody learns to say what was rejected */
+        t->sides = 1;
+        orli_note(ctx, "%s: its rows are pairs: the chosen answers are learned, the rejected ones left out", d->name);
+    }
     if (orli_train_check(ctx, &t->o) != ORL_OK) return orl_error_status(ctx);
+    if (t->o.reference && t->o.reference->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a reward model: a reference must be a language model", t->o.reference->name);
     if (m->reward && t->sides != 2 && t->o.loss == orl_loss_reward) return orli_fail(ctx, ORL_ERR_DATA, "%s: rows of pairs are needed to train a reward model", d->name);
     if (orli_condition_attach(m, d) != ORL_OK || orli_examples_build(&t->examples, m, d, t->sides) != ORL_OK) return orl_error_status(ctx);
     t->steps = t->o.steps ? t->o.steps : (size_t)ceil(t->o.epochs * (double)t->examples.count / (double)t->o.batch - 1e-9);
@@ -10868,8 +10883,7 @@ static const orli_labels *orli_labels_of(orl_dataset *d) {
     orli_labels *l;
     size_t i;
     double sum = 0, square = 0;
-    if (d->labels) return d->labels;
-    for (i = 0; i < d->count; i++) {
+    for (i = 0; i < d->count; i++) { /* even if they are known already: rows can be written to */
         const orl_row *r = &d->row[i];
         if (!(r->flags & ORL_LABELLED)) {
             orli_fail(ctx, ORL_ERR_DATA, "%s: row %zu has no reward: score the data first", d->name, i + 1);
@@ -10881,6 +10895,7 @@ static const orli_labels *orli_labels_of(orl_dataset *d) {
         }
         sum += r->reward_raw;
     }
+    if (d->labels) return d->labels;
     l = (orli_labels *)orli_arena_alloc(&d->store->arena, 1, sizeof *l);
     if (!l || !(l->sorted = (double *)orli_arena_alloc(&d->store->arena, d->count, sizeof(double)))) return NULL;
     l->count = d->count;
@@ -11054,7 +11069,7 @@ ORL_API orl_condition_options orl_condition_default(orl_condition_kind kind) {
     o.kind = kind;
     o.decimals = 1;
     o.format = " <rm_score>: {reward} ";
-    o.bins = 24;
+    o.bins = 12;
     o.dropout = kind == ORL_CONDITION_BINS ? 0.1 : 0;
     o.target_quantile = 0.99;
     return o;
@@ -11399,6 +11414,7 @@ ORL_API orl_status orl_train_dpo(orl_model *m, const orl_dataset *pairs, orl_mod
     orl_model *copy = NULL;
     if (!m || !pairs || orl_failed(ctx)) return orl_error_status(ctx);
     if (!(beta > 0)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_train_dpo: beta must be positive");
+    if (pairs->count && !(pairs->row[0].flags & ORL_PAIR)) return orli_fail(ctx, ORL_ERR_DATA, "%s: rows of pairs are needed for DPO: \"chosen\" and \"rejected\"", pairs->name);
     if (!reference) reference = copy = orl_model_copy(m);
     o.loss = orl_loss_dpo, o.loss_user = &beta, o.per_pair = 1, o.reference = reference;
     if (!o.stage) o.stage = "dpo";

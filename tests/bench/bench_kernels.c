@@ -4,33 +4,10 @@
  * Each figure is the best of several runs, in % of the peak of fused multiply-adds, measured between the runs. */
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../../offline_rlhf.h"
+#include "bench.h"
 #include <dlfcn.h>
 
 static const orli_kernels *kern;
-
-/* ---- peak: 12 independent chains on data in registers ------------------------------------------------- */
-
-static double peak_run(long n) { /* FLOPs done */
-#if ORLI_X86
-#define Z(i) "vpxor %%xmm" #i ",%%xmm" #i ",%%xmm" #i "\n\t"
-#define ALL(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
-#define F512(i) "vfmadd231ps %%zmm15,%%zmm15,%%zmm" #i "\n\t"
-#define F256(i) "vfmadd231ps %%ymm15,%%ymm15,%%ymm" #i "\n\t"
-    long count = n;
-    if (kern->width == 16) {
-        __asm__ volatile(ALL(Z) Z(15) "1:\n\t" ALL(F512) "dec %0\n\tjnz 1b\n\tvzeroupper" : "+r"(count) : : "cc", "xmm0", "xmm1",
-                         "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm15");
-        return 12.0 * 32.0 * (double)n;
-    }
-    if (kern->width == 8) {
-        __asm__ volatile(ALL(Z) Z(15) "1:\n\t" ALL(F256) "dec %0\n\tjnz 1b\n\tvzeroupper" : "+r"(count) : : "cc", "xmm0", "xmm1",
-                         "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm15");
-        return 12.0 * 16.0 * (double)n;
-    }
-#endif
-    (void)n;
-    return 0;
-}
 
 /* ---- what is measured ------------------------------------------------------------------------------------ */
 
@@ -95,6 +72,17 @@ static orl_real *numbers(size_t n) {
     return p;
 }
 
+static void json_row(int form, size_t m, size_t k, size_t n, size_t threads, double best, double blas, double peak) {
+    char name[80];
+    bench_row row;
+    memset(&row, 0, sizeof row);
+    snprintf(name, sizeof name, "%s %zux%zux%zu", form_name[form], m, k, n);
+    row.bench = "gemm", row.name = name, row.isa = kern->name, row.threads = threads, row.unit = "FLOP/s";
+    row.ours = best, row.peer = blas, row.ratio = best / blas, row.peak_fraction = best / peak;
+    row.peer_name = blas > 0 ? "OpenBLAS" : NULL;
+    bench_json(&row);
+}
+
 static void bench(orl_ctx *ctx, size_t m, size_t k, size_t n, size_t threads) {
     layer l;
     int form, round;
@@ -109,13 +97,14 @@ static void bench(orl_ctx *ctx, size_t m, size_t k, size_t n, size_t threads) {
         const int calls = (int)ORLI_MAX(1.0, 1e-3 * 100e9 / flops);
         double best = 1e9, blas = 1e9, peak = 0;
         for (round = 0; round < 12; round++) {
-            double start = now(), done = peak_run(200000);
+            double start = now(), done = peak_run(kern->width, 200000);
             peak = ORLI_MAX(peak, done / (now() - start) * (double)threads);
             best = ORLI_MIN(best, timed(ours, &l, form, calls));
             if (cblas) blas = ORLI_MIN(blas, timed(theirs, &l, form, calls));
         }
         printf("| %-6s %6.1f GF %3.0f%%", form_name[form], flops / best * 1e-9, peak > 0 ? 100 * flops / best / peak : 0);
         if (cblas) printf(" (%3.0f%%) ×%.2f ", peak > 0 ? 100 * flops / blas / peak : 0, blas / best);
+        json_row(form, m, k, n, threads, flops / best, cblas ? flops / blas : 0, peak);
     }
     printf("\n");
     fflush(stdout);
@@ -137,7 +126,7 @@ static void bench_attention(size_t m, size_t d) {
         k[t] = tile[0][t], v[t] = tile[1][t];
     }
     for (round = 0; round < 12; round++) {
-        double start = now(), done = peak_run(200000);
+        double start = now(), done = peak_run(kern->width, 200000);
         peak = ORLI_MAX(peak, done / (now() - start));
         start = now();
         for (i = 0; i < calls; i++) kern->attention(d, m, q, stride, 0, k, v, SIZE_MAX, (orl_real)0.125, out, d, lse, scratch);

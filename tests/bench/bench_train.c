@@ -66,7 +66,7 @@ static int served(void *user, const orl_step_info *info) {
     char line[64];
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    printf("%.6f %.4f %ld %.6f\n", info->seconds, info->loss, usage.ru_maxrss, process_seconds() - *began);
+    printf("%.6f %.17g %ld %.6f\n", info->seconds, info->loss, usage.ru_maxrss, process_seconds() - *began);
     fflush(stdout);
     if (!fgets(line, sizeof line, stdin)) return 1;
     *began = process_seconds();
@@ -245,7 +245,7 @@ static void table_row(const bench_case *c, const char *program, const char *thre
     char isa[16] = "";
     size_t weights = 0, need = 0, width;
     double peak, flops;
-    int n, with = script && start_torch(&torch, c, threads, script);
+    int n, with = script && *script && start_torch(&torch, c, threads, script);
     if (!start_ours(&ours, program, c, threads) || sscanf(ours.ready, "ready %15s %zu %zu", isa, &weights, &need) != 3) return;
     n = rounds_of(&ours, with ? &torch : NULL, c->rounds);
     stop(&ours);
@@ -284,7 +284,7 @@ static void table_row(const bench_case *c, const char *program, const char *thre
 
 int main(int argc, char **argv) {
     const char *threads = argc > 1 ? argv[1] : "2";
-    const char *script = getenv("TORCH_LLAMA") ? getenv("TORCH_LLAMA") : "tests/bench/torch_llama.py";
+    const char *script = getenv("TORCH_LLAMA") ? getenv("TORCH_LLAMA") : "tests/bench/torch_llama.py"; /* empty: none */
     if (argc == 4 && strcmp(argv[1], "serve") == 0) return serve(case_named(argv[2]), (size_t)strtoul(argv[3], NULL, 10));
     signal(SIGPIPE, SIG_IGN);
     if (argc == 6 && strcmp(argv[1], "compare") == 0) return compare(case_named(argv[2]), argv[3], argv[4], argv[5]);
