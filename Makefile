@@ -28,7 +28,7 @@ SANITIZE_RUNS := $(ALL_TESTS:%=build/asan/%) $(patsubst %,build/tsan/%,$(call ma
 
 .SUFFIXES:
 .SECONDARY:
-.PHONY: all help test one sanitize matrix lint examples demo study bench clean FORCE
+.PHONY: all help test one sanitize fault fuzz matrix lint examples demo study bench clean FORCE
 
 all: examples
 
@@ -37,6 +37,8 @@ help:
 	@echo 'make test       everything that gates a change; ends with "N passed, M failed"'
 	@echo 'make one T=test_05_rng   builds and runs one test (test_07_tensor.double: its double build)'
 	@echo 'make sanitize   the test programs, shortened, under ASan + UBSan, and under TSan where they use threads'
+	@echo 'make fault      the tests that refuse memory at each request in turn, under ASan + UBSan'
+	@echo 'make fuzz       every file format under libFuzzer for FUZZ_SECONDS=60 (needs clang)'
 	@echo 'make matrix     the compile matrix alone: standards, compilers, options, sections, symbols, macros'
 	@echo 'make lint       text checks, and cppcheck if it is installed'
 	@echo 'make demo       the whole pipeline on the built-in task, one seed: table and build/demo/report.html'
@@ -107,6 +109,23 @@ sanitize:
 	@rm -f build/asan/*.log build/tsan/*.log
 	@ORL_TEST_QUICK=1 $(MAKE) -k -j$(JOBS) --no-print-directory $(SANITIZE_RUNS:%=%.log) || true
 	@sh tests/run.sh total $(SANITIZE_RUNS)
+
+# the tests that bring an allocator of their own
+FAULT_RUNS := $(patsubst tests/%.c,build/asan/%,$(shell grep -l 'define ORL_MALLOC' tests/test_*.c 2>/dev/null))
+fault:
+	@rm -f $(FAULT_RUNS:%=%.log)
+	@ORL_TEST_QUICK=1 $(MAKE) -k -j$(JOBS) --no-print-directory $(FAULT_RUNS:%=%.log) || true
+	@sh tests/run.sh total $(FAULT_RUNS)
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	@mkdir -p build/fuzz
+	@echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | clang -fsanitize=fuzzer -x c - -o build/fuzz/try 2>/dev/null || \
+	    { echo 'make fuzz needs clang with libFuzzer (Debian: apt install clang libclang-rt-dev)'; exit 1; }
+	clang -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all tests/fuzz/fuzz_formats.c -o build/fuzz/fuzz_formats $(LIBS)
+	cd build/fuzz && ./fuzz_formats -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 corpus 2>fuzz.log || \
+	    { tail -n 40 fuzz.log; echo 'fuzz: failed; the input is build/fuzz/crash-…'; exit 1; }
+	@grep -h 'number_of_executed_units' build/fuzz/fuzz.log | sed 's/.*: */fuzz: nothing found, inputs tried: /'
 
 one: build/test/$(T)
 	$<

@@ -816,8 +816,7 @@ typedef struct orl_result {
     double win_rate, win_rate_lo, win_rate_hi;/* against the first model, by gold if known; ties ½ */
     double kl;                                /* mean Σ log π(y|c) − log π_first(y|x) over own samples */
     double length, distinct2, truncated;      /* mean tokens; distinct bigrams / bigrams; share cut */
-    double train_flops, train_seconds;        /* filled in by the caller, who knows */
-    uint64_t train_tokens;
+    double train_tokens, train_flops, train_seconds; /* filled in by the caller, who knows */
     double data_flops, data_seconds;
     double percent_of_ppo, percent_of_ppo_total;
 } orl_result;
@@ -8649,6 +8648,16 @@ static orl_status orli_model_write(const orl_model *m, const char *dir) {
     return orl_error_status(ctx);
 }
 
+/* Removes what a failed orli_model_write has left; a directory with anything else in it stays. */
+static void orli_model_unwrite(const char *dir) {
+    static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"};
+    char path[4096];
+    size_t i;
+    for (i = 0; i < 4; i++)
+        if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path) remove(path);
+    rmdir(dir);
+}
+
 ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
     orl_ctx *ctx = m ? m->object.ctx : NULL;
     char path[4096];
@@ -8659,7 +8668,10 @@ ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
         return orli_model_write(m, dir);
     }
     if (snprintf(path, sizeof path, "%s.writing", dir) >= (int)sizeof path) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
-    if (orli_model_write(m, path) != ORL_OK) return orl_error_status(ctx);
+    if (orli_model_write(m, path) != ORL_OK) {
+        orli_model_unwrite(path);
+        return orl_error_status(ctx);
+    }
     if (rename(path, dir) != 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", path, dir, strerror(errno));
     orli_sync_parent(dir);
     return ORL_OK;
@@ -12125,6 +12137,7 @@ static const orli_column orli_columns[] = {
     {"length", ORLI_FIELD(length), 'f', 1, 1},
     {"distinct2", ORLI_FIELD(distinct2), 'f', 3, 1},
     {"cut %", ORLI_FIELD(truncated), 'f', 1, 100},
+    {"train Mtok", ORLI_FIELD(train_tokens), 'g', 3, 1e-6},
     {"train TFLOP", ORLI_FIELD(train_flops), 'g', 3, 1e-12},
     {"train s", ORLI_FIELD(train_seconds), 'g', 3, 1},
     {"% of PPO", ORLI_FIELD(percent_of_ppo), 'f', 1, 1},
@@ -12236,7 +12249,7 @@ ORL_API char *orl_result_json(orl_ctx *ctx, const orl_result *result) {
     orli_put_field(&s, "distinct2", result->distinct2);
     orli_put_field(&s, "truncated", result->truncated);
     orli_str_printf(&s, ",\"samples\":%zu", result->samples);
-    orli_str_printf(&s, ",\"train_tokens\":%llu", (unsigned long long)result->train_tokens);
+    orli_put_field(&s, "train_tokens", result->train_tokens);
     orli_put_field(&s, "train_flops", result->train_flops);
     orli_put_field(&s, "train_seconds", result->train_seconds);
     orli_put_field(&s, "data_flops", result->data_flops);

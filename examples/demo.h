@@ -52,6 +52,7 @@ typedef struct demo_lab { /* everything one seed has made */
     orl_accuracy accuracy;
     orl_cost sft_cost, rm_cost, sampling, labelling;
     double spent, spent_seconds; /* on measuring, which counts for nobody */
+    uint64_t spent_tokens;
     void (*say)(const char *stage, double seconds);
 } demo_lab;
 
@@ -212,7 +213,6 @@ static void demo_measure(demo_lab *lab, orl_model *m, const demo_method *how, si
     orl_eval_options e = orl_eval_default();
     orl_model *models[2];
     orl_result results[2];
-    double from = orl_seconds();
     models[0] = lab->sft, models[1] = m;
     e.generate = demo_sampling(lab, samples, 13);
     e.gold = demo_gold;
@@ -221,8 +221,8 @@ static void demo_measure(demo_lab *lab, orl_model *m, const demo_method *how, si
         e.generate.guidance = how->guidance;
     }
     if (orl_evaluate(models, m == lab->sft ? 1 : 2, lab->tests, lab->rm, &e, results) == ORL_OK) *result = results[m != lab->sft];
-    lab->spent += orl_cost_since(lab->ctx, before).flops;
-    lab->spent_seconds += orl_seconds() - from;
+    before = orl_cost_since(lab->ctx, before);
+    lab->spent += before.flops, lab->spent_tokens += before.tokens, lab->spent_seconds += before.seconds;
 }
 
 static void demo_curve_add(demo_curve *c, const orl_result *r, double train_flops, double data_flops) {
@@ -263,7 +263,7 @@ static demo_run demo_run_begin(demo_lab *lab, orl_model *m, const demo_method *h
     run.lab = lab, run.model = m, run.how = how, run.curve = curve, run.loss = loss;
     run.before = orl_cost_now(lab->ctx);
     run.spent_before = lab->spent;
-    lab->spent_seconds = 0;
+    lab->spent_seconds = 0, lab->spent_tokens = 0;
     return run;
 }
 
@@ -272,10 +272,12 @@ static void demo_run_end(demo_run *run, const char *name, orl_result *result) {
     demo_lab *lab = run->lab;
     orl_cost cost = orl_cost_since(lab->ctx, run->before);
     double flops = cost.flops - (lab->spent - run->spent_before), seconds = cost.seconds - lab->spent_seconds;
+    uint64_t tokens = lab->spent_tokens;
     demo_measure(lab, run->model, run->how, DEMO_TEST_SAMPLES, result);
     snprintf(result->method, sizeof result->method, "%s", name);
     result->seed = lab->seed;
     result->train_flops = flops, result->train_seconds = seconds;
+    result->train_tokens = (double)(cost.tokens - tokens);
     result->data_flops = run->data_flops;
     if (run->curve) demo_curve_add(run->curve, result, flops, run->data_flops);
 }
@@ -370,7 +372,7 @@ typedef struct demo_options {
 /* Chosen by the sweep (examples/sweep.c) by learned reward alone. */
 static const demo_method demo_methods[] = {
     {"mle", 0.95, 0, 0, ORL_CONDITION_NONE, 0, 0, 0, 12, 1e-3},
-    {"rwr", 0, 0.3, 100, ORL_CONDITION_NONE, 0, 0, 0, 1, 1e-3},
+    {"rwr", 0, 0.2, 1000, ORL_CONDITION_NONE, 0, 0, 0, 1, 1e-3},
     {"dt", 0, 0, 0, ORL_CONDITION_BINS, 0.1, 4, 0.95, 1, 3e-3},
 };
 #define DEMO_OFFLINE (sizeof demo_methods / sizeof *demo_methods)

@@ -110,7 +110,8 @@ static double megabytes(size_t bytes) { return (double)bytes / 1048576; }
 /* One helper at the end of everything: says what failed, if anything did, and gives the exit status. */
 static int finish(orl_ctx *ctx) {
     if (!orl_failed(ctx)) return 0;
-    if (orl_error_status(ctx) == ORL_ERR_STOPPED) return say("stopped"), 128 + (interrupted ? (int)interrupted : SIGINT);
+    if (orl_error_status(ctx) == ORL_ERR_STOPPED)
+        return say("stopped"), 128 + (interrupted ? (int)interrupted : SIGINT);
     return fail("%s", orl_error(ctx));
 }
 
@@ -150,9 +151,9 @@ typedef struct options {
 } options;
 
 enum { /* which subcommands an option belongs to */
-    DEMO = 1 << 0, TOKENIZER = 1 << 1, ENCODE = 1 << 2, DECODE = 1 << 3, INIT = 1 << 4, IMPORT = 1 << 5, SPLIT = 1 << 6,
-    PRETRAIN = 1 << 7, SFT = 1 << 8, RM = 1 << 9, GENERATE = 1 << 10, LOGPROB = 1 << 11, SCORE = 1 << 12, ALIGN = 1 << 13,
-    EVAL = 1 << 14,
+    DEMO = 1 << 0, TOKENIZER = 1 << 1, ENCODE = 1 << 2, DECODE = 1 << 3, INIT = 1 << 4, IMPORT = 1 << 5,
+    SPLIT = 1 << 6, PRETRAIN = 1 << 7, SFT = 1 << 8, RM = 1 << 9, GENERATE = 1 << 10, LOGPROB = 1 << 11,
+    SCORE = 1 << 12, ALIGN = 1 << 13, EVAL = 1 << 14,
     TRAINS = PRETRAIN | SFT | RM | ALIGN,
     SAMPLES = GENERATE | EVAL,
     READS = SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE,
@@ -161,7 +162,9 @@ enum { /* which subcommands an option belongs to */
     /* and which methods of `align` */
     FOR_PPO = 1 << 20,  /* PPO alone */
     STAGE = 1 << 21,    /* the offline methods: a filter, a weight, a condition */
-    NOT_PPO = 1 << 22
+    NOT_PPO = 1 << 22,
+    IN_PPO = ALIGN | FOR_PPO,
+    OFFLINE = ALIGN | STAGE
 };
 
 typedef enum type { FLAG, OFF, COUNT, SEED, INTEGER, REAL, TEXT, LIST, CHOICE, TARGET, FILTER } type;
@@ -170,131 +173,156 @@ typedef struct option {
     const char *name, *value; /* value: how help calls it; of a CHOICE, its words */
     type kind;
     int commands;
-    size_t target, second;    /* where it goes; of a FILTER, second is the rule */
+    size_t target, second; /* where it goes; of a FILTER, second is the rule */
     const char *help;
 } option;
 
 #define AT(field) offsetof(options, field)
 #define NOWHERE ((size_t)-1)
+#define ONE(field) AT(field), NOWHERE
+#define BOTH(field) AT(train.field), AT(ppo.field)
 
 static const option option_table[] = {
-    {"model", "DIR", LIST, ENCODE | DECODE | TRAINS | SAMPLES | LOGPROB, AT(models), NOWHERE, "a Hugging Face directory (eval: several; the first is what the others are compared with)"},
-    {"data", "FILE", TEXT, READS, AT(data), NOWHERE, "JSONL rows; - is stdin"},
-    {"prompt", "TEXT", TEXT, GENERATE, AT(prompt), NOWHERE, "one prompt instead of --data"},
-    {"rm", "DIR", TEXT, SCORE | ALIGN | EVAL, AT(rm), NOWHERE, "a reward model"},
-    {"out", "DIR|FILE", TEXT, WRITES & ~SPLIT, AT(out), NOWHERE, "where the result goes; rows without it go to stdout"},
-    {"out", "DIR", TEXT, DEMO, AT(demo.out), NOWHERE, "where results.jsonl and report.html go"},
-    {"overwrite", NULL, FLAG, WRITES, AT(overwrite), NOWHERE, "replace an existing output"},
-    {"ledger", "FILE", TEXT, TRAINS | SAMPLES | SCORE, AT(ledger), NOWHERE, "a line of cost (tokens, FLOPs, seconds) is added here; eval reads it and reports each model's"},
-    {"template", "hh|chatml", CHOICE, READS, AT(template_kind), NOWHERE, "how rows of messages become text; default hh"},
+    {"model", "DIR", LIST, ENCODE | DECODE | TRAINS | SAMPLES | LOGPROB, ONE(models),
+     "a Hugging Face directory (eval: several; the first is what the others are compared with)"},
+    {"data", "FILE", TEXT, READS, ONE(data), "JSONL rows; - is stdin"},
+    {"prompt", "TEXT", TEXT, GENERATE, ONE(prompt), "one prompt instead of --data"},
+    {"rm", "DIR", TEXT, SCORE | ALIGN | EVAL, ONE(rm), "a reward model"},
+    {"out", "DIR|FILE", TEXT, WRITES & ~SPLIT, ONE(out), "where the result goes; rows without it go to stdout"},
+    {"out", "DIR", TEXT, DEMO, ONE(demo.out), "where results.jsonl and report.html go"},
+    {"overwrite", NULL, FLAG, WRITES, ONE(overwrite), "replace an existing output"},
+    {"ledger", "FILE", TEXT, TRAINS | SAMPLES | SCORE, ONE(ledger),
+     "a line of cost (tokens, FLOPs, seconds) is added here; eval reads it and reports each model's"},
+    {"template", "hh|chatml", CHOICE, READS, ONE(template_kind), "how rows of messages become text; default hh"},
     /* tokenizer, encode, decode */
-    {"train", "FILE…", LIST, TOKENIZER, AT(train_files), NOWHERE, "text to learn from; of .jsonl files the text fields"},
-    {"vocab", "N", COUNT, TOKENIZER | INIT, AT(vocab), NOWHERE, "tokens in all"},
-    {"special", "TOKEN…", LIST, TOKENIZER, AT(specials), NOWHERE, "special tokens beside <|endoftext|>"},
-    {"lines", NULL, FLAG, ENCODE | DECODE, AT(lines), NOWHERE, "each line by itself"},
+    {"train", "FILE…", LIST, TOKENIZER, ONE(train_files), "text to learn from; of .jsonl files the text fields"},
+    {"vocab", "N", COUNT, TOKENIZER | INIT, ONE(vocab), "tokens in all"},
+    {"special", "TOKEN…", LIST, TOKENIZER, ONE(specials), "special tokens beside <|endoftext|>"},
+    {"lines", NULL, FLAG, ENCODE | DECODE, ONE(lines), "each line by itself"},
     /* init, import, split */
-    {"arch", "gpt2|llama", CHOICE, INIT, AT(arch), NOWHERE, "family of transformer; default llama"},
-    {"layers", "N", COUNT, INIT, AT(shape.layers), NOWHERE, "transformer blocks"},
-    {"dim", "N", COUNT, INIT, AT(shape.dim), NOWHERE, "width"},
-    {"heads", "N", COUNT, INIT, AT(shape.heads), NOWHERE, "attention heads"},
-    {"kv-heads", "N", COUNT, INIT, AT(shape.kv_heads), NOWHERE, "heads of keys and values; default: as many as heads"},
-    {"ffn", "N", COUNT, INIT, AT(shape.ffn), NOWHERE, "hidden width of the feed-forward part; default 4·dim (gpt2), 8/3·dim (llama)"},
-    {"ctx", "N", COUNT, INIT, AT(shape.context), NOWHERE, "longest sequence in tokens"},
-    {"untied", NULL, FLAG, INIT, AT(untied), NOWHERE, "a language head of its own instead of the token embedding"},
-    {"llama2c", "FILE", TEXT, IMPORT, AT(llama2c), NOWHERE, "weights in llama2.c's format"},
-    {"tokenizer", "DIR", TEXT, INIT, AT(tokenizer), NOWHERE, "the tokenizer the model gets"},
-    {"tokenizer", "FILE", TEXT, IMPORT, AT(tokenizer), NOWHERE, "a tokenizer in llama2.c's format"},
-    {"by", "FIELD", TEXT, SPLIT, AT(by), NOWHERE, "keep rows with the same value of this field on one side; default: the same prompt"},
-    {"test-fraction", "X", REAL, SPLIT, AT(test_fraction), NOWHERE, "share of the groups that becomes the test set"},
-    {"out-train", "FILE", TEXT, SPLIT, AT(out_train), NOWHERE, "training rows"},
-    {"out-test", "FILE", TEXT, SPLIT, AT(out_test), NOWHERE, "test rows"},
+    {"arch", "gpt2|llama", CHOICE, INIT, ONE(arch), "family of transformer; default llama"},
+    {"layers", "N", COUNT, INIT, ONE(shape.layers), "transformer blocks"},
+    {"dim", "N", COUNT, INIT, ONE(shape.dim), "width"},
+    {"heads", "N", COUNT, INIT, ONE(shape.heads), "attention heads"},
+    {"kv-heads", "N", COUNT, INIT, ONE(shape.kv_heads), "heads of keys and values; default: as many as heads"},
+    {"ffn", "N", COUNT, INIT, ONE(shape.ffn),
+     "hidden width of the feed-forward part; default 4·dim (gpt2), 8/3·dim (llama)"},
+    {"ctx", "N", COUNT, INIT, ONE(shape.context), "longest sequence in tokens"},
+    {"untied", NULL, FLAG, INIT, ONE(untied), "a language head of its own instead of the token embedding"},
+    {"llama2c", "FILE", TEXT, IMPORT, ONE(llama2c), "weights in llama2.c's format"},
+    {"tokenizer", "DIR", TEXT, INIT, ONE(tokenizer), "the tokenizer the model gets"},
+    {"tokenizer", "FILE", TEXT, IMPORT, ONE(tokenizer), "a tokenizer in llama2.c's format"},
+    {"by", "FIELD", TEXT, SPLIT, ONE(by),
+     "keep rows with the same value of this field on one side; default: the same prompt"},
+    {"test-fraction", "X", REAL, SPLIT, ONE(test_fraction), "share of the groups that becomes the test set"},
+    {"out-train", "FILE", TEXT, SPLIT, ONE(out_train), "training rows"},
+    {"out-test", "FILE", TEXT, SPLIT, ONE(out_test), "test rows"},
     /* sampling */
-    {"n", "N", COUNT, SAMPLES, AT(generate.samples), NOWHERE, "samples per prompt"},
-    {"temperature", "X", REAL, SAMPLES, AT(generate.temperature), NOWHERE, "0 is greedy"},
-    {"top-k", "K", COUNT, SAMPLES, AT(generate.top_k), NOWHERE, "sample from the K likeliest tokens; 0: all"},
-    {"top-p", "P", REAL, SAMPLES, AT(generate.top_p), NOWHERE, "sample from the likeliest tokens that hold this much probability"},
-    {"max-tokens", "N", COUNT, SAMPLES, AT(generate.max_tokens), NOWHERE, "longest response; 0: as the context allows"},
-    {"target-reward", "X|q0.99|none", TARGET, SAMPLES, AT(generate), NOWHERE, "what a conditioned model is asked for; default: its own"},
-    {"guidance", "G", REAL, SAMPLES, AT(generate.guidance), NOWHERE, "classifier-free guidance of a conditioned model; 0: off"},
-    {"best-of", "N", FILTER, EVAL, AT(filter_x), ORL_BEST_OF, "one more row: the best of N samples of the first model"},
-    {"per-token", NULL, FLAG, LOGPROB, AT(per_token), NOWHERE, "add \"logprobs\", one for each response token"},
+    {"n", "N", COUNT, SAMPLES, ONE(generate.samples), "samples per prompt"},
+    {"temperature", "X", REAL, SAMPLES, ONE(generate.temperature), "0 is greedy"},
+    {"top-k", "K", COUNT, SAMPLES, ONE(generate.top_k), "sample from the K likeliest tokens; 0: all"},
+    {"top-p", "P", REAL, SAMPLES, ONE(generate.top_p),
+     "sample from the likeliest tokens that hold this much probability"},
+    {"max-tokens", "N", COUNT, SAMPLES, ONE(generate.max_tokens), "longest response; 0: as the context allows"},
+    {"target-reward", "X|q0.99|none", TARGET, SAMPLES, ONE(generate),
+     "what a conditioned model is asked for; default: its own"},
+    {"guidance", "G", REAL, SAMPLES, ONE(generate.guidance),
+     "classifier-free guidance of a conditioned model; 0: off"},
+    {"best-of", "N", FILTER, EVAL, AT(filter_x), ORL_BEST_OF,
+     "one more row: the best of N samples of the first model"},
+    {"per-token", NULL, FLAG, LOGPROB, ONE(per_token), "add \"logprobs\", one for each response token"},
     /* reward model */
-    {"margin", "M", REAL, RM, AT(rm_loss.margin), NOWHERE, "by how much chosen must score above rejected where rows have no margin"},
-    {"center", "E", REAL, RM, AT(rm_loss.center), NOWHERE, "weight of the pull of scores to 0; 0.01 is customary"},
+    {"margin", "M", REAL, RM, ONE(rm_loss.margin),
+     "by how much chosen must score above rejected where rows have no margin"},
+    {"center", "E", REAL, RM, ONE(rm_loss.center), "weight of the pull of scores to 0; 0.01 is customary"},
     /* stages of align */
-    {"method", "NAME", TEXT, ALIGN, AT(method), NOWHERE, "sft|mle|rwr|dt|ppo|dpo; mle+dt and the like combine the offline ones"},
-    {"threshold", "X", FILTER, ALIGN | STAGE, AT(filter_x), ORL_ABOVE, "filter: normalised reward above X (mle: 0)"},
-    {"quantile", "Q", FILTER, ALIGN | STAGE, AT(filter_x), ORL_ABOVE_QUANTILE, "filter: above this quantile of all rewards"},
-    {"top-k-per-prompt", "K", FILTER, ALIGN | STAGE, AT(filter_x), ORL_TOP_K, "filter: the K best of each prompt"},
-    {"best-of", "N", FILTER, ALIGN | STAGE, AT(filter_x), ORL_BEST_OF, "filter: the best of each N samples of a prompt"},
-    {"beta", "B", REAL, ALIGN | NOT_PPO, AT(beta), NOWHERE, "weight e^((reward − baseline)/B) (rwr: 1); of dpo, its β (default 0.1)"},
-    {"baseline", "none|mean|prompt", CHOICE, ALIGN | STAGE, AT(baseline), NOWHERE, "what is taken off the reward before weighting; default none"},
-    {"weight-clip", "C", REAL, ALIGN | STAGE, AT(weight_clip), NOWHERE, "largest weight"},
-    {"condition", "text|bins", CHOICE, ALIGN | STAGE, AT(condition_kind), NOWHERE, "condition on the reward, as text (dt's default) or ordered tokens"},
-    {"reward-decimals", "N", INTEGER, ALIGN | STAGE, AT(condition.decimals), NOWHERE, "digits after the point in the text"},
-    {"condition-format", "TEXT", TEXT, ALIGN | STAGE, AT(condition.format), NOWHERE, "the text, with {reward} in it"},
-    {"bins", "N", COUNT, ALIGN | STAGE, AT(condition.bins), NOWHERE, "how many ordered tokens"},
-    {"condition-dropout", "P", REAL, ALIGN | STAGE, AT(condition.dropout), NOWHERE, "share of rows shown without their reward, for --guidance"},
-    {"rank-per-prompt", NULL, FLAG, ALIGN | STAGE, AT(condition.rank_per_prompt), NOWHERE, "condition on the rank among the prompt's own samples"},
-    {"default-quantile", "Q", REAL, ALIGN | STAGE, AT(condition.target_quantile), NOWHERE, "what the model asks itself for when nobody says"},
+    {"method", "NAME", TEXT, ALIGN, ONE(method),
+     "sft|mle|rwr|dt|ppo|dpo; mle+dt and the like combine the offline ones"},
+    {"threshold", "X", FILTER, OFFLINE, AT(filter_x), ORL_ABOVE, "filter: normalised reward above X (mle: 0)"},
+    {"quantile", "Q", FILTER, OFFLINE, AT(filter_x), ORL_ABOVE_QUANTILE,
+     "filter: above this quantile of all rewards"},
+    {"top-k-per-prompt", "K", FILTER, OFFLINE, AT(filter_x), ORL_TOP_K, "filter: the K best of each prompt"},
+    {"best-of", "N", FILTER, OFFLINE, AT(filter_x), ORL_BEST_OF, "filter: the best of each N samples of a prompt"},
+    {"beta", "B", REAL, ALIGN | NOT_PPO, ONE(beta),
+     "weight e^((reward − baseline)/B) (rwr: 1); of dpo, its β (default 0.1)"},
+    {"baseline", "none|mean|prompt", CHOICE, OFFLINE, ONE(baseline),
+     "what is taken off the reward before weighting; default none"},
+    {"weight-clip", "C", REAL, OFFLINE, ONE(weight_clip), "largest weight"},
+    {"condition", "text|bins", CHOICE, OFFLINE, ONE(condition_kind),
+     "condition on the reward, as text (dt's default) or ordered tokens"},
+    {"reward-decimals", "N", INTEGER, OFFLINE, ONE(condition.decimals), "digits after the point in the text"},
+    {"condition-format", "TEXT", TEXT, OFFLINE, ONE(condition.format), "the text, with {reward} in it"},
+    {"bins", "N", COUNT, OFFLINE, ONE(condition.bins), "how many ordered tokens"},
+    {"condition-dropout", "P", REAL, OFFLINE, ONE(condition.dropout),
+     "share of rows shown without their reward, for --guidance"},
+    {"rank-per-prompt", NULL, FLAG, OFFLINE, ONE(condition.rank_per_prompt),
+     "condition on the rank among the prompt's own samples"},
+    {"default-quantile", "Q", REAL, OFFLINE, ONE(condition.target_quantile),
+     "what the model asks itself for when nobody says"},
     /* PPO */
-    {"kl", "X", REAL, ALIGN | FOR_PPO, AT(ppo.kl), NOWHERE, "coefficient of the KL penalty"},
-    {"kl-target", "X", REAL, ALIGN | FOR_PPO, AT(ppo.kl_target), NOWHERE, "KL per response that the coefficient is steered to; 0: fixed"},
-    {"kl-horizon", "X", REAL, ALIGN | FOR_PPO, AT(ppo.kl_horizon), NOWHERE, "how slowly it is steered, in responses"},
-    {"gamma", "X", REAL, ALIGN | FOR_PPO, AT(ppo.gamma), NOWHERE, "discount"},
-    {"lambda", "X", REAL, ALIGN | FOR_PPO, AT(ppo.lambda), NOWHERE, "of generalised advantage estimation"},
-    {"clip-lo", "X", REAL, ALIGN | FOR_PPO, AT(ppo.clip_low), NOWHERE, "ratios are clipped at 1 − X"},
-    {"clip-hi", "X", REAL, ALIGN | FOR_PPO, AT(ppo.clip_high), NOWHERE, "… and 1 + X"},
-    {"value-clip", "X", REAL, ALIGN | FOR_PPO, AT(ppo.value_clip), NOWHERE, "how far the critic moves in one batch"},
-    {"rollouts", "N", COUNT, ALIGN | FOR_PPO, AT(ppo.rollouts), NOWHERE, "responses in a rollout batch"},
-    {"ppo-epochs", "N", COUNT, ALIGN | FOR_PPO, AT(ppo.epochs), NOWHERE, "passes over each rollout batch"},
-    {"minibatch", "N", COUNT, ALIGN | FOR_PPO, AT(ppo.minibatch), NOWHERE, "rollouts per optimizer step"},
-    {"critic-lr", "X", REAL, ALIGN | FOR_PPO, AT(ppo.critic_lr), NOWHERE, "learning rate of the critic"},
-    {"reward-clip", "X", REAL, ALIGN | FOR_PPO, AT(ppo.reward_clip), NOWHERE, "scores are clipped at ±X"},
-    {"unfinished-penalty", "X", REAL, ALIGN | FOR_PPO, AT(ppo.unfinished_penalty), NOWHERE, "taken off the reward of a response that --max-tokens cut"},
-    {"ptx", "X", REAL, ALIGN | FOR_PPO, AT(ppo.ptx), NOWHERE, "weight of the language-model loss on --ptx-data"},
-    {"ptx-data", "FILE", TEXT, ALIGN | FOR_PPO, AT(ptx_data), NOWHERE, "rows for it"},
-    {"max-tokens", "N", COUNT, ALIGN | FOR_PPO, AT(ppo.max_tokens), NOWHERE, "longest response; 0: as the context allows"},
-    {"temperature", "X", REAL, ALIGN | FOR_PPO, AT(ppo.temperature), NOWHERE, "of the rollouts"},
+    {"kl", "X", REAL, IN_PPO, ONE(ppo.kl), "coefficient of the KL penalty"},
+    {"kl-target", "X", REAL, IN_PPO, ONE(ppo.kl_target),
+     "KL per response that the coefficient is steered to; 0: fixed"},
+    {"kl-horizon", "X", REAL, IN_PPO, ONE(ppo.kl_horizon), "how slowly it is steered, in responses"},
+    {"gamma", "X", REAL, IN_PPO, ONE(ppo.gamma), "discount"},
+    {"lambda", "X", REAL, IN_PPO, ONE(ppo.lambda), "of generalised advantage estimation"},
+    {"clip-lo", "X", REAL, IN_PPO, ONE(ppo.clip_low), "ratios are clipped at 1 − X"},
+    {"clip-hi", "X", REAL, IN_PPO, ONE(ppo.clip_high), "… and 1 + X"},
+    {"value-clip", "X", REAL, IN_PPO, ONE(ppo.value_clip), "how far the critic moves in one batch"},
+    {"rollouts", "N", COUNT, IN_PPO, ONE(ppo.rollouts), "responses in a rollout batch"},
+    {"ppo-epochs", "N", COUNT, IN_PPO, ONE(ppo.epochs), "passes over each rollout batch"},
+    {"minibatch", "N", COUNT, IN_PPO, ONE(ppo.minibatch), "rollouts per optimizer step"},
+    {"critic-lr", "X", REAL, IN_PPO, ONE(ppo.critic_lr), "learning rate of the critic"},
+    {"reward-clip", "X", REAL, IN_PPO, ONE(ppo.reward_clip), "scores are clipped at ±X"},
+    {"unfinished-penalty", "X", REAL, IN_PPO, ONE(ppo.unfinished_penalty),
+     "taken off the reward of a response that --max-tokens cut"},
+    {"ptx", "X", REAL, IN_PPO, ONE(ppo.ptx), "weight of the language-model loss on --ptx-data"},
+    {"ptx-data", "FILE", TEXT, IN_PPO, ONE(ptx_data), "rows for it"},
+    {"max-tokens", "N", COUNT, IN_PPO, ONE(ppo.max_tokens), "longest response; 0: as the context allows"},
+    {"temperature", "X", REAL, IN_PPO, ONE(ppo.temperature), "of the rollouts"},
     /* training */
-    {"steps", "N", COUNT, TRAINS, AT(train.steps), AT(ppo.iterations), "optimizer steps (ppo: rollout batches); 0: as --epochs says"},
-    {"epochs", "X", REAL, TRAINS | NOT_PPO, AT(train.epochs), NOWHERE, "passes over the data"},
-    {"batch", "ROWS", COUNT, TRAINS | NOT_PPO, AT(train.batch), NOWHERE, "rows (or pairs) per optimizer step"},
-    {"micro-tokens", "N", COUNT, TRAINS, AT(train.micro_tokens), AT(ppo.micro_tokens), "most tokens in one forward pass: bounds memory"},
-    {"lr", "X", REAL, TRAINS, AT(train.lr), AT(ppo.lr), "learning rate"},
-    {"schedule", "constant|linear|cosine", CHOICE, TRAINS, AT(schedule), NOWHERE, "of the learning rate"},
-    {"min-lr", "X", REAL, TRAINS | NOT_PPO, AT(train.min_lr), NOWHERE, "where the schedule ends, as a share of --lr"},
-    {"warmup", "N", COUNT, TRAINS, AT(train.warmup), AT(ppo.warmup), "steps over which it rises from 0"},
-    {"beta1", "X", REAL, TRAINS, AT(train.beta1), AT(ppo.beta1), "AdamW"},
-    {"beta2", "X", REAL, TRAINS, AT(train.beta2), AT(ppo.beta2), "AdamW"},
-    {"eps", "X", REAL, TRAINS, AT(train.eps), AT(ppo.eps), "AdamW"},
-    {"weight-decay", "X", REAL, TRAINS, AT(train.weight_decay), AT(ppo.weight_decay), "AdamW; on matrices only"},
-    {"clip", "X", REAL, TRAINS, AT(train.clip), AT(ppo.clip), "global norm that gradients are clipped to; 0: off"},
-    {"no-shuffle", NULL, OFF, TRAINS | NOT_PPO, AT(train.shuffle), NOWHERE, "rows in file order, wrapping around"},
-    {"eval-data", "FILE", TEXT, TRAINS | NOT_PPO, AT(eval_data), NOWHERE, "validation rows"},
-    {"eval-every", "N", COUNT, TRAINS | NOT_PPO, AT(train.eval_every), NOWHERE, "steps between validations; 0: at the end only"},
-    {"log", "FILE", TEXT, TRAINS, AT(train.log), AT(ppo.log), "JSONL log; default OUT/log.jsonl"},
-    {"save-every", "N", COUNT, TRAINS, AT(train.save_every), AT(ppo.save_every), "steps between checkpoints; 0: when interrupted only"},
-    {"resume", NULL, FLAG, TRAINS, AT(resume), NOWHERE, "go on where OUT.partial/ stopped"},
-    {"estimate", NULL, FLAG, TRAINS, AT(estimate), NOWHERE, "say memory and time, and stop"},
-    {"dump-batch", NULL, FLAG, TRAINS, AT(dump_batch), NOWHERE, "show the first rows' tokens with their weights, and stop"},
+    {"steps", "N", COUNT, TRAINS, AT(train.steps), AT(ppo.iterations),
+     "optimizer steps (ppo: rollout batches); 0: as --epochs says"},
+    {"epochs", "X", REAL, TRAINS | NOT_PPO, ONE(train.epochs), "passes over the data"},
+    {"batch", "ROWS", COUNT, TRAINS | NOT_PPO, ONE(train.batch), "rows (or pairs) per optimizer step"},
+    {"micro-tokens", "N", COUNT, TRAINS, BOTH(micro_tokens), "most tokens in one forward pass: bounds memory"},
+    {"lr", "X", REAL, TRAINS, BOTH(lr), "learning rate"},
+    {"schedule", "constant|linear|cosine", CHOICE, TRAINS, ONE(schedule), "of the learning rate"},
+    {"min-lr", "X", REAL, TRAINS | NOT_PPO, ONE(train.min_lr), "where the schedule ends, as a share of --lr"},
+    {"warmup", "N", COUNT, TRAINS, BOTH(warmup), "steps over which it rises from 0"},
+    {"beta1", "X", REAL, TRAINS, BOTH(beta1), "AdamW"},
+    {"beta2", "X", REAL, TRAINS, BOTH(beta2), "AdamW"},
+    {"eps", "X", REAL, TRAINS, BOTH(eps), "AdamW"},
+    {"weight-decay", "X", REAL, TRAINS, BOTH(weight_decay), "AdamW; on matrices only"},
+    {"clip", "X", REAL, TRAINS, BOTH(clip), "global norm that gradients are clipped to; 0: off"},
+    {"no-shuffle", NULL, OFF, TRAINS | NOT_PPO, ONE(train.shuffle), "rows in file order, wrapping around"},
+    {"eval-data", "FILE", TEXT, TRAINS | NOT_PPO, ONE(eval_data), "validation rows"},
+    {"eval-every", "N", COUNT, TRAINS | NOT_PPO, ONE(train.eval_every),
+     "steps between validations; 0: at the end only"},
+    {"log", "FILE", TEXT, TRAINS, BOTH(log), "JSONL log; default OUT/log.jsonl"},
+    {"save-every", "N", COUNT, TRAINS, BOTH(save_every), "steps between checkpoints; 0: when interrupted only"},
+    {"resume", NULL, FLAG, TRAINS, ONE(resume), "go on where OUT.partial/ stopped"},
+    {"estimate", NULL, FLAG, TRAINS, ONE(estimate), "say memory and time, and stop"},
+    {"dump-batch", NULL, FLAG, TRAINS, ONE(dump_batch), "show the first rows' tokens with their weights, and stop"},
     /* demo */
-    {"seeds", "N", COUNT, DEMO, AT(demo.seeds), NOWHERE, "runs, with seeds S, S + 1, …"},
-    {"quick", NULL, FLAG, DEMO, AT(demo.quick), NOWHERE, "a short form that only shows that everything works"},
+    {"seeds", "N", COUNT, DEMO, ONE(demo.seeds), "runs, with seeds S, S + 1, …"},
+    {"quick", NULL, FLAG, DEMO, ONE(demo.quick), "a short form that only shows that everything works"},
     /* everywhere */
-    {"threads", "N", COUNT, ALL, AT(config.threads), AT(demo.threads), "0: one per core; results do not depend on it"},
+    {"threads", "N", COUNT, ALL, AT(config.threads), AT(demo.threads),
+     "0: one per core; results do not depend on it"},
     {"seed", "S", SEED, ALL, AT(config.seed), AT(demo.seed), "of everything random"},
     {"quiet", NULL, FLAG, ALL, AT(quiet), AT(demo.quiet), "no progress, only warnings and errors"},
-    {"strict", NULL, FLAG, ALL & ~DEMO, AT(strict), NOWHERE, "a row that must be cut or dropped is an error"},
-    {"help", NULL, FLAG, ALL, AT(help), NOWHERE, "this text"},
+    {"strict", NULL, FLAG, ALL & ~DEMO, ONE(strict), "a row that must be cut or dropped is an error"},
+    {"help", NULL, FLAG, ALL, ONE(help), "this text"},
 };
 #define OPTIONS (sizeof option_table / sizeof *option_table)
-typedef char given_has_room_for_every_option[OPTIONS <= sizeof ((options *)0)->given ? 1 : -1];
+typedef char given_has_room_for_every_option[OPTIONS <= sizeof((options *)0)->given ? 1 : -1];
 
 static const option *find_option(const char *name, size_t length, int commands) {
     size_t i;
     for (i = 0; i < OPTIONS; i++)
-        if ((option_table[i].commands & commands) && strlen(option_table[i].name) == length && !memcmp(option_table[i].name, name, length))
+        if ((option_table[i].commands & commands) && strlen(option_table[i].name) == length &&
+            !memcmp(option_table[i].name, name, length))
             return &option_table[i];
     return NULL;
 }
@@ -389,7 +417,8 @@ static int store(options *o, const option *t, const char *text) {
             if ((*(int *)target = choose(t->value, text)) < 0) return 0;
             break;
         case FILTER: /* K and N are whole numbers */
-            if (!read_real(text, &real) || (t->second >= ORL_TOP_K && !(read_count(text, &count) && count > 0))) return 0;
+            if (!read_real(text, &real)) return 0;
+            if (t->second >= ORL_TOP_K && !(read_count(text, &count) && count > 0)) return 0;
             *(double *)target = real;
             o->filter_rule = (int)t->second;
             break;
@@ -497,15 +526,19 @@ static int check_out(const options *o, const char *out, int directory) {
     if (!out || o->estimate || o->dump_batch || stat(out, &info) != 0) return GO;
     is_dir = S_ISDIR(info.st_mode);
     if (directory != is_dir && !(!directory && !S_ISREG(info.st_mode)))
-        return fail("%s: is %s directory, the output is %s: choose another --out", out, is_dir ? "a" : "no", directory ? "one" : "a file");
+        return fail("%s: is %s directory, the output is %s: choose another --out", out, is_dir ? "a" : "no",
+                    directory ? "one" : "a file");
     if (is_dir ? each_entry(out, NULL, NULL) == 0 : info.st_size == 0) return GO;
     if (directory && o->resume) {
-        if (join(path, out, "/config.json") != GO || !exists(path)) return fail("%s: is no finished run: choose another --out", out);
+        if (join(path, out, "/config.json") != GO || !exists(path))
+            return fail("%s: is no finished run: choose another --out", out);
         if (join(path, out, "/checkpoint") == GO) remove(path); /* left if the run was killed while it finished */
         return say("%s is finished: nothing to do", out), 0;
     }
-    if (!o->overwrite) return fail("%s: is there already: choose another --out, or give --overwrite to replace it", out);
-    if (directory && !is_ours(out)) return fail("%s: does not look like something orl wrote, so it is not replaced: remove it yourself", out);
+    if (!o->overwrite)
+        return fail("%s: is there already: choose another --out, or give --overwrite to replace it", out);
+    if (directory && !is_ours(out))
+        return fail("%s: does not look like something orl wrote, so it is not replaced: remove it yourself", out);
     return GO;
 }
 
@@ -516,7 +549,8 @@ static int make_dir(const char *path) { /* with its parents */
     for (i = 1; i <= n; i++)
         if (path[i] == '/' || !path[i]) {
             part[i] = 0;
-            if (mkdir(part, 0777) != 0 && errno != EEXIST) return fail("%s: the directory cannot be made: %s", part, strerror(errno));
+            if (mkdir(part, 0777) != 0 && errno != EEXIST)
+                return fail("%s: the directory cannot be made: %s", part, strerror(errno));
             part[i] = path[i];
         }
     return GO;
@@ -618,14 +652,17 @@ static void json_escape(char *to, size_t size, const char *text) {
     to[n] = 0;
 }
 
-static void ledger_add(const options *o, const char *what, const char *method, const char *data, const char *out, orl_cost cost) {
+static void ledger_add(const options *o, const char *what, const char *method, const char *data, const char *out,
+                       orl_cost cost) {
     char from[PATH_SIZE], to[PATH_SIZE];
     FILE *f = o->ledger ? fopen(o->ledger, "ab") : NULL;
     if (o->ledger && !f) say("%s: cannot be written: %s", o->ledger, strerror(errno));
     if (!f) return;
     json_escape(from, sizeof from, data);
     json_escape(to, sizeof to, out);
-    fprintf(f, "{\"command\":\"%s\",\"method\":\"%s\",\"data\":\"%s\",\"out\":\"%s\",\"resumed\":%d,\"tokens\":%.0f,\"flops\":%.9g,\"seconds\":%.6f,\"peak_bytes\":%zu}\n",
+    fprintf(f,
+            "{\"command\":\"%s\",\"method\":\"%s\",\"data\":\"%s\",\"out\":\"%s\",\"resumed\":%d,\"tokens\":%.0f,"
+            "\"flops\":%.9g,\"seconds\":%.6f,\"peak_bytes\":%zu}\n",
             what, method, from, to, o->resume, (double)cost.tokens, cost.flops, cost.seconds, cost.peak_bytes);
     fclose(f);
 }
@@ -656,15 +693,24 @@ static void line_string(const char *line, const char *key, char *to, size_t size
     to[n] = 0;
 }
 
+/* Cuts the next line off a text that is used up on the way; NULL at its end. */
+static char *next_line(char **text) {
+    char *line = *text, *end = line ? strchr(line, '\n') : NULL;
+    if (!line || !*line) return NULL;
+    if (end) *end = 0;
+    *text = end ? end + 1 : line + strlen(line);
+    return line;
+}
+
 static entry *ledger_read(const options *o, size_t *count) {
     size_t bytes, lines = 0, i;
-    char *text = o->ledger && exists(o->ledger) ? read_file(o->ledger, &bytes) : NULL, *line;
+    char *text = o->ledger && exists(o->ledger) ? read_file(o->ledger, &bytes) : NULL, *rest = text, *line;
     entry *entries;
     *count = 0;
     if (!text) return NULL;
     for (i = 0; i < bytes; i++) lines += text[i] == '\n';
     entries = (entry *)calloc(lines + 1, sizeof *entries);
-    for (line = strtok(text, "\n"); line && entries && *count < lines; line = strtok(NULL, "\n")) {
+    while (entries && *count < lines && (line = next_line(&rest)) != NULL) {
         entry *e = &entries[(*count)++];
         double resumed = 0;
         line_string(line, "command", e->command, sizeof e->command);
@@ -705,10 +751,11 @@ static void ledger_costs(const entry *entries, size_t count, const char *model, 
     result->percent_of_ppo = result->percent_of_ppo_total = (double)NAN;
     result->train_tokens = 0;
     if (!e) return;
-    result->train_flops = sum.flops, result->train_seconds = sum.seconds, result->train_tokens = (uint64_t)sum.tokens;
+    result->train_flops = sum.flops, result->train_seconds = sum.seconds, result->train_tokens = (double)sum.tokens;
     result->data_flops = result->data_seconds = 0;
     for (depth = 0; depth < 16 && (e = ledger_find(entries, count, e->data, &sum)) != NULL; depth++)
-        if (choose("generate|score", e->command) >= 0) result->data_flops += sum.flops, result->data_seconds += sum.seconds;
+        if (choose("generate|score", e->command) >= 0)
+            result->data_flops += sum.flops, result->data_seconds += sum.seconds;
 }
 
 /* ==== training ================================================================================= */
@@ -733,35 +780,45 @@ static int on_step(void *user, const orl_step_info *info) {
     eta = (now - r->begun) / (double)r->done * (double)(info->steps > info->step ? info->steps - info->step : 0);
     if (!isnan(info->reward)) snprintf(more, sizeof more, "  reward %.3f  kl %.3f", info->reward, info->kl);
     else if (!isnan(r->val_loss)) snprintf(more, sizeof more, "  val %.4f", r->val_loss);
-    progress(info->step >= info->steps, "%s %zu/%zu  loss %.4f%s  %s tok/s  %d:%02d left", info->stage ? info->stage : "", info->step, info->steps, info->loss, more,
-             brief(speed, (double)info->tokens / (info->seconds > 0 ? info->seconds : 1e-9)), (int)(eta / 60), (int)eta % 60);
+    progress(info->step >= info->steps, "%s %zu/%zu  loss %.4f%s  %s tok/s  %d:%02d left",
+             info->stage ? info->stage : "", info->step, info->steps, info->loss, more,
+             brief(speed, (double)info->tokens / (info->seconds > 0 ? info->seconds : 1e-9)), (int)(eta / 60),
+             (int)eta % 60);
     return interrupted;
 }
 
 static void print_estimate(const orl_estimate *e) {
     char flops[16];
-    printf("weights      %10.1f MB\ngradients    %10.1f MB\noptimizer    %10.1f MB\nactivations  %10.1f MB\ntotal        %10.1f MB\n",
-           megabytes(e->weights), megabytes(e->gradients), megabytes(e->moments), megabytes(e->activations), megabytes(e->total));
+    printf("weights      %10.1f MB\ngradients    %10.1f MB\noptimizer    %10.1f MB\nactivations  %10.1f MB\ntotal      "
+           "  %10.1f MB\n",
+           megabytes(e->weights), megabytes(e->gradients), megabytes(e->moments), megabytes(e->activations),
+           megabytes(e->total));
     printf("rows         %10zu    (%zu cut, %zu dropped)\n", e->rows, e->cut, e->dropped);
-    printf("tokens       %10.0f\nflops        %10s\nseconds      %10.1f\n", (double)e->tokens, brief(flops, e->flops), e->seconds);
+    printf("tokens       %10.0f\nflops        %10s\nseconds      %10.1f\n", (double)e->tokens, brief(flops, e->flops),
+           e->seconds);
 }
 
 static void start_line(orl_ctx *ctx, const options *o, orl_model *model, size_t bytes) {
     char parameters[16];
     if (!o->quiet && !orl_failed(ctx))
-        say("%s: %s, %zu thread%s, %s parameters, about %.1f MB", o->command, orl_isa(ctx), orl_threads(ctx), orl_threads(ctx) == 1 ? "" : "s",
-            brief(parameters, (double)orl_params_count(orl_model_params(model))), megabytes(bytes));
+        say("%s: %s, %zu thread%s, %s parameters, about %.1f MB", o->command, orl_isa(ctx), orl_threads(ctx),
+            orl_threads(ctx) == 1 ? "" : "s", brief(parameters, (double)orl_params_count(orl_model_params(model))),
+            megabytes(bytes));
 }
 
 static int run_open(run *r, options *o) {
     memset(r, 0, sizeof *r);
     r->o = o;
     r->val_loss = (double)NAN;
-    if (join(r->partial, o->out, ".partial") != GO || join(r->checkpoint, r->partial, "/checkpoint") != GO || join(r->log, r->partial, "/log.jsonl") != GO) return 1;
+    if (join(r->partial, o->out, ".partial") != GO || join(r->checkpoint, r->partial, "/checkpoint") != GO ||
+        join(r->log, r->partial, "/log.jsonl") != GO)
+        return 1;
     r->fresh = !exists(r->checkpoint);
     if (!r->fresh && !o->resume && !o->overwrite)
-        return fail("%s: holds an unfinished run: give --resume to go on with it, or --overwrite to start again", r->partial);
-    if (exists(r->partial) && !is_ours(r->partial)) return fail("%s: does not look like something orl wrote: remove it yourself", r->partial);
+        return fail("%s: holds an unfinished run: give --resume to go on with it, or --overwrite to start again",
+                    r->partial);
+    if (exists(r->partial) && !is_ours(r->partial))
+        return fail("%s: does not look like something orl wrote: remove it yourself", r->partial);
     if (!r->fresh && !o->resume) remove_dir(r->partial), r->fresh = 1;
     return make_dir(r->partial);
 }
@@ -780,7 +837,8 @@ static int run_broken(orl_ctx *ctx, run *r) {
 }
 
 /* Estimate, train in OUT.partial/, save, rename: the one way through every training subcommand. */
-static int train(orl_ctx *ctx, options *o, const char *stage, trainer how, orl_model *model, orl_model *rm, orl_dataset *data) {
+static int train(orl_ctx *ctx, options *o, const char *stage, trainer how, orl_model *model, orl_model *rm,
+                 orl_dataset *data) {
     run r;
     orl_estimate need;
     orl_cost before, cost;
@@ -821,7 +879,8 @@ static int train(orl_ctx *ctx, options *o, const char *stage, trainer how, orl_m
     else if (how == DPO) orl_train_dpo(model, data, o->train.reference, o->beta, &o->train);
     else orl_train_ppo(model, rm, data, &o->ppo);
     cost = orl_cost_since(ctx, before);
-    if (!orl_failed(ctx) || orl_error_status(ctx) == ORL_ERR_STOPPED) ledger_add(o, o->command, stage, o->data, o->out, cost);
+    if (!orl_failed(ctx) || orl_error_status(ctx) == ORL_ERR_STOPPED)
+        ledger_add(o, o->command, stage, o->data, o->out, cost);
     if (!orl_failed(ctx) && join(path, r.partial, "/model.safetensors") == GO) {
         remove(path); /* there if a run was killed between saving and renaming */
         orl_model_save(model, r.partial);
@@ -829,7 +888,8 @@ static int train(orl_ctx *ctx, options *o, const char *stage, trainer how, orl_m
     if (orl_failed(ctx)) return run_broken(ctx, &r);
     if (publish(r.partial, o->out) != GO) return 1;
     if (join(r.checkpoint, o->out, "/checkpoint") == GO) remove(r.checkpoint); /* only now can nothing need it */
-    if (!o->quiet) say("%s: done in %.1f s, peak memory %.1f MB", o->out, cost.seconds, megabytes(orl_memory_peak(ctx)));
+    if (!o->quiet)
+        say("%s: done in %.1f s, peak memory %.1f MB", o->out, cost.seconds, megabytes(orl_memory_peak(ctx)));
     return 0;
 }
 
@@ -871,7 +931,8 @@ static int append_file(orl_ctx *ctx, const options *o, const char *path, buffer 
             code = append(b, row->prompt.text, row->prompt.text ? row->prompt.bytes : 0);
             if (code == GO) code = append(b, row->response.text, row->response.text ? row->response.bytes : 0);
             if (code == GO) code = append(b, "\n", 1);
-            if (code == GO && (row->flags & ORL_PAIR) && row->rejected.text) code = append(b, row->rejected.text, row->rejected.bytes);
+            if (code == GO && (row->flags & ORL_PAIR) && row->rejected.text)
+                code = append(b, row->rejected.text, row->rejected.bytes);
             if (code == GO && (row->flags & ORL_PAIR)) code = append(b, "\n", 1);
         }
         orl_dataset_free(data);
@@ -960,7 +1021,8 @@ static int decode_piece(orl_ctx *ctx, orl_tokenizer *tok, const char *text, size
 }
 
 /* Applies one of the two above to the whole of stdin or, with --lines, to each of its lines. */
-static int each_piece(orl_ctx *ctx, options *o, int (*piece)(orl_ctx *, orl_tokenizer *, const char *, size_t, size_t)) {
+static int each_piece(orl_ctx *ctx, options *o,
+                      int (*piece)(orl_ctx *, orl_tokenizer *, const char *, size_t, size_t)) {
     orl_tokenizer *tok = orl_tokenizer_load(ctx, o->models.item[0]);
     size_t bytes = 0, line = 0;
     char *text = tok ? read_all(stdin, &bytes) : NULL, *p = text, *end;
@@ -973,7 +1035,8 @@ static int each_piece(orl_ctx *ctx, options *o, int (*piece)(orl_ctx *, orl_toke
         code = piece(ctx, tok, p, (size_t)(end - p), ++line);
     }
     free(text);
-    if (code == GO && (fflush(stdout) != 0 || ferror(stdout))) code = fail("stdout: cannot be written: %s", strerror(errno));
+    if (code == GO && (fflush(stdout) != 0 || ferror(stdout)))
+        code = fail("stdout: cannot be written: %s", strerror(errno));
     return code == GO ? 0 : code;
 }
 static int cmd_encode(orl_ctx *ctx, options *o) { return each_piece(ctx, o, encode_piece); }
@@ -1009,7 +1072,8 @@ static int cmd_init(orl_ctx *ctx, options *o) {
     if (o->shape.context) c.context = o->shape.context;
     if (o->untied) c.tied = 0;
     if (o->shape.heads || o->shape.kv_heads) c.kv_heads = o->shape.kv_heads ? o->shape.kv_heads : c.heads;
-    if (o->shape.dim || o->shape.ffn) c.ffn = o->shape.ffn ? o->shape.ffn : o->arch == ORL_GPT2 ? 4 * c.dim : (c.dim * 8 / 3 + 15) / 16 * 16;
+    if (o->shape.dim || o->shape.ffn)
+        c.ffn = o->shape.ffn ? o->shape.ffn : o->arch == ORL_GPT2 ? 4 * c.dim : (c.dim * 8 / 3 + 15) / 16 * 16;
     return save_new_model(ctx, o, orl_model_create(ctx, &c, tok), partial);
 }
 
@@ -1028,7 +1092,9 @@ static int cmd_split(orl_ctx *ctx, options *o) {
     orl_dataset_split(data, o->by, o->test_fraction, o->config.seed, &part[0], &part[1]);
     code = write_rows(ctx, part[1], o->out_test, 1, NULL);
     if (code == 0) code = write_rows(ctx, part[0], o->out_train, 1, NULL);
-    if (code == 0 && !o->quiet) say("%zu rows to %s, %zu to %s", orl_dataset_count(part[0]), o->out_train, orl_dataset_count(part[1]), o->out_test);
+    if (code == 0 && !o->quiet)
+        say("%zu rows to %s, %zu to %s", orl_dataset_count(part[0]), o->out_train, orl_dataset_count(part[1]),
+            o->out_test);
     return code;
 }
 
@@ -1052,8 +1118,9 @@ static int cmd_sft(orl_ctx *ctx, options *o) {
 static void say_accuracy(const orl_dataset *pairs) {
     orl_accuracy a;
     if (orl_pair_accuracy(pairs, &a) != ORL_OK) return;
-    say("accuracy %.4f, 95 %% interval %.4f to %.4f, on %zu pairs; mean margin %.3f; chosen %.3f ± %.3f, rejected %.3f ± %.3f", a.accuracy, a.low, a.high,
-        a.pairs, a.margin, a.mean_chosen, a.sd_chosen, a.mean_rejected, a.sd_rejected);
+    say("accuracy %.4f, 95 %% interval %.4f to %.4f, on %zu pairs; mean margin %.3f; chosen %.3f ± %.3f, rejected %.3f "
+        "± %.3f",
+        a.accuracy, a.low, a.high, a.pairs, a.margin, a.mean_chosen, a.sd_chosen, a.mean_rejected, a.sd_rejected);
 }
 
 static int cmd_rm(orl_ctx *ctx, options *o) {
@@ -1167,14 +1234,18 @@ static int make_plan(options *o, plan *p) {
         if (!o->given[i]) continue;
         if ((t->commands & FOR_PPO) && p->how != PPO) return usage(o, "--%s belongs to --method ppo", t->name);
         if ((t->commands & NOT_PPO) && p->how == PPO) return usage(o, "--%s does not go with --method ppo", t->name);
-        if ((t->commands & STAGE) && p->how != LANGUAGE) return usage(o, "--%s does not go with --method %s", t->name, o->method);
+        if ((t->commands & STAGE) && p->how != LANGUAGE)
+            return usage(o, "--%s does not go with --method %s", t->name, o->method);
         filters += t->kind == FILTER;
         p->filter |= t->kind == FILTER;
         p->weigh |= p->how == LANGUAGE && choose("beta|baseline|weight-clip", t->name) >= 0;
-        p->condition |= choose("condition|reward-decimals|condition-format|bins|condition-dropout|rank-per-prompt|default-quantile", t->name) >= 0;
+        p->condition |=
+            choose("condition|reward-decimals|condition-format|bins|condition-dropout|rank-per-prompt|default-quantile",
+                   t->name) >= 0;
     }
     if (filters > 1) return usage(o, "give one of --threshold, --quantile, --top-k-per-prompt, --best-of");
-    if (!o->method && !p->filter && !p->weigh && !p->condition) return usage(o, "orl align needs --method, or stages such as --quantile 0.7");
+    if (!o->method && !p->filter && !p->weigh && !p->condition)
+        return usage(o, "orl align needs --method, or stages such as --quantile 0.7");
     if (p->filter && o->filter_rule < 0) o->filter_rule = ORL_ABOVE; /* mle: above the mean */
     if (!given(o, "beta")) o->beta = p->how == DPO ? 0.1 : 1;
     if (p->how == PPO && !o->rm) return usage(o, "--method ppo needs --rm");
@@ -1195,7 +1266,8 @@ static int label(orl_ctx *ctx, options *o, orl_dataset *data, orl_model *rm) {
     }
     if (!o->rm) {
         size_t line = orl_dataset_row(data, missing - 1)->line;
-        return fail("%s:%zu: the row has no \"reward\": give --rm DIR, or add rewards with orl score", o->data, line ? line : missing);
+        return fail("%s:%zu: the row has no \"reward\": give --rm DIR, or add rewards with orl score", o->data,
+                    line ? line : missing);
     }
     say("%zu of %zu rows have no reward: %s scores all of them", rows - labelled, rows, o->rm);
     if (orl_score(rm, data) != ORL_OK) return finish(ctx);
@@ -1270,13 +1342,14 @@ static void report_losses(orl_report *report, const options *o, const orl_result
     memset(series, 0, sizeof series);
     memset(&chart, 0, sizeof chart);
     for (i = 0; i < o->models.count; i++) {
-        char path[PATH_SIZE], *text = NULL, *line;
+        char path[PATH_SIZE], *text = NULL, *line, *rest;
         size_t lines = 0, points = 0;
         if (join(path, o->models.item[i], "/log.jsonl") == GO && exists(path)) text = read_file(path, &bytes);
         for (line = text; line && *line; line++) lines += *line == '\n';
         owned[n] = text ? (double *)malloc((2 * lines + 2) * sizeof **owned) : NULL;
-        for (line = text && owned[n] ? strtok(text, "\n") : NULL; line && points < lines; line = strtok(NULL, "\n"))
-            if (line_number(line, "step", &owned[n][points]) && line_number(line, "loss", &owned[n][lines + points])) points++;
+        for (rest = text; owned[n] && points < lines && (line = next_line(&rest)) != NULL;)
+            if (line_number(line, "step", &owned[n][points]) && line_number(line, "loss", &owned[n][lines + points]))
+                points++;
         free(text);
         if (!owned[n]) continue;
         series[n].name = results[i].method;
@@ -1292,7 +1365,8 @@ static void report_losses(orl_report *report, const options *o, const orl_result
 }
 
 /* What conditioned models were asked for against what they gave. */
-static void report_calibration(orl_report *report, const options *o, orl_model **models, const orl_result *results, const orl_dataset *prompts, orl_model *rm) {
+static void report_calibration(orl_report *report, const options *o, orl_model **models, const orl_result *results,
+                               const orl_dataset *prompts, orl_model *rm) {
     static const double quantile[] = {0.05, 0.25, 0.5, 0.75, 0.95, 0.99};
     enum { POINTS = sizeof quantile / sizeof *quantile };
     double asked[MAX_LIST][POINTS], got[MAX_LIST][POINTS];
@@ -1311,7 +1385,8 @@ static void report_calibration(orl_report *report, const options *o, orl_model *
             orl_model_condition(models[i], quantile[k], &asked[n][k]);
             samples = orl_sample(models[i], orl_dataset_view(prompts, 0, rows < 200 ? rows : 200), &g);
             orl_score(rm, samples);
-            for (got[n][k] = 0, j = 0; j < orl_dataset_count(samples); j++) got[n][k] += orl_dataset_row(samples, j)->reward;
+            for (got[n][k] = 0, j = 0; j < orl_dataset_count(samples); j++)
+                got[n][k] += orl_dataset_row(samples, j)->reward;
             got[n][k] /= j ? (double)j : 1;
             orl_dataset_free(samples);
         }
@@ -1329,7 +1404,8 @@ static void report_calibration(orl_report *report, const options *o, orl_model *
 }
 
 /* The models' first answers to the first prompts, side by side. */
-static void report_answers(orl_report *report, orl_dataset *prompts, orl_dataset **samples, const orl_result *results, size_t models, size_t per_prompt) {
+static void report_answers(orl_report *report, orl_dataset *prompts, orl_dataset **samples, const orl_result *results,
+                           size_t models, size_t per_prompt) {
     enum { SHOWN = 6 };
     size_t shown = orl_dataset_count(prompts) < SHOWN ? orl_dataset_count(prompts) : SHOWN, cols = models + 1, i, j;
     char *owned[SHOWN * (MAX_LIST + 1)];
@@ -1377,7 +1453,8 @@ static void fill_costs(const options *o, orl_result *results, size_t n) {
     }
     for (i = 0; i < n && ppo < n; i++) {
         results[i].percent_of_ppo = 100 * results[i].train_flops / results[ppo].train_flops;
-        results[i].percent_of_ppo_total = 100 * (results[i].train_flops + results[i].data_flops) / (results[ppo].train_flops + results[ppo].data_flops);
+        results[i].percent_of_ppo_total = 100 * (results[i].train_flops + results[i].data_flops) /
+                                          (results[ppo].train_flops + results[ppo].data_flops);
     }
     free(entries);
 }
@@ -1442,33 +1519,64 @@ static int cmd_eval(orl_ctx *ctx, options *o) {
 typedef struct command {
     const char *name;
     int bit;
-    const char *needs;   /* options it cannot do without, separated by spaces */
-    const char *usage, *summary;
+    const char *needs; /* options it cannot do without, separated by spaces */
     int (*run)(orl_ctx *ctx, options *o);
+    const char *usage, *summary;
 } command;
 
 static const command command_table[] = {
-    {"demo", DEMO, "", "[--out DIR] [--seed S] [--seeds N]", "the whole pipeline on a built-in task, from nothing to a table", cmd_demo},
-    {"tokenizer", TOKENIZER, "train vocab out", "--train FILE… --vocab N --out DIR", "learn a byte-level BPE tokenizer", cmd_tokenizer},
-    {"encode", ENCODE, "model", "--model DIR < text", "text on stdin to a JSON array of token ids; adds neither BOS nor EOS", cmd_encode},
-    {"decode", DECODE, "model", "--model DIR < ids", "the inverse of encode", cmd_decode},
-    {"init", INIT, "out", "--tokenizer DIR|--vocab N --out DIR", "a model with random weights", cmd_init},
-    {"import", IMPORT, "llama2c out", "--llama2c FILE --tokenizer FILE --out DIR", "llama2.c weights to a Hugging Face directory", cmd_import},
-    {"split", SPLIT, "data out-train out-test", "--data FILE --by FIELD|--test-fraction X --out-train FILE --out-test FILE", "rows into a training and a test set", cmd_split},
-    {"pretrain", PRETRAIN, "model data out", "--model DIR --data FILE --out DIR", "train on every token of the rows' text", cmd_pretrain},
-    {"sft", SFT, "model data out", "--model DIR --data FILE --out DIR", "train on the responses to prompts", cmd_sft},
-    {"rm", RM, "model data out", "--model DIR --data PAIRS --out DIR", "train a reward model on chosen and rejected responses", cmd_rm},
-    {"generate", GENERATE, "model", "--model DIR --data FILE|--prompt TEXT [-n N] [--out FILE]", "sample responses", cmd_generate},
-    {"logprob", LOGPROB, "model data", "--model DIR --data FILE [--out FILE]", "add \"logprob\" (of the response) and \"tokens\" to each row", cmd_logprob},
-    {"score", SCORE, "rm data", "--rm DIR --data FILE [--out FILE]", "add \"reward\" and \"reward_raw\" to each row; of pairs, to both sides", cmd_score},
-    {"align", ALIGN, "model data out", "--method NAME --model DIR --data FILE [--rm DIR] --out DIR", "align a model to rewards: filter, weight, condition, or PPO, DPO", cmd_align},
-    {"eval", EVAL, "model data rm", "--model DIR… --data PROMPTS --rm DIR [--out DIR]", "compare models on prompts: a table, results.jsonl, report.html", cmd_eval},
+    {"demo", DEMO, "", cmd_demo,
+     "[--out DIR] [--seed S] [--seeds N]",
+     "the whole pipeline on a built-in task, from nothing to a table"},
+    {"tokenizer", TOKENIZER, "train vocab out", cmd_tokenizer,
+     "--train FILE… --vocab N --out DIR",
+     "learn a byte-level BPE tokenizer"},
+    {"encode", ENCODE, "model", cmd_encode,
+     "--model DIR < text",
+     "text on stdin to a JSON array of token ids; adds neither BOS nor EOS"},
+    {"decode", DECODE, "model", cmd_decode,
+     "--model DIR < ids",
+     "the inverse of encode"},
+    {"init", INIT, "out", cmd_init,
+     "--tokenizer DIR|--vocab N --out DIR",
+     "a model with random weights"},
+    {"import", IMPORT, "llama2c out", cmd_import,
+     "--llama2c FILE --tokenizer FILE --out DIR",
+     "llama2.c weights to a Hugging Face directory"},
+    {"split", SPLIT, "data out-train out-test", cmd_split,
+     "--data FILE --by FIELD|--test-fraction X --out-train FILE --out-test FILE",
+     "rows into a training and a test set"},
+    {"pretrain", PRETRAIN, "model data out", cmd_pretrain,
+     "--model DIR --data FILE --out DIR",
+     "train on every token of the rows' text"},
+    {"sft", SFT, "model data out", cmd_sft,
+     "--model DIR --data FILE --out DIR",
+     "train on the responses to prompts"},
+    {"rm", RM, "model data out", cmd_rm,
+     "--model DIR --data PAIRS --out DIR",
+     "train a reward model on chosen and rejected responses"},
+    {"generate", GENERATE, "model", cmd_generate,
+     "--model DIR --data FILE|--prompt TEXT [-n N] [--out FILE]",
+     "sample responses"},
+    {"logprob", LOGPROB, "model data", cmd_logprob,
+     "--model DIR --data FILE [--out FILE]",
+     "add \"logprob\" (of the response) and \"tokens\" to each row"},
+    {"score", SCORE, "rm data", cmd_score,
+     "--rm DIR --data FILE [--out FILE]",
+     "add \"reward\" and \"reward_raw\" to each row; of pairs, to both sides"},
+    {"align", ALIGN, "model data out", cmd_align,
+     "--method NAME --model DIR --data FILE [--rm DIR] --out DIR",
+     "align a model to rewards: filter, weight, condition, or PPO, DPO"},
+    {"eval", EVAL, "model data rm", cmd_eval,
+     "--model DIR… --data PROMPTS --rm DIR [--out DIR]",
+     "compare models on prompts: a table, results.jsonl, report.html"},
 };
 #define COMMANDS (sizeof command_table / sizeof *command_table)
 
 static void print_usage(FILE *f) {
     size_t i;
-    fputs("orl " ORL_VERSION ": offline RLHF for language models\n\nusage: orl COMMAND [options]      orl COMMAND --help says more\n\n", f);
+    fputs("orl " ORL_VERSION ": offline RLHF for language models\n\n", f);
+    fputs("usage: orl COMMAND [options]      orl COMMAND --help says more\n\n", f);
     for (i = 0; i < COMMANDS; i++) fprintf(f, "  %-10s %s\n", command_table[i].name, command_table[i].summary);
 }
 
@@ -1487,8 +1595,10 @@ static void print_help(const command *c, const options *o) {
         if (t->kind == REAL && *(const double *)value != 0) printf(" (default %g)", *(const double *)value);
         if (c->bit == ALIGN && t->second != NOWHERE) { /* PPO's own default, where it differs */
             value = (const char *)o + t->second;
-            if (t->kind == COUNT && *(const size_t *)value != *(const size_t *)((const char *)o + t->target)) printf(" (ppo: %zu)", *(const size_t *)value);
-            if (t->kind == REAL && fabs(*(const double *)value - *(const double *)((const char *)o + t->target)) > 0) printf(" (ppo: %g)", *(const double *)value);
+            if (t->kind == COUNT && *(const size_t *)value != *(const size_t *)((const char *)o + t->target))
+                printf(" (ppo: %zu)", *(const size_t *)value);
+            if (t->kind == REAL && fabs(*(const double *)value - *(const double *)((const char *)o + t->target)) > 0)
+                printf(" (ppo: %g)", *(const double *)value);
         }
         printf("%s\n", t->commands & FOR_PPO ? " [ppo]" : t->commands & STAGE ? " [offline]" : "");
     }
@@ -1521,9 +1631,12 @@ static int unknown_option(const options *o, const command *c, const char *name, 
         size_t d = option_table[i].commands & c->bit ? distance(option_table[i].name, name, length) : best;
         if (d < best) best = d, nearest = &option_table[i];
     }
-    if (nearest) return usage(o, "orl %s has no option --%.*s; did you mean %s%s?", c->name, (int)length, name, dashes(nearest->name), nearest->name);
+    if (nearest)
+        return usage(o, "orl %s has no option --%.*s; did you mean %s%s?", c->name, (int)length, name,
+                     dashes(nearest->name), nearest->name);
     for (i = 0; elsewhere && i < COMMANDS; i++)
-        if (elsewhere->commands & command_table[i].bit) n += (size_t)snprintf(owners + n, sizeof owners - n, "%s%s", n ? ", " : "", command_table[i].name);
+        if (elsewhere->commands & command_table[i].bit)
+            n += (size_t)snprintf(owners + n, sizeof owners - n, "%s%s", n ? ", " : "", command_table[i].name);
     if (n) return usage(o, "orl %s has no option --%.*s; it belongs to orl %s", c->name, (int)length, name, owners);
     return usage(o, "orl %s has no option --%.*s", c->name, (int)length, name);
 }
@@ -1535,7 +1648,8 @@ static int unknown_command(const options *o, const char *name) {
         size_t d = distance(command_table[i].name, name, strlen(name));
         if (d < best) best = d, nearest = command_table[i].name;
     }
-    return nearest ? usage(o, "there is no command %s; did you mean %s?", name, nearest) : usage(o, "there is no command %s", name);
+    return nearest ? usage(o, "there is no command %s; did you mean %s?", name, nearest)
+                   : usage(o, "there is no command %s", name);
 }
 
 /* Everything after the subcommand. GO, or an exit status (of --help, 0). */
@@ -1574,7 +1688,8 @@ static int settle(options *o, const command *c) {
         size_t n = strcspn(need, " ");
         char name[32];
         snprintf(name, sizeof name, "%.*s", (int)n, need);
-        if (!given(o, name) && !(!strcmp(name, "out") && (o->estimate || o->dump_batch))) return usage(o, "orl %s needs --%s", c->name, name);
+        if (!given(o, name) && !(!strcmp(name, "out") && (o->estimate || o->dump_batch)))
+            return usage(o, "orl %s needs --%s", c->name, name);
         need += n + (need[n] == ' ');
     }
     if (o->models.count > 1 && c->bit != EVAL) return usage(o, "orl %s takes one --model", c->name);

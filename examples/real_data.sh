@@ -40,11 +40,11 @@ accuracy() { # accuracy NAME KNOWN FILE…
         function size(field) { match($0, "\"" field "\": \"([^\"\\\\]|\\\\.)*\""); return RLENGTH - length(field) }
         function number(field) { match($0, "\"" field "\": [-0-9.e+]+"); return substr($0, RSTART + length(field) + 4) + 0 }
         function wins(a, b) { return a > b ? 1 : a == b ? 0.5 : 0 }
-        { right += wins(number("chosen_reward"), number("rejected_reward")); longer += wins(size("chosen"), size("rejected")) }
+        /"chosen_reward": / { n++; right += wins(number("chosen_reward"), number("rejected_reward")); longer += wins(size("chosen"), size("rejected")) }
         END {
-            p = right / NR; z = 1.96; middle = (p + z * z / (2 * NR)) / (1 + z * z / NR)
-            half = z / (1 + z * z / NR) * sqrt(p * (1 - p) / NR + z * z / (4 * NR * NR))
-            printf "%-14s %6d  %.3f  [%.3f, %.3f]     %.3f         %s\n", name, NR, p, middle - half, middle + half, longer / NR, known
+            p = right / n; z = 1.96; middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+            half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+            printf "%-14s %6d  %.3f  [%.3f, %.3f]     %.3f         %s\n", name, n, p, middle - half, middle + half, longer / n, known
         }'
 }
 split() { # split DATA TRAIN TEST OPTIONS…
@@ -53,7 +53,8 @@ split() { # split DATA TRAIN TEST OPTIONS…
     [ -e "$train" ] || orl split --data "$rows" --out-train "$train" --out-test "$test" --seed 1 --overwrite "$@"
 }
 
-step base orl import --llama2c "$data/weights/stories260K/stories260K.bin" --tokenizer "$data/weights/stories260K/stories260K.tok512.bin" --out base
+step base orl import --llama2c "$data/weights/stories260K/stories260K.bin" \
+    --tokenizer "$data/weights/stories260K/stories260K.tok512.bin" --out base
 
 # Convincing arguments: 16 topics in four parts, each judged by a model that saw the other three. An
 # argument occurs in about twenty pairs, so a quarter of the pairs shows them all; more is learned by
@@ -63,12 +64,14 @@ split ukp.rest1 ukp.rest2 ukp.test2 --by topic --test-fraction 0.3334
 split ukp.rest2 ukp.test4 ukp.test3 --by topic --test-fraction 0.5
 for part in 1 2 3 4; do
     for other in 1 2 3 4; do [ $other = $part ] || cat ukp.test$other; done | awk 'NR % 4 == 1' >ukp.train$part
-    resumed ukp.rm$part orl rm --model base --data ukp.train$part --epochs 1 --batch 64 --lr 0.001 --warmup 5 --out ukp.rm$part
+    resumed ukp.rm$part orl rm --model base --data ukp.train$part --epochs 1 --batch 64 --lr 0.001 --warmup 5 \
+        --out ukp.rm$part
     step ukp.scored$part orl score --rm ukp.rm$part --data ukp.test$part --out ukp.scored$part
 done
 
 # Dialogues: a tokenizer and a small model of their own, pretrained on the texts of both files.
-for name in helpful harmless; do split "$data/preference/hh-$name-base.jsonl" hh-$name.train hh-$name.test --test-fraction 0.2; done
+for name in helpful harmless; do split "$data/preference/hh-$name-base.jsonl" hh-$name.train hh-$name.test \
+    --test-fraction 0.2; done
 cat hh-helpful.train hh-harmless.train | sed 's/^{"chosen": /{"text": /; s/, "rejected": .*/}/' >hh.jsonl
 step hh.tok orl tokenizer --train hh.jsonl --vocab 2048 --out hh.tok
 step hh.init orl init --arch llama --layers 2 --dim 128 --heads 4 --ctx 512 --tokenizer hh.tok --out hh.init
@@ -95,7 +98,8 @@ step stories.jsonl valence --stories "$data/text/tinystories_train_sample.txt" -
 step asks.jsonl valence --stories "$data/text/tinystories_valid_sample.txt" --out asks.jsonl
 head -n 800 stories.jsonl >prompts.jsonl # to sample from in training; the rest of the story is not read
 head -n 300 asks.jsonl >test.jsonl        # to compare on
-resumed sft orl sft --model base --data stories.jsonl --out sft --epochs 1 --batch 32 --lr 0.0003 --schedule cosine --warmup 10
+resumed sft orl sft --model base --data stories.jsonl --out sft --epochs 1 --batch 32 --lr 0.0003 \
+    --schedule cosine --warmup 10
 
 # samples, labelled by valence: eight for each prompt
 step samples.jsonl orl generate --model sft --data prompts.jsonl -n 8 $short --seed 1 --out samples.jsonl $ledger
@@ -111,8 +115,10 @@ awk 'function field(name) { return match($0, "\"" name "\": *\"([^\"\\\\]|\\\\.)
              print "{" prompt ", \"chosen\": " (reward > lower ? answer : other) ", \"rejected\": " (reward > lower ? other : answer) "}"
          before = prompt; other = answer; lower = reward
      }' valued.jsonl >pairs.jsonl
-[ -e pairs.train.jsonl ] || orl split --data pairs.jsonl --test-fraction 0.1 --out-train pairs.train.jsonl --out-test pairs.test.jsonl --overwrite
-resumed rm orl rm --model sft --data pairs.train.jsonl --eval-data pairs.test.jsonl --out rm --epochs 3 --batch 32 --lr 0.0005 --schedule cosine --warmup 10
+[ -e pairs.train.jsonl ] || orl split --data pairs.jsonl --test-fraction 0.1 --out-train pairs.train.jsonl \
+    --out-test pairs.test.jsonl --overwrite
+resumed rm orl rm --model sft --data pairs.train.jsonl --eval-data pairs.test.jsonl --out rm --epochs 3 --batch 32 \
+    --lr 0.0005 --schedule cosine --warmup 10
 
 # every method learns from the reward model's labels
 step scored.jsonl orl score --rm rm --data samples.jsonl --out scored.jsonl $ledger
@@ -120,9 +126,11 @@ offline="--model sft --data scored.jsonl --batch 64 --lr 0.0005 --schedule cosin
 resumed mle orl align --method mle --quantile 0.8 --epochs 3 $offline --out mle
 resumed rwr orl align --method rwr --beta 0.5 --epochs 1 $offline --out rwr
 resumed dt orl align --method dt --condition bins --condition-dropout 0.1 --epochs 2 $offline --out dt
-resumed ppo orl align --method ppo --model sft --rm rm --data prompts.jsonl --steps 30 --rollouts 128 --minibatch 32 --lr 0.0001 --critic-lr 0.0005 --kl 0.05 $short $ledger --out ppo
+resumed ppo orl align --method ppo --model sft --rm rm --data prompts.jsonl --steps 30 --rollouts 128 \
+    --minibatch 32 --lr 0.0001 --critic-lr 0.0005 --kl 0.05 $short $ledger --out ppo
 
-[ -e compared ] || orl eval --model sft mle rwr dt ppo --data test.jsonl --rm rm --best-of 8 $short --seed 2 $ledger --out compared >table.txt
+[ -e compared ] || orl eval --model sft mle rwr dt ppo --data test.jsonl --rm rm --best-of 8 $short \
+    --seed 2 $ledger --out compared >table.txt
 
 # the reward itself, which no method saw: valence per word of one sample for each test prompt
 {

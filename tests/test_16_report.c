@@ -252,11 +252,11 @@ static orl_result result_of(const char *method, double gold) {
 static void test_results(orl_ctx *ctx, const char *file) {
     static const char golden[] =
         "method         gold  reward  win %  95 % interval    KL  length  distinct2  cut %"
-        "  train TFLOP  train s  % of PPO\n"
+        "  train Mtok  train TFLOP  train s  % of PPO\n"
         "sft           0.123    0.00   50.0    45.0 … 55.0  1.23    23.4      0.123    1.0"
-        "        0.123     12.3       5.0\n"
+        "       12346        0.123     12.3       5.0\n"
         "décision <2>      -    0.00      -              -  1.23    23.4      0.123    1.0"
-        "         1234     12.3       5.0\n";
+        "       12346         1234     12.3       5.0\n";
     static const char json[] =
         "{\"method\":\"sft\",\"seed\":7,\"gold\":0.123,\"reward\":-0.004,\"win_rate\":0.5,\"win_rate_lo\":0.45,"
         "\"win_rate_hi\":0.55,\"kl\":1.234,\"length\":23.45,\"distinct2\":0.1234,\"truncated\":0.01,\"samples\":400,"

@@ -107,7 +107,8 @@ code() { # code COMMAND FILE [--lines]
     status=$?
 }
 printf 'Name the color 3: red.\n\n  caf\303\251 \342\202\254 \360\237\230\200<|endoftext|>tail  ' >raw
-code encode raw; check "encode: status $status" [ $status -eq 0 ]; rows out 1; prints '^\[[0-9, ]+\]$'; prints '[^0-9]0[,]'
+code encode raw; check "encode: status $status" [ $status -eq 0 ]; rows out 1; prints '^\[[0-9, ]+\]$'
+prints '[^0-9]0[,]'
 cp out ids; code decode ids; check "decode: status $status" [ $status -eq 0 ]; same out raw
 printf 'red\n\n blue \n' >lines
 code encode lines --lines; rows out 3; check "an empty line is []" [ "$(sed -n 2p out)" = '[]' ]
@@ -119,10 +120,12 @@ echo '[99999]' >bad; code decode bad; check "unknown id: status $status" [ $stat
 
 # ---- init, split ----
 small="--layers 1 --dim 16 --heads 2 --ctx 64 --threads 1"
-run 0 init --arch llama --tokenizer tok $small --kv-heads 1 --out base; has base/config.json base/model.safetensors base/tokenizer.json; gone base.partial
+run 0 init --arch llama --tokenizer tok $small --kv-heads 1 --out base
+has base/config.json base/model.safetensors base/tokenizer.json; gone base.partial
 run 0 init --arch gpt2 --tokenizer tok $small --out gpt; has gpt/config.json
 run 0 init --arch llama --vocab 300 $small --out bare; gone bare/tokenizer.json
-run 0 init --arch llama --tokenizer tok $small --kv-heads 1 --out base2 --seed 7; differ "$(weights base)" "$(weights base2)"
+run 0 init --arch llama --tokenizer tok $small --kv-heads 1 --out base2 --seed 7
+differ "$(weights base)" "$(weights base2)"
 run 1 init --arch llama --tokenizer tok $small --heads 3 --out odd; says 'heads'; gone odd odd.partial
 run 2 init --out x; says '--tokenizer or --vocab'
 mkdir full; echo mine >full/letter.txt
@@ -141,24 +144,31 @@ run 1 split --data pairs.jsonl --by color --out-train d.jsonl --out-test e.jsonl
 
 # ---- training: happy paths ----
 fast="--threads 1 --steps 4 --batch 8 --lr 0.003"
-run 0 pretrain $fast --model base --data text.jsonl --out pre; has pre/config.json pre/log.jsonl; gone pre.partial pre/checkpoint
+run 0 pretrain $fast --model base --data text.jsonl --out pre; has pre/config.json pre/log.jsonl
+gone pre.partial pre/checkpoint
 says 'threads?, .* parameters, about .* MB'; check "progress is plain lines" eval '! grep -q "$(printf "\r")" err'
 check "a step's record in the log" grep -q '"loss":' pre/log.jsonl
 for f in step loss grad_norm lr tokens seconds elapsed; do check "log has no $f" [ "$(grep -c "\"$f\":" pre/log.jsonl)" -ge 4 ]; done
 run 0 sft $fast --model pre --data sft.jsonl --out sft --quiet; silent; has sft/config.json
 run 0 sft $fast --model gpt --data sft.jsonl --out sft_gpt --quiet; has sft_gpt/config.json
-run 0 sft $fast --model pre --data sft.jsonl --eval-data sft.jsonl --eval-every 2 --out sft_eval; check "no val_loss" grep -q val_loss sft_eval/log.jsonl
+run 0 sft $fast --model pre --data sft.jsonl --eval-data sft.jsonl --eval-every 2 --out sft_eval
+check "no val_loss" grep -q val_loss sft_eval/log.jsonl
 run 0 rm $fast --model sft --data pairs.jsonl --eval-data pairs.jsonl --margin 0.1 --center 0.01 --out rm
-says 'score.weight'; says 'accuracy [01]\.[0-9]+, 95'; check "no head in the file" grep -q 'score.weight' "$(weights rm)"
-run 0 rm $fast --model rm --data pairs.jsonl --out rm2; check "the head was thrown away" eval '! grep -q "new one is made" err'
+says 'score.weight'; says 'accuracy [01]\.[0-9]+, 95'
+check "no head in the file" grep -q 'score.weight' "$(weights rm)"
+run 0 rm $fast --model rm --data pairs.jsonl --out rm2
+check "the head was thrown away" eval '! grep -q "new one is made" err'
 run 0 align $fast --method sft --model sft --data sft.jsonl --out a_sft
 run 0 align $fast --method mle --model sft --data labelled.jsonl --out a_mle; says '[0-9]+ of (the )?48'
-run 0 align $fast --method mle --threshold 0 --model sft --data labelled.jsonl --out a_mle0; same "$(weights a_mle)" "$(weights a_mle0)"
+run 0 align $fast --method mle --threshold 0 --model sft --data labelled.jsonl --out a_mle0
+same "$(weights a_mle)" "$(weights a_mle0)"
 run 0 align $fast --quantile 0.5 --model sft --data labelled.jsonl --out a_q
 run 0 align $fast --top-k-per-prompt 2 --model sft --data labelled.jsonl --out a_top
 run 0 align $fast --best-of 4 --model sft --data labelled.jsonl --out a_best
-run 0 align $fast --method rwr --baseline prompt --weight-clip 5 --model sft --data labelled.jsonl --out a_rwr; differ "$(weights a_rwr)" "$(weights a_sft)"
-run 0 align $fast --method dt --model sft --data labelled.jsonl --out a_dt; check "no condition in config.json" grep -q orl_condition a_dt/config.json
+run 0 align $fast --method rwr --baseline prompt --weight-clip 5 --model sft --data labelled.jsonl --out a_rwr
+differ "$(weights a_rwr)" "$(weights a_sft)"
+run 0 align $fast --method dt --model sft --data labelled.jsonl --out a_dt
+check "no condition in config.json" grep -q orl_condition a_dt/config.json
 run 0 align $fast --method dt --condition bins --condition-dropout 0.1 --model sft --data labelled.jsonl --out a_bins
 run 0 align $fast --method dt --quantile 0.5 --beta 1 --model sft --data labelled.jsonl --out a_all
 run 0 align $fast --method mle+dt --rank-per-prompt --reward-decimals 2 --model sft --data labelled.jsonl --out a_mix
@@ -204,9 +214,11 @@ interrupt() { # interrupt NAME ARGUMENTS…: a run to its end, then one that SIG
 interrupt i_sft sft $slow --steps 250 --model mid --data sft.jsonl
 interrupt i_rm rm $slow --steps 120 --model mid --data pairs.jsonl
 interrupt i_dt align $slow --steps 150 --method dt --condition bins --model mid --data labelled.jsonl
-interrupt i_ppo align --threads 1 --quiet --steps 40 --rollouts 24 --minibatch 8 --max-tokens 24 --save-every 10 --method ppo --model mid --rm mid_rm --data prompts.jsonl
+interrupt i_ppo align --threads 1 --quiet --steps 40 --rollouts 24 --minibatch 8 --max-tokens 24 --save-every 10 \
+    --method ppo --model mid --rm mid_rm --data prompts.jsonl
 run 0 sft $slow --steps 250 --model mid --data sft.jsonl --out i_sft.cut --resume; says 'nothing to do'
-run 0 sft $fast --model pre --data sft.jsonl --out early --resume; says 'starting at step 0'; same "$(weights early)" "$(weights sft)"
+run 0 sft $fast --model pre --data sft.jsonl --out early --resume; says 'starting at step 0'
+same "$(weights early)" "$(weights sft)"
 
 # ---- outputs that are there already, refusals ----
 run 1 sft $fast --model pre --data sft.jsonl --out sft; says 'sft.*already'
@@ -220,20 +232,29 @@ refused() { # refused PATTERN ARGUMENTS…: fails with this sentence and leaves 
 }
 : >void.jsonl; refused 'void.jsonl' sft --model pre --data void.jsonl
 refused 'missing.jsonl' sft --model pre --data missing.jsonl
-{ cat sft.jsonl; echo '{"prompt": "a", "completion": "b"'; } >cut.jsonl; refused 'cut.jsonl:49' sft --model pre --data cut.jsonl
-{ head -n 3 sft.jsonl; echo '{"prompt": "a", "completion": ""}'; } >blank.jsonl; refused 'blank.jsonl:4' sft --model pre --data blank.jsonl
-{ head -n 2 labelled.jsonl; echo '{"prompt": "a", "completion": "b", "reward": NaN}'; } >nan.jsonl; refused 'nan.jsonl:3' align --method mle --model sft --data nan.jsonl
-{ head -n 2 labelled.jsonl; echo '{"prompt": "a", "completion": "b", "reward": 1e999}'; } >inf.jsonl; refused 'inf.jsonl:3' align --method rwr --model sft --data inf.jsonl
-{ head -n 2 labelled.jsonl; echo '{"prompt": "a", "completion": "b"}'; } >half.jsonl; refused 'half.jsonl:3.*reward' align --method mle --model sft --data half.jsonl
+{ cat sft.jsonl; echo '{"prompt": "a", "completion": "b"'; } >cut.jsonl
+refused 'cut.jsonl:49' sft --model pre --data cut.jsonl
+{ head -n 3 sft.jsonl; echo '{"prompt": "a", "completion": ""}'; } >blank.jsonl
+refused 'blank.jsonl:4' sft --model pre --data blank.jsonl
+{ head -n 2 labelled.jsonl; echo '{"prompt": "a", "completion": "b", "reward": NaN}'; } >nan.jsonl
+refused 'nan.jsonl:3' align --method mle --model sft --data nan.jsonl
+{ head -n 2 labelled.jsonl; echo '{"prompt": "a", "completion": "b", "reward": 1e999}'; } >inf.jsonl
+refused 'inf.jsonl:3' align --method rwr --model sft --data inf.jsonl
+{ head -n 2 labelled.jsonl; echo '{"prompt": "a", "completion": "b"}'; } >half.jsonl
+refused 'half.jsonl:3.*reward' align --method mle --model sft --data half.jsonl
 refused 'prompt|pair|chosen' sft --model pre --data prompts.jsonl
 refused 'pair|chosen' rm --model sft --data sft.jsonl
 refused 'threshold|filter|rows' align --method mle --threshold 50 --model sft --data labelled.jsonl
-sed 's/"reward": [-0-9.]*/"reward": 1/' labelled.jsonl >flat.jsonl; refused 'flat.jsonl.*equal' align --method rwr --model sft --data flat.jsonl
-run 1 align $ppo --method ppo --model sft --rm sft --data prompts.jsonl --out refused; says 'reward model|head|score'; gone refused refused.partial
-run 0 tokenizer $one --train corpus.txt --vocab 340 --special $(awk 'BEGIN { for (i = 0; i < 40; i++) printf "<|%d|> ", i }') --out bigtok
+sed 's/"reward": [-0-9.]*/"reward": 1/' labelled.jsonl >flat.jsonl
+refused 'flat.jsonl.*equal' align --method rwr --model sft --data flat.jsonl
+run 1 align $ppo --method ppo --model sft --rm sft --data prompts.jsonl --out refused; says 'reward model|head|score'
+gone refused refused.partial
+run 0 tokenizer $one --train corpus.txt --vocab 340 \
+    --special $(awk 'BEGIN { for (i = 0; i < 40; i++) printf "<|%d|> ", i }') --out bigtok
 cp -r pre clash; cp bigtok/tokenizer*.json clash/; refused 'clash|vocab' sft --model clash --data sft.jsonl
 refused 'tokenizer' sft --model bare --data sft.jsonl
-cp -r pre torn; head -c 900 "$(weights pre)" >torn/model.safetensors; refused 'torn/model.safetensors' sft --model torn --data sft.jsonl
+cp -r pre torn; head -c 900 "$(weights pre)" >torn/model.safetensors
+refused 'torn/model.safetensors' sft --model torn --data sft.jsonl
 run 0 sft $fast --model bare --data sft.jsonl --out x --help
 printf '{"prompt_ids": [1, 2], "completion_ids": [3, 4, 5]}\n{"prompt_ids": [1], "completion_ids": [7]}\n' >ids.jsonl
 run 0 sft $fast --model bare --data ids.jsonl --out ids_only; has ids_only/config.json
@@ -250,9 +271,11 @@ run 0 generate $one --model sft --data prompts.jsonl -n 3 --max-tokens 8 --seed 
 fields out completion completion_ids sample logprob truncated prompt id
 check "unknown fields are kept verbatim" grep -q '"extra": {"a": \[1, "\\u00e9"\]}' out
 cp out samples.jsonl; silent
-run 0 generate $one --model sft --data prompts.jsonl -n 3 --max-tokens 8 --seed 5 --threads 3 --out file.jsonl; same file.jsonl samples.jsonl
+run 0 generate $one --model sft --data prompts.jsonl -n 3 --max-tokens 8 --seed 5 --threads 3 --out file.jsonl
+same file.jsonl samples.jsonl
 run 1 generate $one --model sft --data prompts.jsonl --max-tokens 8 --out file.jsonl; says 'file.jsonl.*already'
-run 0 generate $one --model sft --data prompts.jsonl -n=3 --max-tokens=8 --seed=5 --out=file.jsonl --overwrite; same file.jsonl samples.jsonl
+run 0 generate $one --model sft --data prompts.jsonl -n=3 --max-tokens=8 --seed=5 --out=file.jsonl --overwrite
+same file.jsonl samples.jsonl
 run 0 generate $one --model sft --prompt "Name the color 1:" --temperature 0 --top-k 5 --top-p 0.9; rows out 1
 run 0 generate $one --model a_dt --data prompts.jsonl --max-tokens 4 --target-reward q0.9; rows out 6
 run 0 generate $one --model a_dt --data prompts.jsonl --max-tokens 4 --target-reward none; rows out 6
@@ -264,18 +287,22 @@ number samples.jsonl logprob >x; number logprobs.jsonl logprob >y
 check "logprob is not what generate said" eval 'paste x y | awk "{ d = \$1 - \$2; if (d * d > 1e-6) bad = 1 } END { exit bad }"'
 run 0 logprob $one --model sft --data samples.jsonl --per-token; fields out logprobs
 check "logprobs do not add up to logprob" eval 'awk -F"\"logprobs\": \\\\[" "{ split(\$2, part, \"]\"); n = split(part[1], t, \", \"); sum = 0; for (i = 1; i <= n; i++) sum += t[i]; print sum, n }" out >sums; number logprobs.jsonl tokens >z; paste y sums z | awk "{ d = \$1 - \$2; if (d * d > 1e-6 || \$3 != \$4) bad = 1 } END { exit bad }"'
-run 0 score $one --rm rm --data samples.jsonl --out scored.jsonl; rows scored.jsonl 18; fields scored.jsonl reward reward_raw id
-run 0 score $one --rm rm --data pairs.jsonl; fields out chosen_reward rejected_reward chosen_reward_raw rejected_reward_raw topic; says 'accuracy'
+run 0 score $one --rm rm --data samples.jsonl --out scored.jsonl; rows scored.jsonl 18
+fields scored.jsonl reward reward_raw id
+run 0 score $one --rm rm --data pairs.jsonl
+fields out chosen_reward rejected_reward chosen_reward_raw rejected_reward_raw topic; says 'accuracy'
 run 1 score $one --rm sft --data samples.jsonl; says 'sft'
 run 0 align $fast --method rwr --model sft --data scored.jsonl --out a_scored
-last="orl score --data - < samples.jsonl"; "$ORL" score $one --rm rm --data - <samples.jsonl >out 2>err; same out scored.jsonl
+last="orl score --data - < samples.jsonl"; "$ORL" score $one --rm rm --data - <samples.jsonl >out 2>err
+same out scored.jsonl
 
 # ---- eval, the ledger ----
 run 0 generate $one --model sft --data prompts.jsonl -n 4 --max-tokens 8 --out l1.jsonl --ledger ledger.jsonl
 run 0 score $one --rm rm --data l1.jsonl --out l2.jsonl --ledger ledger.jsonl
 run 0 align $fast --quiet --method rwr --model sft --data l2.jsonl --out runs/rwr --ledger ledger.jsonl
 run 0 align $ppo --quiet --method ppo --model sft --rm rm --data prompts.jsonl --out runs/ppo --ledger ledger.jsonl
-run 0 eval $one --model sft runs/rwr a_dt runs/ppo --data prompts.jsonl --rm rm -n 2 --max-tokens 8 --best-of 3 --ledger ledger.jsonl --out cmp
+run 0 eval $one --model sft runs/rwr a_dt runs/ppo --data prompts.jsonl --rm rm -n 2 --max-tokens 8 --best-of 3 \
+    --ledger ledger.jsonl --out cmp
 prints 'rwr'; prints 'ppo'; prints 'best_of_3'
 has cmp/results.jsonl cmp/report.html; gone cmp.partial; rows cmp/results.jsonl 5
 fields cmp/results.jsonl method seed reward win_rate win_rate_lo win_rate_hi kl length distinct2 train_flops data_flops percent_of_ppo percent_of_ppo_total
@@ -292,11 +319,13 @@ run 1 eval $one --model sft nowhere --data prompts.jsonl --rm rm --out cmp2; say
     i=0
     while [ $i -lt 256 ]; do printf '\0\0\0\0\006\0\0\0<0x%02X>' $i; i=$((i + 1)); done
 } >zero.tok
-run 0 import --llama2c zero.bin --tokenizer zero.tok --out imported --quiet; has imported/config.json imported/model.safetensors imported/tokenizer.json
+run 0 import --llama2c zero.bin --tokenizer zero.tok --out imported --quiet
+has imported/config.json imported/model.safetensors imported/tokenizer.json
 run 0 generate $one --model imported --prompt red --max-tokens 3; rows out 1
 head -c 5000 zero.bin >torn.bin
 run 1 import --llama2c torn.bin --tokenizer zero.tok --out imported2; says 'torn.bin'; gone imported2 imported2.partial
-run 1 import --llama2c zero.bin --tokenizer missing.tok --out imported2; says 'missing.tok'; gone imported2 imported2.partial
+run 1 import --llama2c zero.bin --tokenizer missing.tok --out imported2; says 'missing.tok'
+gone imported2 imported2.partial
 
 echo "test_tool: $passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -1,0 +1,111 @@
+/* fuzz_formats.c - every kind of file that is read, under libFuzzer: `make fuzz` builds and runs it.
+ *
+ * The first byte of an input says what it is, the rest is the file: JSONL rows, or one file of a small
+ * model's directory whose other files are good. Whatever it is, reading ends in an object or in a status
+ * with a sentence; ASan and UBSan see to the rest. What it starts from it makes by itself: a model is
+ * saved, and its files are the first inputs. Everything is written below the working directory. */
+#define OFFLINE_RLHF_IMPLEMENTATION
+#include "../../offline_rlhf.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { JSONL, CONFIG, WEIGHTS, TOKENIZER, SETTINGS, MERGES, LLAMA2C, KINDS };
+static const char *const file_of[KINDS] = {
+    "rows.jsonl", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "model.bin"};
+static const char rows[] =
+    "{\"prompt\": \"ab\", \"completion\": \" c\\u00e9\", \"reward\": -1.5e0, \"x\": [1, {\"y\": null}]}\n"
+    "{\"chosen\": \"\\n\\nHuman: a\\n\\nAssistant: b\", \"rejected\": \"\\n\\nHuman: a\\n\\nAssistant: c\", \"margin\": 1}\n"
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n"
+    "{\"prompt_ids\": [1, 2], \"completion_ids\": [3], \"truncated\": true}\n{\"text\": \"abc\"}\n";
+
+static void require(int held) {
+    if (!held) __builtin_trap();
+}
+
+static orl_ctx *context(void) {
+    orl_config config = orl_config_default();
+    config.threads = 1, config.memory_limit = (size_t)256 << 20;
+    return orl_create(&config);
+}
+
+static void write_whole(const char *path, const void *bytes, size_t n) {
+    FILE *f = fopen(path, "wb");
+    require(f && fwrite(bytes, 1, n, f) == n && fclose(f) == 0);
+}
+
+static orl_model *small_model(orl_ctx *ctx) {
+    static const char text[] = "a ab abc abcd a ab abc abcd";
+    static const char *const specials[] = {"<|end|>", NULL};
+    orl_model_config c = orl_model_config_default(ORL_LLAMA);
+    c.vocab = 260, c.dim = 4, c.layers = c.heads = c.kv_heads = 1, c.ffn = 4, c.context = 16;
+    return orl_model_create(ctx, &c, orl_tokenizer_train(ctx, text, sizeof text - 1, 260, specials));
+}
+
+/* A directory for each kind with good files beside the one that is fuzzed; a first input of each kind. */
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+    static const int32_t llama2c[7] = {2, 2, 1, 1, 1, 4, 2};
+    static float weights[7 + 64];
+    static const char vocab[] = "{\"a\": 0, \"b\": 1, \"ab\": 2}";
+    int kind;
+    (void)argc, (void)argv;
+    mkdir("corpus", 0777);
+    memcpy(weights, llama2c, sizeof llama2c);
+    for (kind = 0; kind < KINDS; kind++) {
+        static char seed[1 << 20];
+        char dir[32], path[64];
+        orl_ctx *ctx = context();
+        size_t n = 0;
+        FILE *f;
+        snprintf(dir, sizeof dir, "kind%d", kind);
+        if (!orli_exists(dir)) orl_model_save(small_model(ctx), dir);
+        require(!orl_failed(ctx));
+        snprintf(path, sizeof path, "%s/%s", dir, file_of[kind]);
+        if (kind == JSONL) write_whole(path, rows, sizeof rows - 1);
+        if (kind == LLAMA2C) write_whole(path, weights, 28 + 4 * (4 * 2 + 2 + 4 * 4 + 2 + 3 * 4 + 2 + 2 * 2)); /* as its header says */
+        if (kind == MERGES) { /* vocab.json is fuzzed, merges.txt is there, tokenizer.json is not */
+            write_whole("kind5/merges.txt", "#version: 0.2\na b\n", 18);
+            write_whole(path, vocab, sizeof vocab - 1);
+            remove("kind5/tokenizer.json");
+        }
+        seed[0] = (char)kind;
+        if ((f = fopen(path, "rb")) != NULL) n = fread(seed + 1, 1, sizeof seed - 1, f), fclose(f);
+        snprintf(path, sizeof path, "corpus/first%d", kind);
+        write_whole(path, seed, n + 1);
+        orl_destroy(ctx);
+    }
+    return 0;
+}
+
+static void use_rows(orl_ctx *ctx, const char *text, size_t n) {
+    orl_dataset *d = orl_dataset_parse(ctx, text, n, "rows");
+    size_t i;
+    require((d == NULL) == (orl_failed(ctx) != 0));
+    for (i = 0; i < orl_dataset_count(d); i++) orl_free(ctx, orl_dataset_row_json(d, i));
+    orl_dataset_set_template(d, ORL_TEMPLATE_CHATML);
+    orl_free(ctx, orl_dataset_dump(d, small_model(ctx), 4));
+}
+
+static void use_model(orl_ctx *ctx, orl_model *m) {
+    orl_generate_options o = orl_generate_default();
+    require((m == NULL) == (orl_failed(ctx) != 0));
+    o.max_tokens = 4;
+    if (m && !orl_is_reward_model(m) && orl_model_tokenizer(m)) orl_free(ctx, orl_generate_text(m, "ab", &o));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    char dir[32], path[64];
+    orl_ctx *ctx;
+    int kind;
+    if (!size) return 0;
+    kind = data[0] % KINDS;
+    ctx = context();
+    snprintf(dir, sizeof dir, "kind%d", kind);
+    snprintf(path, sizeof path, "%s/%s", dir, file_of[kind]);
+    if (kind != JSONL) write_whole(path, data + 1, size - 1);
+    if (kind == JSONL) use_rows(ctx, (const char *)data + 1, size - 1);
+    else use_model(ctx, kind == LLAMA2C ? orl_model_load_llama2c(ctx, path, NULL) : orl_model_load(ctx, dir));
+    require((orl_error_status(ctx) == ORL_OK) == !orl_failed(ctx) && orl_error(ctx)[0]);
+    orl_destroy(ctx);
+    return 0;
+}
