@@ -717,7 +717,7 @@ static inline int demo_main(const demo_options *options) { /* inline: the sweep 
         demo_seed(&lab, &outcomes[i], i + 1 == n);
         for (k = 0; k < DEMO_ROWS && !orl_failed(ctx); k++) {
             char *line = orl_result_json(ctx, &outcomes[i].row[k]);
-            if (line) fprintf(results, "%s\n", line);
+            if (line) fprintf(results, "%s\n", line), fflush(results);
             orl_free(ctx, line);
         }
         failed = orl_failed(ctx);

@@ -38,13 +38,18 @@ accuracy() { # accuracy NAME KNOWN FILE…
     shift 2
     cat "$@" | awk -v name="$name" -v known="$known" '
         function size(field) { match($0, "\"" field "\": \"([^\"\\\\]|\\\\.)*\""); return RLENGTH - length(field) }
-        function number(field) { match($0, "\"" field "\": [-0-9.e+]+"); return substr($0, RSTART + length(field) + 4) + 0 }
+        function number(field) { match($0, "\"" field "\": "); return substr($0, RSTART + RLENGTH) + 0 }
         function wins(a, b) { return a > b ? 1 : a == b ? 0.5 : 0 }
-        /"chosen_reward": / { n++; right += wins(number("chosen_reward"), number("rejected_reward")); longer += wins(size("chosen"), size("rejected")) }
+        /"chosen_reward": / {
+            n++
+            right += wins(number("chosen_reward"), number("rejected_reward"))
+            longer += wins(size("chosen"), size("rejected"))
+        }
         END {
             p = right / n; z = 1.96; middle = (p + z * z / (2 * n)) / (1 + z * z / n)
             half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-            printf "%-14s %6d  %.3f  [%.3f, %.3f]     %.3f         %s\n", name, n, p, middle - half, middle + half, longer / n, known
+            printf "%-14s %6d  %.3f  [%.3f, %.3f]", name, n, p, middle - half, middle + half
+            printf "     %.3f         %s\n", longer / n, known
         }'
 }
 split() { # split DATA TRAIN TEST OPTIONS…
@@ -106,13 +111,16 @@ step samples.jsonl orl generate --model sft --data prompts.jsonl -n 8 $short --s
 step valued.jsonl valence --lexicon "$data/lexicon/vader_lexicon.txt" --data samples.jsonl --out valued.jsonl
 
 # pairs of neighbouring samples of one prompt, the happier one chosen: what a reward model learns from
-awk 'function field(name) { return match($0, "\"" name "\": *\"([^\"\\\\]|\\\\.)*\"") ? substr($0, RSTART, RLENGTH) : "" }
+awk 'function field(name) {
+         return match($0, "\"" name "\": *\"([^\"\\\\]|\\\\.)*\"") ? substr($0, RSTART, RLENGTH) : ""
+     }
      function text(f) { sub(/^"[a-z]+": */, "", f); return f }
      {
          prompt = field("prompt"); answer = text(field("completion"))
          match($0, /"reward": *[-0-9.e]+/); reward = substr($0, RSTART + 9, RLENGTH - 9) + 0
          if (NR % 2 == 0 && prompt == before && reward != lower)
-             print "{" prompt ", \"chosen\": " (reward > lower ? answer : other) ", \"rejected\": " (reward > lower ? other : answer) "}"
+             print "{" prompt ", \"chosen\": " (reward > lower ? answer : other) \
+                 ", \"rejected\": " (reward > lower ? other : answer) "}"
          before = prompt; other = answer; lower = reward
      }' valued.jsonl >pairs.jsonl
 [ -e pairs.train.jsonl ] || orl split --data pairs.jsonl --test-fraction 0.1 --out-train pairs.train.jsonl \
@@ -138,8 +146,12 @@ resumed ppo orl align --method ppo --model sft --rm rm --data prompts.jsonl --st
     for model in sft mle rwr dt ppo; do
         orl generate --model $model --data test.jsonl $short --seed 3 --quiet --out $model.test.jsonl --overwrite
         valence --lexicon "$data/lexicon/vader_lexicon.txt" --data $model.test.jsonl --out $model.valued.jsonl
-        awk -v name=$model '{ match($0, /"reward": *[-0-9.e]+/); x = substr($0, RSTART + 9, RLENGTH - 9) + 0; s += x; q += x * x }
-            END { m = s / NR; e = 1.96 * sqrt((q / NR - m * m) / NR); printf "%-6s %.4f  [%.4f, %.4f]\n", name, m, m - e, m + e }' $model.valued.jsonl
+        awk -v name=$model '
+            { match($0, /"reward": */); x = substr($0, RSTART + RLENGTH) + 0; s += x; q += x * x }
+            END {
+                mean = s / NR; half = 1.96 * sqrt((q / NR - mean * mean) / NR)
+                printf "%-6s %.4f  [%.4f, %.4f]\n", name, mean, mean - half, mean + half
+            }' $model.valued.jsonl
     done
 } >valence.txt
 

@@ -56,13 +56,19 @@ weights() { echo "$1/model.safetensors"; }
 awk 'BEGIN {
     split("red blue green pink black white gray teal", c, " ")
     for (i = 0; i < 48; i++) {
-        p = "Name the color " i % 12 ":"; a = " " c[i % 8 + 1] "."; b = " well it may be " c[(i + 3) % 8 + 1] " I think."
+        p = "Name the color " i % 12 ":"
+        a = " " c[i % 8 + 1] "."
+        b = " well it may be " c[(i + 3) % 8 + 1] " I think."
+        reward = (i % 3 ? 1 : -1) + i % 7 / 10
         printf "{\"text\": \"%s%s\"}\n", p, a > "text.jsonl"
         printf "{\"prompt\": \"%s\", \"completion\": \"%s\"}\n", p, a > "sft.jsonl"
-        printf "{\"prompt\": \"%s\", \"chosen\": \"%s\", \"rejected\": \"%s\", \"topic\": \"t%d\"}\n", p, a, b, i % 6 > "pairs.jsonl"
-        printf "{\"id\": %d, \"prompt\": \"%s\", \"completion\": \"%s\", \"reward\": %.3f}\n", i, p, i % 3 ? a : b, (i % 3 ? 1 : -1) + i % 7 / 10 > "labelled.jsonl"
+        printf "{\"prompt\": \"%s\", \"chosen\": \"%s\", ", p, a > "pairs.jsonl"
+        printf "\"rejected\": \"%s\", \"topic\": \"t%d\"}\n", b, i % 6 > "pairs.jsonl"
+        printf "{\"id\": %d, \"prompt\": \"%s\", ", i, p > "labelled.jsonl"
+        printf "\"completion\": \"%s\", \"reward\": %.3f}\n", i % 3 ? a : b, reward > "labelled.jsonl"
         printf "%s%s\n%s%s\n", p, a, p, b > "corpus.txt"
-        if (i < 6) printf "{\"prompt\": \"%s\", \"id\": %d, \"extra\": {\"a\": [1, \"\\u00e9\"]}}\n", p, i > "prompts.jsonl"
+        if (i >= 6) continue
+        printf "{\"prompt\": \"%s\", \"id\": %d, \"extra\": {\"a\": [1, \"\\u00e9\"]}}\n", p, i > "prompts.jsonl"
     }
 }'
 one="--threads 1 --quiet"
@@ -148,7 +154,9 @@ run 0 pretrain $fast --model base --data text.jsonl --out pre; has pre/config.js
 gone pre.partial pre/checkpoint
 says 'threads?, .* parameters, about .* MB'; check "progress is plain lines" eval '! grep -q "$(printf "\r")" err'
 check "a step's record in the log" grep -q '"loss":' pre/log.jsonl
-for f in step loss grad_norm lr tokens seconds elapsed; do check "log has no $f" [ "$(grep -c "\"$f\":" pre/log.jsonl)" -ge 4 ]; done
+for f in step loss grad_norm lr tokens seconds elapsed; do
+    check "log has no $f" [ "$(grep -c "\"$f\":" pre/log.jsonl)" -ge 4 ]
+done
 run 0 sft $fast --model pre --data sft.jsonl --out sft --quiet; silent; has sft/config.json
 run 0 sft $fast --model gpt --data sft.jsonl --out sft_gpt --quiet; has sft_gpt/config.json
 run 0 sft $fast --model pre --data sft.jsonl --eval-data sft.jsonl --eval-every 2 --out sft_eval
@@ -209,7 +217,8 @@ interrupt() { # interrupt NAME ARGUMENTS…: a run to its end, then one that SIG
     same "$(weights "$name.whole")" "$(weights "$name.cut")"
     gone "$name.cut.partial" "$name.cut/checkpoint"
     check "$name: no resumed_from in the log" grep -q resumed_from "$name.cut/log.jsonl"
-    check "$name: steps twice in the log" [ "$(grep -c '"loss":' "$name.whole/log.jsonl")" -eq "$(grep -c '"loss":' "$name.cut/log.jsonl")" ]
+    steps=$(grep -c '"loss":' "$name.whole/log.jsonl")
+    check "$name: steps twice in the log" [ "$(grep -c '"loss":' "$name.cut/log.jsonl")" -eq "$steps" ]
 }
 interrupt i_sft sft $slow --steps 250 --model mid --data sft.jsonl
 interrupt i_rm rm $slow --steps 120 --model mid --data pairs.jsonl
@@ -260,7 +269,11 @@ printf '{"prompt_ids": [1, 2], "completion_ids": [3, 4, 5]}\n{"prompt_ids": [1],
 run 0 sft $fast --model bare --data ids.jsonl --out ids_only; has ids_only/config.json
 
 # ---- over-long rows ----
-awk 'BEGIN { for (i = 0; i < 200; i++) long = long " yellow"; print "{\"prompt\": \"Name it:\", \"completion\": \"" long "\"}"; print "{\"prompt\": \"" long "\", \"completion\": \" red\"}" }' >long.jsonl
+awk 'BEGIN {
+    for (i = 0; i < 200; i++) long = long " yellow"
+    print "{\"prompt\": \"Name it:\", \"completion\": \"" long "\"}"
+    print "{\"prompt\": \"" long "\", \"completion\": \" red\"}"
+}' >long.jsonl
 cat long.jsonl sft.jsonl >some_long.jsonl
 run 0 sft $fast --model pre --data some_long.jsonl --out long; says '1 .*cut'; says '1 .*dropped'
 run 1 sft $fast --model pre --data some_long.jsonl --out strict --strict; gone strict strict.partial
@@ -284,9 +297,19 @@ run 0 generate $one --model a_dt --data prompts.jsonl --max-tokens 4 --target-re
 run 0 logprob $one --model sft --data samples.jsonl; rows out 18; fields out logprob tokens; cp out logprobs.jsonl
 number() { sed "s/.*\"$2\": *\([-0-9.e]*\).*/\1/" "$1"; }
 number samples.jsonl logprob >x; number logprobs.jsonl logprob >y
-check "logprob is not what generate said" eval 'paste x y | awk "{ d = \$1 - \$2; if (d * d > 1e-6) bad = 1 } END { exit bad }"'
+paste x y | awk '{ d = $1 - $2; if (d * d > 1e-6) bad = 1 } END { exit bad }'
+check "logprob is not what generate said" [ $? -eq 0 ]
 run 0 logprob $one --model sft --data samples.jsonl --per-token; fields out logprobs
-check "logprobs do not add up to logprob" eval 'awk -F"\"logprobs\": \\\\[" "{ split(\$2, part, \"]\"); n = split(part[1], t, \", \"); sum = 0; for (i = 1; i <= n; i++) sum += t[i]; print sum, n }" out >sums; number logprobs.jsonl tokens >z; paste y sums z | awk "{ d = \$1 - \$2; if (d * d > 1e-6 || \$3 != \$4) bad = 1 } END { exit bad }"'
+awk -F'"logprobs": \\[' '{
+    split($2, part, "]")
+    n = split(part[1], t, ", ")
+    sum = 0
+    for (i = 1; i <= n; i++) sum += t[i]
+    print sum, n
+}' out >sums
+number logprobs.jsonl tokens >z
+paste y sums z | awk '{ d = $1 - $2; if (d * d > 1e-6 || $3 != $4) bad = 1 } END { exit bad }'
+check "logprobs do not add up to logprob" [ $? -eq 0 ]
 run 0 score $one --rm rm --data samples.jsonl --out scored.jsonl; rows scored.jsonl 18
 fields scored.jsonl reward reward_raw id
 run 0 score $one --rm rm --data pairs.jsonl
@@ -305,7 +328,8 @@ run 0 eval $one --model sft runs/rwr a_dt runs/ppo --data prompts.jsonl --rm rm 
     --ledger ledger.jsonl --out cmp
 prints 'rwr'; prints 'ppo'; prints 'best_of_3'
 has cmp/results.jsonl cmp/report.html; gone cmp.partial; rows cmp/results.jsonl 5
-fields cmp/results.jsonl method seed reward win_rate win_rate_lo win_rate_hi kl length distinct2 train_flops data_flops percent_of_ppo percent_of_ppo_total
+fields cmp/results.jsonl method seed reward win_rate win_rate_lo win_rate_hi kl length distinct2
+fields cmp/results.jsonl train_flops data_flops percent_of_ppo percent_of_ppo_total
 check "PPO is not 100 % of PPO" eval 'grep "\"ppo\"" cmp/results.jsonl | grep -Eq "\"percent_of_ppo\": ?100[,.}]"'
 check "RWR's data cost nothing" eval 'grep "\"rwr\"" cmp/results.jsonl | grep -Eq "\"data_flops\": ?[1-9]"'
 check "the report needs the network" eval '! grep -Eq "(src|href)=\"https?:" cmp/report.html'
@@ -313,7 +337,10 @@ run 0 eval $one --model sft a_mle --data prompts.jsonl --rm rm --max-tokens 8; p
 run 1 eval $one --model sft nowhere --data prompts.jsonl --rm rm --out cmp2; says 'nowhere'; gone cmp2 cmp2.partial
 
 # ---- import: a file in llama2.c's format, all zeros: width 8, one layer, 259 tokens, context 16 ----
-{ printf '\010\0\0\0\020\0\0\0\001\0\0\0\002\0\0\0\002\0\0\0\003\001\0\0\020\0\0\0'; head -c 11200 /dev/zero; } >zero.bin
+{
+    printf '\010\0\0\0\020\0\0\0\001\0\0\0\002\0\0\0\002\0\0\0\003\001\0\0\020\0\0\0'
+    head -c 11200 /dev/zero
+} >zero.bin
 {
     printf '\007\0\0\0\0\0\0\0\005\0\0\0<unk>\0\0\0\0\005\0\0\0\n<s>\n\0\0\0\0\006\0\0\0\n</s>\n'
     i=0

@@ -106,6 +106,7 @@ static int serve(const bench_case *c, size_t threads) {
 /* ---- the driver -------------------------------------------------------------------------------------------- */
 
 #define MOST_ROUNDS 64
+#define LONGEST 60.0 /* seconds of rounds: fewer are made on a machine that is busy with other things */
 
 typedef struct worker {
     pid_t pid;
@@ -213,10 +214,11 @@ static int start_torch(worker *w, const bench_case *c, const char *threads, cons
 
 /* Steps in turns, after two to warm up. Gives the number of rounds; b may be NULL. */
 static int rounds_of(worker *a, worker *b, int rounds) {
+    const double begin = orl_seconds();
     int i, warm = 2;
-    for (i = -warm; i < rounds; i++)
+    for (i = -warm; i < rounds && (i < 3 || orl_seconds() - begin < LONGEST); i++)
         if (!step(a, ORLI_MAX(i, 0)) || (b && !step(b, ORLI_MAX(i, 0)))) return 0;
-    return rounds;
+    return i;
 }
 
 static int compare(const bench_case *c, const char *threads, const char *first, const char *second) {
