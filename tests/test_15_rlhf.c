@@ -227,14 +227,34 @@ static void test_condition_text(void) {
     if (!found) printf("skipped: no locale with a decimal comma is installed\n");
 }
 
+/* Bins hold equal shares of the rewards the model was trained on. */
 static void test_condition_bins(void) {
+    orl_condition_options o = orl_condition_default(ORL_CONDITION_BINS);
     orli_condition c;
+    double r[1000];
+    size_t count[10] = {0}, last = 0, i;
+    orl_dataset *d, *v;
     memset(&c, 0, sizeof c);
-    c.kind = ORL_CONDITION_BINS, c.bins = 6;
-    check(orli_condition_bin(&c, -3) == 0 && orli_condition_bin(&c, -2.001) == 0 && orli_condition_bin(&c, -2) == 1);
-    check(orli_condition_bin(&c, -0.001) == 2 && orli_condition_bin(&c, 0) == 3 && orli_condition_bin(&c, 2.999) == 5);
-    check(orli_condition_bin(&c, 3) == 5 && orli_condition_bin(&c, 1e300) == 5 && orli_condition_bin(&c, -1e300) == 0);
-    check(orli_condition_bin(&c, (double)NAN) < 6);
+    c.kind = ORL_CONDITION_BINS, c.bins = 4;
+    for (i = 0; i <= 100; i++) c.quantile[i] = (double)i;
+    check(orli_condition_bin(&c, 0) == 0 && orli_condition_bin(&c, 24.999) == 0 && orli_condition_bin(&c, 25) == 1 && orli_condition_bin(&c, 49.999) == 1);
+    check(orli_condition_bin(&c, 50) == 2 && orli_condition_bin(&c, 99.9) == 3 && orli_condition_bin(&c, 100) == 3);
+    check(orli_condition_bin(&c, -5) == 0 && orli_condition_bin(&c, -1e300) == 0 && orli_condition_bin(&c, 1e300) == 3);
+    check(orli_condition_bin(&c, (double)NAN) < 4);
+    for (i = 40; i <= 80; i++) c.quantile[i] = 40; /* two fifths of the rewards are equal: one bin, and order stays */
+    check(orli_condition_bin(&c, 39.9) == 1 && orli_condition_bin(&c, 40) == 3 && orli_condition_bin(&c, 80.5) == 3);
+    for (i = 0; i < 1000; i++) r[i] = exp(3 * sin(12.9898 * (double)i)); /* skewed */
+    d = rewarded(r, NULL, 1000);
+    o.bins = 10;
+    v = orl_condition(d, &o);
+    for (i = 0; i < 1000; i++) count[orli_condition_bin(&v->condition, orl_dataset_row(v, i)->condition)]++;
+    for (i = 0; i < 10; i++) check(count[i] >= 95 && count[i] <= 105);
+    for (i = 0; i < 1000; i++) { /* the bin rises with the reward */
+        size_t bin = orli_condition_bin(&v->condition, v->labels->sorted[i]);
+        check(bin >= last);
+        last = bin;
+    }
+    orl_dataset_free(v), orl_dataset_free(d);
 }
 
 static void test_condition(void) {
