@@ -2774,7 +2774,7 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
  * tiles of A pass by it; a row tile stays in the first level while it meets each panel. A panel is (k,
  * tile_cols), one row for each step of k. Panels packed beforehand hold the whole k and are used in place. */
 
-#define ORLI_GEMM_A (ORLI_TILE_ROWS * (ORLI_GEMM_K + 16))             /* numbers of scratch for a row tile, … */
+#define ORLI_GEMM_A (ORLI_TILE * (ORLI_GEMM_K + 16))                  /* numbers of scratch for a row tile, in whole vectors, … */
 #define ORLI_GEMM_B (ORLI_SCRATCH / 4 * 3 / sizeof(orl_real))         /* … for a block of B */
 #define ORLI_PACK_ROWS 32
 #define ORLI_GEMM_SERIAL 300000.0                                     /* FLOPs not worth a second thread */

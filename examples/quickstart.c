@@ -20,8 +20,7 @@
  *
  * All of prompts that no model was trained on. gold: the true reward; reward: the learned one; win: against
  * SFT, by gold; KL: how far from SFT; train: what the method itself cost, data: sampling and labelling,
- * which both methods share. On one machine the same numbers come out
- * every time, on any number of threads. */
+ * which both methods share. One machine gives the same numbers every time, on any number of threads. */
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
 #include "world.h"
@@ -124,7 +123,8 @@ int main(void) {
     eval.gold = gold, eval.generate.max_tokens = 56;
     orl_evaluate(model, 3, tests, rm, &eval, result);
     for (i = 0; i < 3; i++) { /* columns without numbers are left out; seconds depend on the day */
-        result[i].train_flops = cost[i].flops, result[i].data_flops = i ? data.flops : 0;
+        result[i].train_tokens = (double)cost[i].tokens, result[i].train_flops = cost[i].flops;
+        result[i].data_flops = i ? data.flops : 0;
         result[i].train_seconds = result[i].data_seconds = (double)NAN;
     }
     table = orl_results_table(ctx, result, 3);

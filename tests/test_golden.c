@@ -267,7 +267,7 @@ static void test_gradient(const golden *g, const char *arch) {
     orl_params *set = orl_model_params(model);
     orl_tape *tape = orl_tape_create(ctx);
     orl_stream *stream = orl_stream_create(ctx);
-    size_t position[256], n = 0, i, t;
+    size_t position[256] = {0}, n = 0, i, t;
     int32_t target[256], ids[64];
     orl_tensor *h, *loss, *entropy = NULL;
     double squares = 0;
