@@ -24,8 +24,8 @@ static const demo_scale demo_quick = {1500, 600, 128, 4, 64, 2, 1, 2, 1};
 /* One offline method = filter × weight × condition, and how long it is trained. */
 typedef struct demo_method {
     const char *name;
-    double quantile;             /* keep rewards above this quantile; 0: all */
-    double beta, clip;           /* weights e^(r̂/β), at most clip; β = 0: none */
+    double quantile;   /* keep rewards above this quantile; 0: all */
+    double beta, clip; /* weights e^(r̂/β), at most clip; β = 0: none */
     orl_condition_kind condition;
     double dropout, guidance, target; /* target: a quantile of the training rewards */
     double epochs, lr;
@@ -101,8 +101,10 @@ static orl_tokenizer *demo_tokenizer(orl_ctx *ctx, orl_dataset *demos) {
     if (!text) return NULL;
     for (i = 0; i < n && i < 4000; i++) {
         const orl_row *r = orl_dataset_row(demos, i);
-        used += (size_t)sprintf(text + used, "%.*s%.*s\n", (int)r->prompt.bytes, r->prompt.text, (int)r->response.bytes, r->response.text);
-        if (i % 8 == 0) used += (size_t)sprintf(text + used, " <rm_score>: %d.%d \n", (int)(i / 8) % 4, (int)(i / 32) % 10);
+        used += (size_t)sprintf(text + used, "%.*s%.*s\n", (int)r->prompt.bytes, r->prompt.text, (int)r->response.bytes,
+                                r->response.text);
+        if (i % 8 == 0)
+            used += (size_t)sprintf(text + used, " <rm_score>: %d.%d \n", (int)(i / 8) % 4, (int)(i / 32) % 10);
     }
     tok = orl_tokenizer_train(ctx, text, used, 512, specials);
     free(text);
@@ -119,7 +121,8 @@ static orl_generate_options demo_sampling(const demo_lab *lab, size_t samples, u
 
 /* Two answers of the SFT model to each prompt; an annotator, who errs now and then, prefers one. */
 static orl_dataset *demo_pairs(demo_lab *lab) {
-    orl_dataset *asks = demo_prompts(lab->ctx, lab->scale.pairs, lab->seed * 77 + 3, 0), *answers, *pairs = orl_dataset_create(lab->ctx);
+    orl_dataset *asks = demo_prompts(lab->ctx, lab->scale.pairs, lab->seed * 77 + 3, 0), *answers,
+                *pairs = orl_dataset_create(lab->ctx);
     orl_generate_options g = demo_sampling(lab, 2, 11);
     uint64_t rng = lab->seed * 77 + 4;
     size_t i;
@@ -220,7 +223,8 @@ static void demo_measure(demo_lab *lab, orl_model *m, const demo_method *how, si
         e.generate.target = ORL_TARGET_QUANTILE, e.generate.target_value = how->target;
         e.generate.guidance = how->guidance;
     }
-    if (orl_evaluate(models, m == lab->sft ? 1 : 2, lab->tests, lab->rm, &e, results) == ORL_OK) *result = results[m != lab->sft];
+    if (orl_evaluate(models, m == lab->sft ? 1 : 2, lab->tests, lab->rm, &e, results) == ORL_OK)
+        *result = results[m != lab->sft];
     before = orl_cost_since(lab->ctx, before);
     lab->spent += before.flops, lab->spent_tokens += before.tokens, lab->spent_seconds += before.seconds;
 }
@@ -252,12 +256,15 @@ static int demo_progress(void *user, const orl_step_info *info) {
     if (run->curve && info->step % run->every == 0 && info->step < info->steps) {
         orl_result r;
         demo_measure(run->lab, run->model, run->how, 1, &r);
-        demo_curve_add(run->curve, &r, orl_cost_since(run->lab->ctx, run->before).flops - (run->lab->spent - run->spent_before), run->data_flops);
+        demo_curve_add(run->curve, &r,
+                       orl_cost_since(run->lab->ctx, run->before).flops - (run->lab->spent - run->spent_before),
+                       run->data_flops);
     }
     return orl_failed(run->lab->ctx);
 }
 
-static demo_run demo_run_begin(demo_lab *lab, orl_model *m, const demo_method *how, demo_curve *curve, demo_curve *loss) {
+static demo_run demo_run_begin(demo_lab *lab, orl_model *m, const demo_method *how, demo_curve *curve,
+                               demo_curve *loss) {
     demo_run run;
     memset(&run, 0, sizeof run);
     run.lab = lab, run.model = m, run.how = how, run.curve = curve, run.loss = loss;
@@ -296,7 +303,8 @@ static orl_dataset *demo_view(const demo_lab *lab, const demo_method *how) {
 }
 
 /* Aligns a copy of the SFT model by one offline method; the caller frees it. */
-static orl_model *demo_offline(demo_lab *lab, const demo_method *how, demo_curve *curve, demo_curve *loss, orl_result *result) {
+static orl_model *demo_offline(demo_lab *lab, const demo_method *how, demo_curve *curve, demo_curve *loss,
+                               orl_result *result) {
     orl_model *m = orl_model_copy(lab->sft);
     demo_run run = demo_run_begin(lab, m, how, curve, loss);
     orl_dataset *d = demo_view(lab, how);
@@ -325,7 +333,8 @@ static orl_ppo_options demo_ppo_options(const demo_lab *lab) {
     return o;
 }
 
-static orl_model *demo_ppo(demo_lab *lab, const char *name, const orl_ppo_options *options, demo_curve *curve, demo_curve *loss, orl_result *result) {
+static orl_model *demo_ppo(demo_lab *lab, const char *name, const orl_ppo_options *options, demo_curve *curve,
+                           demo_curve *loss, orl_result *result) {
     orl_model *m = orl_model_copy(lab->sft);
     orl_ppo_options o = *options;
     demo_run run = demo_run_begin(lab, m, NULL, curve, loss);
@@ -380,7 +389,7 @@ static const demo_method demo_methods[] = {
 #define DEMO_PPO (DEMO_ROWS - 1)     /* the baseline; before it, PPO held closer to the SFT model */
 #define DEMO_TARGETS 9
 #define DEMO_SEEDS 16
-#define DEMO_SHOWN 4                 /* test prompts whose answers the report shows */
+#define DEMO_SHOWN 4 /* test prompts whose answers the report shows */
 
 typedef struct demo_outcome { /* what one seed leaves behind */
     orl_result row[DEMO_ROWS];
@@ -399,7 +408,9 @@ static void demo_calibrate(demo_lab *lab, orl_model *dt, demo_outcome *out) {
     size_t i, k, n = orl_dataset_count(lab->samples);
     double mean = 0, square = 0, sd;
     for (i = 0; i < n; i++) mean += orl_dataset_row(lab->samples, i)->reward_raw / (double)n;
-    for (i = 0; i < n; i++) square += (orl_dataset_row(lab->samples, i)->reward_raw - mean) * (orl_dataset_row(lab->samples, i)->reward_raw - mean);
+    for (i = 0; i < n; i++)
+        square += (orl_dataset_row(lab->samples, i)->reward_raw - mean) *
+                  (orl_dataset_row(lab->samples, i)->reward_raw - mean);
     sd = sqrt(square / (double)n);
     for (k = 0; k < DEMO_TARGETS; k++) {
         orl_generate_options g = demo_sampling(lab, 2, 15);
@@ -409,7 +420,8 @@ static void demo_calibrate(demo_lab *lab, orl_model *dt, demo_outcome *out) {
         d = orl_sample(dt, lab->tests, &g);
         orl_score(lab->rm, d);
         out->got[k] = 0;
-        for (i = 0; i < orl_dataset_count(d); i++) out->got[k] += (orl_dataset_row(d, i)->reward_raw - mean) / sd / (double)orl_dataset_count(d);
+        for (i = 0; i < orl_dataset_count(d); i++)
+            out->got[k] += (orl_dataset_row(d, i)->reward_raw - mean) / sd / (double)orl_dataset_count(d);
         orl_dataset_free(d);
     }
 }
@@ -419,7 +431,8 @@ static void demo_collect(demo_lab *lab, orl_model *m, const demo_method *how, de
     orl_generate_options g = demo_sampling(lab, 1, 13);
     orl_dataset *d;
     size_t i;
-    if (how && how->condition != ORL_CONDITION_NONE) g.target = ORL_TARGET_QUANTILE, g.target_value = how->target, g.guidance = how->guidance;
+    if (how && how->condition != ORL_CONDITION_NONE)
+        g.target = ORL_TARGET_QUANTILE, g.target_value = how->target, g.guidance = how->guidance;
     d = orl_sample(m, lab->tests, &g);
     orl_score(lab->rm, d);
     out->rewards = orl_dataset_count(d);
@@ -429,7 +442,8 @@ static void demo_collect(demo_lab *lab, orl_model *m, const demo_method *how, de
         out->after[row][i] = r->reward;
         if (i >= DEMO_SHOWN) continue;
         snprintf(out->shown[i][0], sizeof out->shown[i][0], "%.*s", (int)r->prompt.bytes, r->prompt.text);
-        snprintf(out->shown[i][row + 1], sizeof out->shown[i][0], "%.*s  (gold %.2f)", (int)r->response.bytes, r->response.text, demo_gold(r, NULL));
+        snprintf(out->shown[i][row + 1], sizeof out->shown[i][0], "%.*s  (gold %.2f)", (int)r->response.bytes,
+                 r->response.text, demo_gold(r, NULL));
     }
     orl_dataset_free(d);
 }
@@ -465,7 +479,8 @@ static void demo_seed(demo_lab *lab, demo_outcome *out, int collect) {
     }
     for (i = DEMO_PPO - 1; i <= DEMO_PPO && !orl_failed(lab->ctx); i++) {
         ppo = demo_ppo_options(lab);
-        if (i < DEMO_PPO) ppo.kl = 0.05, ppo.lr = 1.5e-4; /* the sweep's best by gold, which a real project could not know */
+        if (i < DEMO_PPO)
+            ppo.kl = 0.05, ppo.lr = 1.5e-4; /* the sweep's best by gold, which a real project could not know */
         m = demo_ppo(lab, i < DEMO_PPO ? "ppo_kl0.05" : "ppo", &ppo, &out->curve[i], &out->loss[i], &out->row[i]);
         if (collect) demo_collect(lab, m, NULL, out, i);
         orl_model_free(m);
@@ -477,7 +492,8 @@ static void demo_seed(demo_lab *lab, demo_outcome *out, int collect) {
 
 /* Mean and half-width of the 95 % interval (Student's t) of n numbers. */
 static double demo_mean(const double *x, size_t n, double *half) {
-    static const double t[] = {0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131};
+    static const double t[] = {0,     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365,
+                               2.306, 2.262,  2.228, 2.201, 2.179, 2.160, 2.145, 2.131};
     double mean = 0, square = 0;
     size_t i;
     for (i = 0; i < n; i++) mean += x[i] / (double)n;
@@ -528,7 +544,8 @@ static demo_curve demo_average_curve(const demo_outcome *o, size_t n, size_t row
         for (i = 0; i < n; i++) {
             const demo_point *p = &o[i].curve[row].point[k];
             c.point[k].train_flops += p->train_flops / (double)n, c.point[k].total_flops += p->total_flops / (double)n;
-            c.point[k].gold += p->gold / (double)n, c.point[k].reward += p->reward / (double)n, c.point[k].kl += p->kl / (double)n;
+            c.point[k].gold += p->gold / (double)n, c.point[k].reward += p->reward / (double)n,
+                c.point[k].kl += p->kl / (double)n;
         }
     }
     return c;
@@ -540,7 +557,8 @@ static double demo_first_equal(const demo_curve *c, double start, double gold) {
     size_t k;
     for (k = 0; k < c->points; k++) {
         const demo_point *p = &c->point[k];
-        if (p->gold >= gold) return p->gold > y0 ? x0 + (p->train_flops - x0) * (gold - y0) / (p->gold - y0) : p->train_flops;
+        if (p->gold >= gold)
+            return p->gold > y0 ? x0 + (p->train_flops - x0) * (gold - y0) / (p->gold - y0) : p->train_flops;
         x0 = p->train_flops, y0 = p->gold;
     }
     return nan("");
@@ -552,14 +570,20 @@ static void demo_verdict(const demo_outcome *o, size_t n, FILE *out) {
     double half, sft = DEMO_FIELD(NULL, o, n, 0, gold), best = DEMO_FIELD(NULL, o, n, DEMO_PPO, gold);
     size_t row, i;
     for (row = 2; row < DEMO_PPO; row++) {
-        double gold = DEMO_FIELD(NULL, o, n, row, gold), flops = DEMO_FIELD(NULL, o, n, row, train_flops), data = DEMO_FIELD(NULL, o, n, row, data_flops);
-        double share = DEMO_FIELD(NULL, o, n, row, percent_of_ppo), equal = demo_first_equal(&ppo, sft, gold), gap[DEMO_SEEDS];
+        double gold = DEMO_FIELD(NULL, o, n, row, gold), flops = DEMO_FIELD(NULL, o, n, row, train_flops),
+               data = DEMO_FIELD(NULL, o, n, row, data_flops);
+        double share = DEMO_FIELD(NULL, o, n, row, percent_of_ppo), equal = demo_first_equal(&ppo, sft, gold),
+               gap[DEMO_SEEDS];
         for (i = 0; i < n; i++) gap[i] = o[i].row[row].gold - o[i].row[DEMO_PPO].gold;
         fprintf(out, "%-10s gold %.3f, PPO %.3f: ", o[0].row[row].method, gold, best);
         fprintf(out, "difference %+.3f", demo_mean(gap, n, &half));
-        if (n > 1) fprintf(out, " (95 %% interval %+.3f to %+.3f)", demo_mean(gap, n, &half) - half, demo_mean(gap, n, &half) + half);
+        if (n > 1)
+            fprintf(out, " (95 %% interval %+.3f to %+.3f)", demo_mean(gap, n, &half) - half,
+                    demo_mean(gap, n, &half) + half);
         fprintf(out, " at %.1f %% of PPO's training compute. ", share);
-        if (equal == equal) fprintf(out, "PPO first equals it at %.2f TFLOP, %.1f x its training and %.1f x its total compute.\n", equal / 1e12, equal / flops, equal / (flops + data));
+        if (equal == equal)
+            fprintf(out, "PPO first equals it at %.2f TFLOP, %.1f x its training and %.1f x its total compute.\n",
+                    equal / 1e12, equal / flops, equal / (flops + data));
         else fprintf(out, "PPO does not reach it.\n");
     }
 }
@@ -580,7 +604,8 @@ static void demo_chart_curves(orl_report *report, const demo_outcome *o, size_t 
             x[row][k] = (total ? c[row].point[k].total_flops : c[row].point[k].train_flops) / 1e12;
             y[row][k] = learned ? c[row].point[k].reward : c[row].point[k].gold;
         }
-        series[used].name = c[row].name, series[used].x = x[row], series[used].y = y[row], series[used].n = c[row].points;
+        series[used].name = c[row].name, series[used].x = x[row], series[used].y = y[row],
+        series[used].n = c[row].points;
         used++;
     }
     chart.title = learned ? (total ? "Learned reward against total compute" : "Learned reward against training compute")
@@ -599,11 +624,14 @@ static void demo_chart_losses(orl_report *report, const demo_outcome *o) {
     memset(series, 0, sizeof series);
     memset(&chart, 0, sizeof chart);
     for (row = 2; row < DEMO_ROWS; row++, used++) {
-        for (k = 0; k < o->loss[row].points; k++) x[row][k] = 100 * o->loss[row].point[k].train_flops, y[row][k] = o->loss[row].point[k].gold;
-        series[used].name = o->loss[row].name, series[used].x = x[row], series[used].y = y[row], series[used].n = o->loss[row].points;
+        for (k = 0; k < o->loss[row].points; k++)
+            x[row][k] = 100 * o->loss[row].point[k].train_flops, y[row][k] = o->loss[row].point[k].gold;
+        series[used].name = o->loss[row].name, series[used].x = x[row], series[used].y = y[row],
+        series[used].n = o->loss[row].points;
     }
     chart.title = "Training loss", chart.x_label = "share of training, %", chart.y_label = "loss per token";
-    chart.note = "Weights, conditions and PPO's surrogate make these losses different things: each is to be compared with itself alone.";
+    chart.note = "Weights, conditions and PPO's surrogate make these losses different things: each is to be compared "
+                 "with itself alone.";
     chart.series = series, chart.series_count = used;
     orl_report_chart(report, &chart);
 }
@@ -636,8 +664,10 @@ static void demo_report(orl_ctx *ctx, const char *file, const demo_outcome *o, s
     const double *values[DEMO_ROWS];
     size_t counts[DEMO_ROWS], i, k, sets = 0, cols = 0;
     const demo_outcome *last = &o[n - 1];
-    orl_report_text(report, "All methods start from the same SFT model and learn from the same reward model, itself learned from noisy "
-                            "preferences. Gold is the world's own reward, which no method sees; 1 is the best there can be.");
+    orl_report_text(
+        report,
+        "All methods start from the same SFT model and learn from the same reward model, itself learned from noisy "
+        "preferences. Gold is the world's own reward, which no method sees; 1 is the best there can be.");
     orl_report_results(report, rows, DEMO_ROWS);
     demo_chart_curves(report, o, n, 0, 0);
     demo_chart_curves(report, o, n, 0, 1);
@@ -646,8 +676,10 @@ static void demo_report(orl_ctx *ctx, const char *file, const demo_outcome *o, s
     demo_chart_calibration(report, o, n);
     demo_chart_losses(report, last);
     for (i = 0; i < DEMO_ROWS; i++)
-        if (last->after[i]) names[sets] = last->row[i].method, values[sets] = last->after[i], counts[sets++] = last->rewards;
-    orl_report_histogram(report, "Learned reward before (sft) and after", "learned reward of one answer", names, values, counts, sets, 24);
+        if (last->after[i])
+            names[sets] = last->row[i].method, values[sets] = last->after[i], counts[sets++] = last->rewards;
+    orl_report_histogram(report, "Learned reward before (sft) and after", "learned reward of one answer", names, values,
+                         counts, sets, 24);
     orl_report_heading(report, "Answers side by side");
     for (k = 0; k <= DEMO_SHOWN; k++) { /* one row a prompt, one column a model */
         cols = 0;
@@ -662,7 +694,9 @@ static void demo_report(orl_ctx *ctx, const char *file, const demo_outcome *o, s
 
 /* ---- orl demo ---- */
 
-static void demo_print_stage(const char *stage, double seconds) { fprintf(stderr, "  %-20s %6.1f s\n", stage, seconds); }
+static void demo_print_stage(const char *stage, double seconds) {
+    fprintf(stderr, "  %-20s %6.1f s\n", stage, seconds);
+}
 
 static void demo_print_table(orl_ctx *ctx, const demo_outcome *o, size_t n, orl_result *rows) {
     double half;
@@ -672,8 +706,9 @@ static void demo_print_table(orl_ctx *ctx, const demo_outcome *o, size_t n, orl_
     table = orl_results_table(ctx, rows, DEMO_ROWS);
     if (table) printf("%s\n", table);
     orl_free(ctx, table);
-    printf("Shared by all: SFT %.2f TFLOP, reward model %.2f TFLOP, its held-out accuracy %.3f (%.3f to %.3f).\n", o[n - 1].sft.flops / 1e12,
-           o[n - 1].rm.flops / 1e12, o[n - 1].accuracy.accuracy, o[n - 1].accuracy.low, o[n - 1].accuracy.high);
+    printf("Shared by all: SFT %.2f TFLOP, reward model %.2f TFLOP, its held-out accuracy %.3f (%.3f to %.3f).\n",
+           o[n - 1].sft.flops / 1e12, o[n - 1].rm.flops / 1e12, o[n - 1].accuracy.accuracy, o[n - 1].accuracy.low,
+           o[n - 1].accuracy.high);
     if (n > 1) {
         printf("\nGold reward over %d seeds, mean and 95 %% interval:\n", (int)n);
         for (i = 0; i < DEMO_ROWS; i++) {
@@ -713,7 +748,9 @@ static inline int demo_main(const demo_options *options) { /* inline: the sweep 
         lab.seed = options->seed + i;
         lab.scale = options->quick ? demo_quick : demo_full;
         lab.say = options->quiet ? NULL : demo_print_stage;
-        if (!options->quiet) fprintf(stderr, "seed %d of %d: %s, %d threads\n", (int)(i + 1), (int)n, orl_isa(ctx), (int)orl_threads(ctx));
+        if (!options->quiet)
+            fprintf(stderr, "seed %d of %d: %s, %d threads\n", (int)(i + 1), (int)n, orl_isa(ctx),
+                    (int)orl_threads(ctx));
         demo_seed(&lab, &outcomes[i], i + 1 == n);
         for (k = 0; k < DEMO_ROWS && !orl_failed(ctx); k++) {
             char *line = orl_result_json(ctx, &outcomes[i].row[k]);

@@ -24,10 +24,12 @@ static void report(demo_lab *lab, winner *w, const orl_result *r, const char *se
     if (!json || orl_failed(lab->ctx)) return;
     printf("{\"setting\": \"%s\", %s\n", setting, json + 1);
     fflush(stdout);
-    fprintf(stderr, "  %-6s %-36s learned %.3f  gold %.3f  kl %.2f  %.2f TFLOP\n", r->method, setting, r->reward, r->gold, r->kl, r->train_flops / 1e12);
+    fprintf(stderr, "  %-6s %-36s learned %.3f  gold %.3f  kl %.2f  %.2f TFLOP\n", r->method, setting, r->reward,
+            r->gold, r->kl, r->train_flops / 1e12);
     orl_free(lab->ctx, json);
     if (w->method[0] && floor(100 * r->reward + 0.5) < floor(100 * w->reward + 0.5)) return;
-    if (w->method[0] && floor(100 * r->reward + 0.5) <= floor(100 * w->reward + 0.5) && r->train_flops >= w->flops) return;
+    if (w->method[0] && floor(100 * r->reward + 0.5) <= floor(100 * w->reward + 0.5) && r->train_flops >= w->flops)
+        return;
     snprintf(w->method, sizeof w->method, "%s", r->method);
     snprintf(w->setting, sizeof w->setting, "%s", setting);
     w->reward = r->reward, w->gold = r->gold, w->flops = r->train_flops;

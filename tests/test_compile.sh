@@ -19,7 +19,7 @@ cat >$dir/checks.sh <<'EOF'
 # external symbols an object defines: orl_… only
 symbols() {
     nm -g --defined-only "$1" >"$1.symbols" || return 1
-    awk '{print $NF}' "$1.symbols" | sed 's/^_\(orl_\)/\1/' | grep -v '^orl_' | sed 's/^/external symbol outside orl_: /'
+    awk '{print $NF}' "$1.symbols" | sed 's/^_\(orl_\)/\1/' | grep -v -e '^orl_' -e '^_*main$' | sed 's/^/external symbol outside orl_: /'
 }
 none_defined() { nm -g --defined-only "$1" | grep -i ' orl_' | sed 's/^/external symbol under ORL_STATIC: /'; return 0; }
 # section k and those above it call nothing public that stands below
