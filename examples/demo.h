@@ -131,10 +131,10 @@ static orl_dataset *demo_pairs(demo_lab *lab) {
         const orl_row *a = orl_dataset_row(answers, i), *b = orl_dataset_row(answers, i + 1);
         int a_wins = world_prefers(&rng, demo_gold(a, NULL), demo_gold(b, NULL));
         char text[3][2 * WORLD_SIZE];
-        if (!a->response.bytes || !b->response.bytes) continue; /* silence is no answer to choose */
         snprintf(text[0], sizeof text[0], "%.*s", (int)a->prompt.bytes, a->prompt.text);
         snprintf(text[1], sizeof text[1], "%.*s", (int)a->response.bytes, a->response.text);
         snprintf(text[2], sizeof text[2], "%.*s", (int)b->response.bytes, b->response.text);
+        if (!*text[1] || !*text[2]) continue; /* silence is no answer to choose, nor is one that begins with a zero byte */
         orl_dataset_add_pair(pairs, text[0], text[a_wins ? 1 : 2], text[a_wins ? 2 : 1]);
     }
     orl_dataset_free(asks);
