@@ -11,12 +11,12 @@
  * It takes about a minute of processor time, half a minute on two free cores, shows progress and notes on
  * stderr, and prints:
  *
- *     reward model: right about 89.2 % of new pairs (86.0 to 91.7)
+ *     reward model: right about 88.3 % of new pairs (85.0 to 90.9)
  *
- *     method       gold  reward  win %  95 % interval    KL  length  distinct2  cut %  train TFLOP  data TFLOP
- *     sft         0.008    0.01   50.0    45.5 … 54.5  0.00    27.1      0.057    0.0          1.6           0
- *     mle filter  0.475    1.33   84.2    80.6 … 87.2  1.85    24.2      0.058    0.0         0.31       0.306
- *     dt bins     0.467    1.35   82.4    78.7 … 85.6  2.41    24.2      0.061    0.0         1.73       0.306
+ *     method       gold  reward  win %  95 % interval    KL  length  distinct2  cut %  train Mtok  train TFLOP  data TFLOP
+ *     sft         0.008    0.01   50.0    45.5 … 54.5  0.00    27.1      0.057    0.0        0.68          1.6           0
+ *     mle filter  0.459    1.33   83.0    79.3 … 86.1  1.94    24.5      0.054    0.0       0.132        0.309       0.306
+ *     dt bins     0.466    1.33   82.8    79.1 … 85.9  2.04    24.1      0.060    0.0       0.735         1.73       0.306
  *
  * All of prompts that no model was trained on. gold: the true reward; reward: the learned one; win: against
  * SFT, by gold; KL: how far from SFT; train: what the method itself cost, data: sampling and labelling,
