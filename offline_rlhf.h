@@ -2081,13 +2081,16 @@ static void ORLI_K(tile)(size_t rows, size_t cols, size_t k, const orl_real *a, 
         ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, c, c_row, mode);
         return;
     }
-    memset(whole, 0, rows * 2 * ORLI_W * sizeof *whole);
-    if (mode == ORLI_CHAIN)
-        for (i = 0; i < rows; i++) memcpy(whole + i * 2 * ORLI_W, c + i * c_row, cols * sizeof *c);
-    ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, whole, 2 * ORLI_W, ORLI_CHAIN);
+    for (i = 0; mode == ORLI_CHAIN && i < rows; i++)
+        for (j = 0; j < 2 * ORLI_W; j += ORLI_W)
+            orli_v_store(whole + i * 2 * ORLI_W + j, orli_v_load_n(c + i * c_row + j, cols - ORLI_MIN(cols, j)));
+    ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, whole, 2 * ORLI_W, mode == ORLI_CHAIN ? ORLI_CHAIN : ORLI_SET);
     for (i = 0; i < rows; i++)
-        for (j = 0; j < cols; j++)
-            c[i * c_row + j] = mode == ORLI_ADD ? c[i * c_row + j] + whole[i * 2 * ORLI_W + j] : whole[i * 2 * ORLI_W + j];
+        for (j = 0; j < cols; j += ORLI_W) {
+            orli_v sum = orli_v_load(whole + i * 2 * ORLI_W + j);
+            if (mode == ORLI_ADD) sum = orli_v_add(orli_v_load_n(c + i * c_row + j, cols - j), sum);
+            orli_v_store_n(c + i * c_row + j, cols - j, sum);
+        }
 }
 
 /* One row alone has two chains, and waits for each step of them; four tiles side by side have eight. */
@@ -2459,7 +2462,7 @@ static void ORLI_K(rmsnorm_backward)(size_t n, const orl_real *x, const orl_real
  * S = scale·Q·Kᵀ, P = softmax of the visible part, O = P·V  (Vaswani et al. 2017, eq. 1). A block of
  * queries at a time, as many as a register tile has rows. A row's arithmetic is its own: scores are
  * chains over d; the maximum is exact; the sum runs over whole tiles with 0 for what is not
- * visible; the chain over positions has exactly the visible ones. So a query has the same bits whatever
+ * visible; the chain over positions has the visible ones and zeros, which change nothing. So a query has the same bits whatever
  * stands in its block, and a decoded token those of training. */
 
 /* The visible positions of the query at position p are first … p. */
@@ -2491,41 +2494,46 @@ static void ORLI_K(product)(size_t m, size_t n, size_t k, const orl_real *a, siz
             step = 2 * ORLI_W;
         }
         for (i = 0; i < m; i += rows) {
-            rows = ORLI_MIN(m - i, (size_t)ORLI_ROWS);
+            const size_t tiles = (m - i + ORLI_ROWS - 1) / ORLI_ROWS; /* of about equal height: a thin one is slow */
+            rows = (m - i + tiles - 1) / tiles;
             ORLI_K(tile)(rows, cols, k, a + i * a_row, a_row, a_k, strip, strip + ORLI_W, step, c + i * c_row + j, c_row, mode);
         }
     }
 }
 
-/* C (rows, d) goes on with P (rows, positions low … high−1)·V; p points at position 16·t0 of its rows. */
+#define ORLI_PAD_ROWS 64 /* rows of `pad` */
+
+/* C (rows, d) goes on with P (rows, positions low … high−1)·V; p points at position 16·t0 of its rows. Tiles
+ * that lie one after the other in memory are one longer chain. */
 static void ORLI_K(tile_values)(size_t d, size_t rows, const orl_real *p, size_t p_row, size_t t0, size_t low, size_t high,
                                 const orl_real *const *vtile, orl_real *c, size_t c_row, orl_real *pad) {
     while (low < high) {
-        size_t t = low / ORLI_TILE, end = ORLI_MIN(high, (t + 1) * ORLI_TILE);
+        size_t t = low / ORLI_TILE, end = (t + 1) * ORLI_TILE;
+        while (end < high && end - low <= ORLI_PAD_ROWS - ORLI_TILE && vtile[end / ORLI_TILE] == vtile[t] + (end - t * ORLI_TILE) * d) end += ORLI_TILE;
+        end = ORLI_MIN(high, end);
         ORLI_K(product)(rows, d, end - low, p + (low - t0 * ORLI_TILE), p_row, 1, vtile[t] + (low - t * ORLI_TILE) * d, d, c,
                         c_row, ORLI_CHAIN, pad);
         low = end;
     }
 }
 
-/* One row of scores, s[0] being position `base`, becomes e^(s − max), 0 where it is not visible. */
-static orl_real ORLI_K(softmax_visible)(orl_real *s, size_t base, size_t first, size_t position, orl_real *lse) {
+/* One row of `row` scores, s[0] being position `base`, becomes e^(s − max), 0 where it is not visible. */
+static orl_real ORLI_K(softmax_visible)(orl_real *s, size_t row, size_t base, size_t first, size_t position, orl_real *top) {
     size_t begin = first / ORLI_TILE * ORLI_TILE - base, end = (position / ORLI_TILE + 1) * ORLI_TILE - base, n;
-    orl_real top, total;
     for (n = begin; n < first - base; n++) s[n] = (orl_real)-INFINITY;
     for (n = position + 1 - base; n < end; n++) s[n] = (orl_real)-INFINITY;
-    top = ORLI_K(max)(end - begin, s + begin);
-    total = ORLI_K(sum_exp)(end - begin, s + begin, s + begin, top);
-    *lse = top + ORLI_K(log1)(total);
-    return total;
+    memset(s, 0, begin * sizeof *s);
+    memset(s + end, 0, (row - end) * sizeof *s);
+    *top = ORLI_K(max)(end - begin, s + begin);
+    return ORLI_K(sum_exp)(end - begin, s + begin, s + begin, *top);
 }
 
 static void ORLI_K(attention)(size_t d, size_t nq, const orl_real *q, size_t q_stride, size_t position0,
                               const orl_real *const *ktile, const orl_real *const *vtile, size_t window, orl_real scale,
                               orl_real *out, size_t out_stride, orl_real *lse, void *scratch) {
-    orl_real *scaled = (orl_real *)scratch, *pad = scaled + ORLI_ROWS * d, *s = pad + ORLI_TILE * 2 * ORLI_W;
+    orl_real *scaled = (orl_real *)scratch, *pad = scaled + ORLI_ROWS * d, *s = pad + ORLI_PAD_ROWS * 2 * ORLI_W;
     const size_t room = ORLI_SCRATCH / sizeof *s - (size_t)(s - scaled);
-    orl_real inverse[ORLI_ROWS];
+    orl_real total[ORLI_ROWS], log_total[ORLI_ROWS];
     size_t i0, i, rows, row;
     for (i0 = 0; i0 < nq; i0 += rows) {
         const size_t p0 = position0 + i0, t0 = ORLI_FIRST(p0, window) / ORLI_TILE;
@@ -2539,21 +2547,18 @@ static void ORLI_K(attention)(size_t d, size_t nq, const orl_real *q, size_t q_s
         }
         ORLI_K(tile_scores)(d, rows, scaled, d, ktile, t0, (p0 + rows - 1) / ORLI_TILE + 1, s, row);
         for (i = 0; i < rows; i++)
-            inverse[i] = (orl_real)1 / ORLI_K(softmax_visible)(s + i * row, t0 * ORLI_TILE, ORLI_FIRST(p0 + i, window),
-                                                               p0 + i, &lse[i0 + i]);
-        /* positions low … high−1 are seen by all rows and go through one tile; the others row by row */
-        high = p0 + 1;
-        low = ORLI_MIN(ORLI_FIRST(p0 + rows - 1, window), high);
+            total[i] = ORLI_K(softmax_visible)(s + i * row, row, t0 * ORLI_TILE, ORLI_FIRST(p0 + i, window), p0 + i, &lse[i0 + i]);
+        ORLI_K(log)(rows, log_total, total);
+        ORLI_K(add)(rows, lse + i0, log_total);
+        /* what begins before the last row's window goes row by row; the rest through one tile, a row's future being 0 */
+        high = p0 + rows;
+        low = ORLI_MIN(ORLI_FIRST(p0 + rows - 1, window), p0 + 1);
         for (i = 0; i < rows; i++) {
             memset(o + i * out_stride, 0, d * sizeof *o);
             ORLI_K(tile_values)(d, 1, s + i * row, row, t0, ORLI_FIRST(p0 + i, window), low, vtile, o + i * out_stride, 0, pad);
         }
         ORLI_K(tile_values)(d, rows, s, row, t0, low, high, vtile, o, out_stride, pad);
-        for (i = 0; i < rows; i++) {
-            ORLI_K(tile_values)(d, 1, s + i * row, row, t0, ORLI_MAX(high, ORLI_FIRST(p0 + i, window)), p0 + i + 1, vtile,
-                                o + i * out_stride, 0, pad);
-            ORLI_K(scale)(d, o + i * out_stride, inverse[i]);
-        }
+        for (i = 0; i < rows; i++) ORLI_K(scale)(d, o + i * out_stride, (orl_real)1 / total[i]);
     }
 }
 
@@ -2626,25 +2631,28 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
         for (t = first_seen / ORLI_TILE; t * ORLI_TILE < p0 + rows; t += 2) {
             const size_t base = t * ORLI_TILE, count = ORLI_MIN(p0 + rows - base, (size_t)ORLI_BACK_COLS);
             const size_t tiles = (count - 1) / ORLI_TILE + 1, start = ORLI_MAX(base, first_seen) - base;
+            const size_t past = ORLI_MAX(base, p0) - p0, left = rows - past; /* rows that see none of these positions; the others */
+            orl_real *p = b.p + past * ORLI_BACK_COLS, *ds = b.ds + past * ORLI_BACK_COLS;
             ORLI_K(back_tiles)(d, &b, ktile + t, vtile + t, tiles, count);
-            for (i = 0; i < rows; i += ORLI_ROWS)
-                ORLI_K(tile_scores)(d, ORLI_MIN(rows - i, (size_t)ORLI_ROWS), b.q + i * d, d, ktile, t, t + tiles,
-                                    b.p + i * ORLI_BACK_COLS, ORLI_BACK_COLS);
-            ORLI_K(product)(rows, ORLI_BACK_COLS, d, dO, dout_stride, 1, b.vt, ORLI_BACK_COLS, b.ds, ORLI_BACK_COLS, ORLI_SET, b.pad);
-            for (i = 0; i < rows; i++) {
+            for (i = 0; i < left; i += ORLI_ROWS)
+                ORLI_K(tile_scores)(d, ORLI_MIN(left - i, (size_t)ORLI_ROWS), b.q + (past + i) * d, d, ktile, t, t + tiles,
+                                    p + i * ORLI_BACK_COLS, ORLI_BACK_COLS);
+            ORLI_K(product)(left, ORLI_BACK_COLS, d, dO + past * dout_stride, dout_stride, 1, b.vt, ORLI_BACK_COLS, ds, ORLI_BACK_COLS,
+                            ORLI_SET, b.pad);
+            for (i = past; i < rows; i++) {
                 size_t low = ORLI_MAX(ORLI_FIRST(p0 + i, window), base) - base;
                 size_t high = ORLI_MIN(ORLI_MAX(p0 + i + 1, base) - base, (size_t)ORLI_BACK_COLS);
                 ORLI_K(back_row)(b.p + i * ORLI_BACK_COLS, b.ds + i * ORLI_BACK_COLS, low, high, lse[i0 + i], b.d_sum[i]);
             }
-            ORLI_K(product)(rows, d, ORLI_BACK_COLS, b.ds, ORLI_BACK_COLS, 1, b.kt, b.kt_row, b.dq, d, ORLI_ADD, b.pad);
-            ORLI_K(product)(d, ORLI_BACK_COLS, rows, b.q, 1, d, b.ds, ORLI_BACK_COLS, b.dk, ORLI_BACK_COLS, ORLI_SET, b.pad);
+            ORLI_K(product)(left, d, ORLI_BACK_COLS, ds, ORLI_BACK_COLS, 1, b.kt, b.kt_row, b.dq + past * d, d, ORLI_ADD, b.pad);
+            ORLI_K(product)(d, ORLI_BACK_COLS, left, b.q + past * d, 1, d, ds, ORLI_BACK_COLS, b.dk, ORLI_BACK_COLS, ORLI_SET, b.pad);
             for (i = 0; i < tiles; i++) { /* into the tiles, at positions from … to−1 of each */
                 size_t from = start > i * ORLI_TILE ? ORLI_MIN(start - i * ORLI_TILE, (size_t)ORLI_TILE) : 0;
                 size_t to = ORLI_MIN(count - i * ORLI_TILE, (size_t)ORLI_TILE);
                 if (from >= to) continue;
                 for (j = 0; j < d; j++)
                     ORLI_K(add)(to - from, dktile[t + i] + j * ORLI_TILE + from, b.dk + j * ORLI_BACK_COLS + i * ORLI_TILE + from);
-                ORLI_K(product)(to - from, d, rows, b.p + i * ORLI_TILE + from, 1, ORLI_BACK_COLS, dO, dout_stride,
+                ORLI_K(product)(to - from, d, left, p + i * ORLI_TILE + from, 1, ORLI_BACK_COLS, dO + past * dout_stride, dout_stride,
                                 dvtile[t + i] + from * d, d, ORLI_ADD, b.pad);
             }
         }
@@ -3252,12 +3260,9 @@ static orl_real *orli_grad_or_fresh(orl_tape *tape, orl_tensor *x, int *accumula
 }
 
 /* The same for an operator that works out all its gradients at once: where none is wanted, scratch. */
-static orl_real *orli_grad_or_scratch(orl_tape *tape, orl_tensor *x) {
-    orl_real *scratch;
-    if (x->needs_grad) return orli_grad(tape, x);
-    scratch = orli_values(tape, x->rows, x->cols);
-    if (scratch) memset(scratch, 0, x->rows * x->cols * sizeof(orl_real));
-    return scratch;
+static orl_real *orli_grad_or_scratch(orl_tape *tape, orl_tensor *x, int *accumulate) {
+    *accumulate = 0;
+    return x->needs_grad ? orli_grad_or_fresh(tape, x, accumulate) : orli_values(tape, x->rows, x->cols);
 }
 
 static orl_tensor *orli_mismatch(orl_tape *tape, const char *op, const orl_tensor *a, const orl_tensor *b) {
@@ -3336,6 +3341,7 @@ typedef struct orli_map_job {
     const orl_real *a, *b;    /* inputs */
     const orl_real *dy;       /* backward: gradient of the result … */
     orl_real *da, *db;        /* … and where those of the inputs add up; NULL if not wanted */
+    int add_a, add_b;         /* 0: there is nothing yet to add to */
 } orli_map_job;
 
 static void orli_map_forward(void *arg, size_t task, size_t worker) {
@@ -3373,6 +3379,8 @@ static void orli_map_backward(void *arg, size_t task, size_t worker) {
     orl_real *da = j->da ? j->da + first : NULL, *db = j->db ? j->db + first : NULL;
     orl_real p = j->f.p, q = j->f.q;
     (void)worker;
+    if (da && !j->add_a) memset(da, 0, n * sizeof *da);
+    if (db && !j->add_b) memset(db, 0, n * sizeof *db);
     switch (j->f.kind) {
     case ORLI_MAP_SCALE: j->kern->axpy(n, da, p, dy); break;
     case ORLI_MAP_SHIFT: j->kern->add(n, da, dy); break;
@@ -3422,8 +3430,8 @@ static orli_map_job orli_map_job_of(orl_tape *tape, orl_tensor *y) {
 static void orli_map_gradient(orl_tape *tape, orl_tensor *y) {
     orli_map_job job = orli_map_job_of(tape, y);
     job.dy = y->grad;
-    job.da = orli_grad(tape, y->in[0]);
-    job.db = orli_grad(tape, y->in[1]);
+    job.da = orli_grad_or_fresh(tape, y->in[0], &job.add_a); /* the task zeroes what is fresh, in its cache */
+    job.db = orli_grad_or_fresh(tape, y->in[1], &job.add_b); /* of a·a: not fresh any more */
     if (!orli_dry(tape) && !orl_failed(tape->object.ctx)) orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_backward, &job);
 }
 
@@ -3872,7 +3880,7 @@ static const orli_rope_table *orli_rope_prepare(orl_tape *tape, double theta, si
 typedef struct orli_rope_job {
     const orli_kernels *kern;
     const int32_t *position;
-    const orl_real *cosine, *sine;
+    const orl_real *cosine, *sine, *from;
     orl_real *x;
     size_t n, heads, half;
 } orli_rope_job;
@@ -3881,18 +3889,20 @@ static void orli_rope_rows(void *arg, size_t task, size_t worker) {
     const orli_rope_job *j = (const orli_rope_job *)arg;
     size_t i, h, half = j->half, end = ORLI_MIN(j->n, (task + 1) * ORLI_ROWS);
     (void)worker;
-    for (i = task * ORLI_ROWS; i < end; i++)
+    for (i = task * ORLI_ROWS; i < end; i++) {
+        orl_real *x = j->x + i * j->heads * 2 * half;
+        if (j->from != j->x) memcpy(x, j->from + i * j->heads * 2 * half, j->heads * 2 * half * sizeof *x);
         for (h = 0; h < j->heads; h++)
-            j->kern->rope(half, j->x + (i * j->heads + h) * 2 * half, j->cosine + (size_t)j->position[i] * half,
-                          j->sine + (size_t)j->position[i] * half);
+            j->kern->rope(half, x + h * 2 * half, j->cosine + (size_t)j->position[i] * half, j->sine + (size_t)j->position[i] * half);
+    }
 }
 
-/* Rotates x in place: the table's sine forwards, minus_sine backwards. */
-static void orli_rope_apply(orl_ctx *ctx, const orli_rope_table *table, const orl_real *sine, orl_real *x, const int32_t *position,
-                            size_t n, size_t heads) {
+/* x = `from` (or x itself) rotated: with the table's sine forwards, minus_sine backwards. */
+static void orli_rope_apply(orl_ctx *ctx, const orli_rope_table *table, const orl_real *sine, const orl_real *from, orl_real *x,
+                            const int32_t *position, size_t n, size_t heads) {
     orli_rope_job job;
     job.kern = ctx->kernels, job.position = position, job.cosine = table->cosine, job.sine = sine;
-    job.x = x, job.n = n, job.heads = heads, job.half = table->half;
+    job.from = from, job.x = x, job.n = n, job.heads = heads, job.half = table->half;
     orli_parallel(ctx, ORLI_WORK_ROWS, (n + ORLI_ROWS - 1) / ORLI_ROWS, orli_rope_rows, &job);
 }
 
@@ -3908,8 +3918,7 @@ static void orli_rope_backward(orl_tape *tape, orl_tensor *y) {
     int accumulate = 0;
     orl_real *dx = orli_grad_or_fresh(tape, y->in[0], &accumulate), *turned = accumulate ? orli_values(tape, y->rows, y->cols) : dx;
     if (orli_dry(tape) || orl_failed(ctx)) return;
-    memcpy(turned, y->grad, y->rows * y->cols * sizeof *turned);
-    orli_rope_apply(ctx, s->table, s->table->minus_sine, turned, s->stream->position, y->rows, s->heads);
+    orli_rope_apply(ctx, s->table, s->table->minus_sine, y->grad, turned, s->stream->position, y->rows, s->heads);
     if (accumulate) ctx->kernels->add(y->rows * y->cols, dx, turned);
 }
 
@@ -3936,8 +3945,7 @@ ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *st
     if (orli_dry(tape)) return y;
     s->table = orli_rope_prepare(tape, theta, x->cols / heads / 2, orli_stream_positions(stream));
     if (!s->table) return NULL;
-    memcpy(y->data, x->data, x->rows * x->cols * sizeof(orl_real));
-    orli_rope_apply(ctx, s->table, s->table->sine, y->data, stream->position, x->rows, heads);
+    orli_rope_apply(ctx, s->table, s->table->sine, x->data, y->data, stream->position, x->rows, heads);
     return y;
 }
 
@@ -4013,6 +4021,7 @@ typedef struct orli_attention_job {
     orl_real *y;
     const orl_real *dy;
     orl_real *dq, *dk, *dv;      /* tensors' gradients */
+    int add_q, add_k, add_v;     /* 0: there is nothing yet to add to */
     orl_real *dktile, *dvtile;   /* (kv_heads, tiles, ORLI_TILE·d) */
     orl_real **dpointers;        /* (kv_heads, 2, listed) */
     size_t d;
@@ -4023,6 +4032,7 @@ static void orli_attention_pack(void *arg, size_t task, size_t worker) {
     const orli_attention_job *j = (const orli_attention_job *)arg;
     const orli_attention_saved *a = j->s;
     const orli_tile_plan *plan = a->plan;
+    const orli_kernels *kern = j->ctx->kernels;
     size_t s = task / a->kv_heads, h = task % a->kv_heads, d = j->d, stride = a->kv_heads * d, t, c, i;
     const orl_segment *g = &a->stream->segment[s];
     size_t own = orli_own_tiles(g), end = g->position + g->length, base = g->position / ORLI_TILE;
@@ -4032,8 +4042,17 @@ static void orli_attention_pack(void *arg, size_t task, size_t worker) {
     for (t = 0; t < own; t++) {
         orl_real *kt = a->k + (h * plan->tiles + plan->first[s] + t) * ORLI_TILE * d;
         orl_real *vt = a->v + (h * plan->tiles + plan->first[s] + t) * ORLI_TILE * d;
+        size_t first = (base + t) * ORLI_TILE, count = ORLI_MIN(end - first, (size_t)ORLI_TILE), width = kern->width;
+        if (first >= g->position) { /* nothing of an ancestor: its rows follow one another */
+            size_t row = (g->start + first - g->position) * stride + h * d;
+            for (c = 0; c < ORLI_TILE; c += width)
+                kern->pack(ORLI_MIN(width, count - ORLI_MIN(c, count)), d, j->k + row + ORLI_MIN(c, count - 1) * stride, stride, 1, kt + c, ORLI_TILE);
+            for (c = 0; c < count; c++) memcpy(vt + c * d, j->v + row + c * stride, d * sizeof *vt);
+            memset(vt + count * d, 0, (ORLI_TILE - count) * d * sizeof *vt);
+            continue;
+        }
         for (c = 0; c < ORLI_TILE; c++) {
-            size_t p = (base + t) * ORLI_TILE + c;
+            size_t p = first + c;
             size_t row = p < end ? orli_stream_row(a->stream, s, p) : 0;
             const orl_real *k = j->k + row * stride + h * d, *v = j->v + row * stride + h * d;
             for (i = 0; i < d; i++) kt[i * ORLI_TILE + c] = p < end ? k[i] : 0;
@@ -4058,6 +4077,11 @@ static void orli_attention_forward(void *arg, size_t task, size_t worker) { /* o
                                a->lse + h * a->stream->tokens + g->start, orli_scratch(j->ctx, worker));
 }
 
+static void orli_clear_columns(orl_real *x, size_t rows, size_t stride, size_t columns) {
+    size_t i;
+    for (i = 0; i < rows; i++) memset(x + i * stride, 0, columns * sizeof *x);
+}
+
 static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) { /* one tree, one kv head */
     const orli_attention_job *j = (const orli_attention_job *)arg;
     const orli_attention_saved *a = j->s;
@@ -4065,7 +4089,13 @@ static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) 
     size_t tree = task / a->kv_heads, kv = task % a->kv_heads, d = j->d, width = a->heads * d, stride = a->kv_heads * d;
     size_t group = a->heads / a->kv_heads, listed = plan->chain[plan->segments], s, h, i, t, c;
     const orl_real **kp = a->pointers + kv * 2 * listed;
-    orl_real **dkp = j->dpointers + kv * 2 * listed;
+    orl_real **dkp = j->dpointers + kv * 2 * listed, *rows = (orl_real *)orli_scratch(j->ctx, worker);
+    const orli_kernels *kern = j->ctx->kernels;
+    size_t step = orli_round_up(d, kern->width), begin = a->stream->segment[plan->root[tree]].start;
+    size_t n = (plan->root[tree + 1] < plan->segments ? a->stream->segment[plan->root[tree + 1]].start : a->stream->tokens) - begin;
+    if (!j->add_q) orli_clear_columns(j->dq + begin * width + kv * group * d, n, width, group * d);
+    if (!j->add_k) orli_clear_columns(j->dk + begin * stride + kv * d, n, stride, d);
+    if (!j->add_v) orli_clear_columns(j->dv + begin * stride + kv * d, n, stride, d);
     for (s = plan->root[tree]; s < plan->root[tree + 1]; s++) {
         const orl_segment *g = &a->stream->segment[s];
         size_t own = orli_own_tiles(g), first = (kv * plan->tiles + plan->first[s]) * ORLI_TILE * d;
@@ -4077,7 +4107,7 @@ static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) 
         }
         for (h = kv * group; h < (kv + 1) * group; h++) {
             size_t at = g->start * width + h * d, chain = plan->chain[s];
-            j->ctx->kernels->attention_backward(d, g->length, j->q + at, width, g->position, kp + chain, kp + listed + chain, SIZE_MAX,
+            kern->attention_backward(d, g->length, j->q + at, width, g->position, kp + chain, kp + listed + chain, SIZE_MAX,
                                                 (orl_real)(1.0 / sqrt((double)d)), j->y + at, width, j->dy + at, width,
                                                 a->lse + h * a->stream->tokens + g->start, j->dq + at, width, dkp + chain,
                                                 dkp + listed + chain, orli_scratch(j->ctx, worker));
@@ -4089,10 +4119,12 @@ static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) 
         for (t = 0; t < own; t++) {
             const orl_real *kt = j->dktile + (kv * plan->tiles + plan->first[s] + t) * ORLI_TILE * d;
             const orl_real *vt = j->dvtile + (kv * plan->tiles + plan->first[s] + t) * ORLI_TILE * d;
+            for (i = 0; i < d; i += kern->width) /* rows: (ORLI_TILE, step) */
+                kern->pack(ORLI_MIN(kern->width, d - i), ORLI_TILE, kt + i * ORLI_TILE, ORLI_TILE, 1, rows + i, step);
             for (c = 0; c < ORLI_TILE && (base + t) * ORLI_TILE + c < end; c++) {
                 size_t row = orli_stream_row(a->stream, s, (base + t) * ORLI_TILE + c) * stride + kv * d;
-                for (i = 0; i < d; i++) j->dk[row + i] += kt[i * ORLI_TILE + c];
-                for (i = 0; i < d; i++) j->dv[row + i] += vt[c * d + i];
+                kern->add(d, j->dk + row, rows + c * step);
+                kern->add(d, j->dv + row, vt + c * d);
             }
         }
     }
@@ -4107,7 +4139,9 @@ static void orli_attention_backward(orl_tape *tape, orl_tensor *y) {
     memset(&job, 0, sizeof job);
     job.ctx = ctx, job.s = a, job.d = y->cols / a->heads;
     job.q = y->in[0]->data, job.y = y->data, job.dy = y->grad;
-    job.dq = orli_grad_or_scratch(tape, y->in[0]), job.dk = orli_grad_or_scratch(tape, y->in[1]), job.dv = orli_grad_or_scratch(tape, y->in[2]);
+    job.dq = orli_grad_or_scratch(tape, y->in[0], &job.add_q);
+    job.dk = orli_grad_or_scratch(tape, y->in[1], &job.add_k);
+    job.dv = orli_grad_or_scratch(tape, y->in[2], &job.add_v);
     tiled = orli_mul(a->kv_heads * plan->tiles, ORLI_TILE * job.d);
     job.dktile = orli_values(tape, tiled, 1);
     job.dvtile = orli_values(tape, tiled, 1);
