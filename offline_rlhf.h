@@ -221,8 +221,8 @@
  *     reward models; ref_logp is there if `reference` is.
  *   - Build it from operators alone. It is also called on a tape that only measures memory, where
  *     orl_data() of a tensor is NULL, and without gradients for validation.
- *   - `reduce` is called with the gradient sums of a step, before they are divided by this process's
- *     count and clipped: data parallelism goes there.
+ *   - `reduce` is called with the gradient sum of a step and its divisor, before one is divided by the
+ *     other and clipped: data parallelism adds up both over its processes.
  *
  * M. A NEW MODEL FAMILY (section 11)
  * What differs between families is data and a few choices:
@@ -742,15 +742,15 @@ typedef struct orl_train_options {
     const char *stage;         /* name in logs */
     int (*progress)(void *user, const orl_step_info *info); /* nonzero: save and stop */
     void *user;
-    /* called after a gradient is complete and before it is clipped: data parallelism plugs in here */
-    void (*reduce)(void *user, orl_real *gradient, size_t count);
+    /* called with a step's gradient sum and what it will be divided by: data parallelism adds up both over processes */
+    void (*reduce)(void *user, orl_real *gradient, size_t count, double *divisor);
     void *reduce_user;
 } orl_train_options;
 
 ORL_API orl_train_options orl_train_default(void);
 /* One trainer for every method: what differs is the data's view and the loss. */
 ORL_API orl_status orl_train(orl_model *model, const orl_dataset *data, const orl_train_options *options);
-/* Pairs → reward model; afterwards the scores of the training responses give its mean and sd. */
+/* Pairs → reward model; afterwards its scores of both sides of (at most 1,024 of) the pairs give its mean and sd. */
 ORL_API orl_status orl_train_reward(orl_model *reward_model, const orl_dataset *pairs, const orl_train_options *options);
 /* DPO: preference pairs against a frozen reference, −log σ(β·Δs). reference NULL: the model as it starts. */
 ORL_API orl_status orl_train_dpo(orl_model *model, const orl_dataset *pairs, orl_model *reference, double beta,
@@ -799,6 +799,7 @@ typedef struct orl_ppo_options {
 } orl_ppo_options;
 
 ORL_API orl_ppo_options orl_ppo_default(void);
+/* The same for PPO, every response taken to be as long as max_tokens allows. */
 ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *reward_model, const orl_dataset *prompts,
                                     const orl_ppo_options *options, orl_estimate *out);
 /* Policy gradient with rollouts, critic and reference (the policy as it starts). prompts: rows' prompts. */
@@ -9322,9 +9323,15 @@ typedef struct orli_store { /* text and arrays that data sets share; the last on
     struct orli_store *next_dead;
 } orli_store;
 
+typedef struct orli_ranked { /* a row among those of its prompt */
+    size_t group, row;
+    double reward;
+} orli_ranked;
+
 typedef struct orli_labels { /* of a whole labelled set */
     double mean, sd;
-    double *sorted; /* (count) normalised rewards, ascending */
+    double *sorted;      /* (count) normalised rewards, ascending */
+    orli_ranked *ranked; /* (count) by prompt, best first */
     size_t count;
 } orli_labels;
 
@@ -9426,7 +9433,9 @@ static orl_status orli_dataset_group(orl_dataset *d, orl_row *r) {
 
 static void orli_row_text(orl_dataset *d, orli_json *j, orl_text *t) { /* points into the file unless there are escapes */
     if (!orli_json_expect(j, ORLI_JSON_STRING)) return;
-    if (j->escaped) {
+    if (t->text) {
+        orli_json_fail_at(j, j->start, "this text is given a second time, under another name: keep one of them");
+    } else if (j->escaped) {
         orli_str s = orli_str_new(j->ctx);
         orli_json_text(j, &s);
         t->text = s.failed ? NULL : (const char *)orli_store_copy(d->store, s.data ? s.data : "", s.length);
@@ -9526,6 +9535,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "completion_ids")) response = 1, orli_row_ids(d, &j, r, &r->response);
         else if (orli_json_is(&j, "chosen_ids")) chosen = 1, orli_row_ids(d, &j, r, &r->response);
         else if (orli_json_is(&j, "rejected_ids")) rejected = 1, orli_row_ids(d, &j, r, &r->rejected);
+        else if (orli_json_is(&j, "messages") && (prompt || response || chosen)) orli_json_fail_at(&j, j.start, "\"messages\" beside a prompt or a response: keep one of them");
         else if (orli_json_is(&j, "messages")) prompt = response = 1, orli_row_messages(d, &j, r, ORL_TEMPLATE_HH);
         else if (orli_json_is(&j, "reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
         else if (orli_json_is(&j, "reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
@@ -10271,6 +10281,19 @@ static size_t orli_example_tokens(const orli_example *x) {
     return x->prompt_count + ORLI_MAX(x->told_count, x->untold_count) + x->count[0] + x->count[1];
 }
 
+/* Fills the micro-batch with examples at … end−1 (of `order`, if given): as many as the budget of tokens takes,
+ * at least one. d gives rows their weights, or is NULL. Returns where the next begins. */
+static size_t orli_micro_fill(orli_micro *b, const orli_examples *e, const size_t *order, size_t at, size_t end,
+                              const orl_dataset *d, int sides, int feed_last, size_t budget) {
+    orli_micro_clear(b);
+    for (; at < end && !orl_failed(b->ctx); at++) {
+        const orli_example *x = &e->example[order ? order[at] : at];
+        if (b->sequences && b->stream->tokens + orli_example_tokens(x) > budget) break;
+        orli_micro_add(b, e, x, d ? &d->row[x->row] : NULL, sides, 0, feed_last);
+    }
+    return at;
+}
+
 /* ---- 14.2 losses: sums over a micro-batch ---- */
 
 /* One number per sequence → a constant with one per token (n: tokens) or per sequence. */
@@ -10322,6 +10345,11 @@ static orl_tape *orli_tape_inference(orl_ctx *ctx) {
     return tape;
 }
 
+static void orli_tape_reserve(orl_tape *tape, size_t bytes) { /* at once: growing in pieces takes more */
+    if (tape && bytes) orli_arena_alloc(&tape->values, bytes, 1);
+    orl_tape_reset(tape);
+}
+
 /* Fills b->ref_logp with the reference model's log-probabilities of the same tokens. */
 static orl_status orli_micro_reference(orl_tape *tape, orl_model *reference, orli_micro *b) {
     orl_batch batch;
@@ -10333,17 +10361,38 @@ static orl_status orli_micro_reference(orl_tape *tape, orl_model *reference, orl
 
 #define ORLI_MICRO_TOKENS 4096
 
+/* Bytes of tape that a pass without gradient takes, by a dry run. */
+static size_t orli_examples_plan(orl_model *m, const orli_examples *e, int sides) {
+    orl_ctx *ctx = m->object.ctx;
+    orl_tape *tape = orli_tape_inference(ctx);
+    orli_micro b;
+    size_t i = 0, largest = 0, bytes;
+    orli_micro_create(&b, ctx);
+    if (tape) tape->values.dry = 1;
+    while (i < e->count && !orl_failed(ctx)) {
+        orl_batch batch;
+        i = orli_micro_fill(&b, e, NULL, i, e->count, NULL, sides, m->reward, ORLI_MICRO_TOKENS);
+        if (b.stream->tokens < largest - largest / 8) continue; /* what needs most is among the large ones, not always the largest */
+        largest = ORLI_MAX(largest, b.stream->tokens);
+        orl_tape_reset(tape);
+        orli_micro_run(tape, m, &b, &batch);
+    }
+    bytes = tape ? tape->values.peak : 0;
+    orl_tape_free(tape);
+    orli_micro_free(&b);
+    return bytes;
+}
+
 static orl_status orli_examples_visit(orl_model *m, const orl_dataset *d, const orli_examples *e, int sides, orl_model *reference, orli_visit_fn visit, void *user) {
     orl_ctx *ctx = m->object.ctx;
     orl_tape *tape = orli_tape_inference(ctx);
     orli_micro b;
     size_t i = 0;
     orli_micro_create(&b, ctx);
+    orli_tape_reserve(tape, orli_examples_plan(m, e, sides));
     while (i < e->count && !orl_failed(ctx)) {
         orl_batch batch;
-        orli_micro_clear(&b);
-        do orli_micro_add(&b, e, &e->example[i], d ? &d->row[e->example[i].row] : NULL, sides, 0, m->reward), i++;
-        while (i < e->count && b.stream->tokens + orli_example_tokens(&e->example[i]) <= ORLI_MICRO_TOKENS && !orl_failed(ctx));
+        i = orli_micro_fill(&b, e, NULL, i, e->count, d, sides, m->reward, ORLI_MICRO_TOKENS);
         if (orl_failed(ctx) || (reference && orli_micro_reference(tape, reference, &b) != ORL_OK)) break;
         orl_tape_reset(tape);
         if (orli_micro_run(tape, m, &b, &batch) != ORL_OK) break;
@@ -10615,10 +10664,11 @@ static double orli_trainer_step(orli_trainer *t, size_t step, double lr, double 
         orli_fail(t->ctx, ORL_ERR_DATA, "%s: the loss is not finite at step %zu: lower the learning rate or look at the data", t->o.stage, step + 1);
         return 0;
     }
-    if (t->o.reduce) t->o.reduce(t->o.reduce_user, t->m->params->grads, t->m->params->count);
+    loss /= divisor;
+    if (t->o.reduce) t->o.reduce(t->o.reduce_user, t->m->params->grads, t->m->params->count, &divisor);
     a.lr = lr, a.beta1 = t->o.beta1, a.beta2 = t->o.beta2, a.eps = t->o.eps, a.weight_decay = t->o.weight_decay, a.clip = t->o.clip;
     orli_adam_step(&t->adam, &a, divisor, norm);
-    return loss / divisor;
+    return loss;
 }
 
 static void orli_trainer_dry(orli_trainer *t, int dry) {
@@ -10638,7 +10688,7 @@ static orl_status orli_trainer_plan(orli_trainer *t, size_t *activations, size_t
         double divisor = 0;
         while (g < end && orli_trainer_fill(t, &g, end, &divisor) == ORL_OK) {
             size_t size = t->micro.stream->tokens + t->micro.tokens;
-            if (size < largest - largest / 8) continue; /* what needs most is among the large ones, not always the largest */
+            if (size < largest - largest / 8) continue; /* as in orli_examples_plan */
             largest = ORLI_MAX(largest, size);
             if (t->micro.sequences) orli_trainer_micro(t);
         }
@@ -10704,16 +10754,18 @@ static orl_status orli_condition_attach(orl_model *m, const orl_dataset *d) {
 
 static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_dataset *d, const orl_train_options *options) {
     orl_ctx *ctx = m->object.ctx;
+    size_t i, pairs = 0;
     memset(t, 0, sizeof *t);
     t->ctx = ctx, t->m = m, t->data = d;
     t->o = options ? *options : orl_train_default();
     if (!t->o.loss) t->o.loss = m->reward ? orl_loss_reward : orl_loss_nll;
     if (!t->o.stage) t->o.stage = m->reward ? "reward" : "train";
     if (m->reward) t->o.per_pair = 1;
-    t->sides = d->count && (d->row[0].flags & ORL_PAIR) ? 2 : 1;
-    if (t->sides == 2 && t->o.loss == orl_loss_nll) { /* nobody learns to say what was rejected */
+    for (i = 0; i < d->count; i++) pairs += (d->row[i].flags & ORL_PAIR) != 0;
+    t->sides = pairs ? 2 : 1;
+    if (pairs && t->o.loss == orl_loss_nll) { /* nobody learns to say what was rejected */
         t->sides = 1;
-        orli_note(ctx, "%s: its rows are pairs: the chosen answers are learned, the rejected ones left out", d->name);
+        orli_note(ctx, "%s: %zu of its %zu rows are pairs: their chosen answers are learned, the rejected ones left out", d->name, pairs, d->count);
     }
     if (orli_train_check(ctx, &t->o) != ORL_OK) return orl_error_status(ctx);
     if (t->o.reference && t->o.reference->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a reward model: a reference must be a language model", t->o.reference->name);
@@ -10812,9 +10864,8 @@ ORL_API orl_status orl_train(orl_model *m, const orl_dataset *d, const orl_train
         else orli_note(ctx, "%s: there is no checkpoint to resume from: starting at step 0", t.o.checkpoint);
     }
     if (!orl_failed(ctx) && orli_trainer_plan(&t, &activations, &reference) == ORL_OK) {
-        orli_arena_alloc(&t.tape->values, activations, 1); /* once; the step loop allocates nothing */
-        orl_tape_reset(t.tape);
-        if (t.reference_tape) orli_arena_alloc(&t.reference_tape->values, reference, 1);
+        orli_tape_reserve(t.tape, activations); /* the step loop allocates nothing */
+        orli_tape_reserve(t.reference_tape, reference);
         orli_log_open(&log, ctx, t.o.log, p.log_bytes);
         if (!p.step) orli_log_header(&log, t.o.stage, m, t.o.seed);
         else orli_log_number(&log, "resumed_from", (double)p.step);
@@ -10845,28 +10896,27 @@ static double orli_flops_per_second(const orl_model *m) {
     return speed;
 }
 
-/* FLOPs of one optimizer step's matrix products: 6 per weight and token, and attention. */
-static double orli_trainer_flops(orli_trainer *t, uint64_t *tokens) {
-    const orl_model_config *c = &t->m->config;
-    double per_token = 0, flops = 0, head = (double)t->m->classes * (double)c->dim;
+/* FLOPs of training once on the examples, without the head: 6 per weight and token, and attention. */
+static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int sides, uint64_t *tokens) {
+    const orl_model_config *c = &m->config;
+    double per_token = 0, flops = 0;
     const orl_param *p;
     size_t i, w;
-    for (p = t->m->params->first; p; p = p->next)
+    for (p = m->params->first; p; p = p->next)
         if (p->rank >= 2) per_token += (double)p->rows * (double)p->cols;
     for (w = ORLI_W_EMBED; w <= ORLI_W_SCORE; w++) { /* tables are looked up; heads are counted by response token */
-        p = orli_model_weight(t->m, (orli_weight)w, 0);
+        p = orli_model_weight(m, (orli_weight)w, 0);
         if (p && p->rank >= 2) per_token -= (double)p->rows * (double)p->cols;
     }
     *tokens = 0;
-    for (i = 0; i < t->examples.count; i++) {
-        const orli_example *x = &t->examples.example[i];
+    for (i = 0; i < e->count; i++) {
+        const orli_example *x = &e->example[i];
         size_t prompt = x->prompt_count + x->told_count, side, fed = prompt;
         double visible = 0.5 * (double)prompt * (double)(prompt + 1);
-        for (side = 0; side < (size_t)t->sides; side++) {
-            double n = (double)x->count[side] - (t->m->reward ? 0 : 1); /* a language model is not fed the last token */
+        for (side = 0; side < (size_t)sides; side++) {
+            double n = (double)x->count[side] - (m->reward ? 0 : 1); /* a language model is not fed the last token */
             fed += (size_t)n;
             visible += n * ((double)prompt + 0.5 * (n + 1));
-            if (!t->m->reward) flops += 8 * head * (n + 1); /* its logits are computed twice */
         }
         *tokens += fed;
         flops += 6 * per_token * (double)fed + 14 * (double)c->dim * (double)c->layers * visible;
@@ -10874,23 +10924,40 @@ static double orli_trainer_flops(orli_trainer *t, uint64_t *tokens) {
     return flops;
 }
 
+/* The head's: 8 per weight and response token, as its logits are computed twice. */
+static double orli_head_flops(const orl_model *m, const orli_examples *e, int sides) {
+    double tokens = 0;
+    size_t i;
+    for (i = 0; i < e->count; i++) tokens += (double)(e->example[i].count[0] + (sides > 1 ? e->example[i].count[1] : 0));
+    return m->reward ? 0 : 8 * (double)m->classes * (double)m->config.dim * tokens;
+}
+
+static size_t orli_params_bytes(const orl_model *m) { return m->params->count * sizeof(orl_real); }
+
 ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const orl_train_options *options, orl_estimate *out) {
     orl_ctx *ctx = orl_model_ctx(m);
     orli_trainer t;
+    orli_examples eval;
     double share;
     size_t reference = 0;
+    memset(&eval, 0, sizeof eval);
     if (out) memset(out, 0, sizeof *out);
     if (!m || !d || !out || orl_failed(ctx)) return orl_error_status(ctx);
     if (orli_trainer_create(&t, m, d, options) == ORL_OK) {
         orli_params_train(m->params); /* so that a dry run sees what will need gradients */
         if (!orl_failed(ctx)) orli_trainer_plan(&t, &out->activations, &reference);
         out->activations += reference;
-        out->weights = m->params->count * sizeof(orl_real);
-        out->gradients = out->weights, out->moments = 2 * out->weights;
-        if (t.o.reference) out->weights *= 3; /* the reference's, and its packed copy */
+        out->weights = out->gradients = orli_params_bytes(m), out->moments = 2 * out->weights;
+        if (t.o.reference) out->weights += 2 * orli_params_bytes(t.o.reference); /* its own, and packed */
+        if (!orl_failed(ctx) && t.o.eval && orli_examples_build(&eval, m, t.o.eval, t.sides) == ORL_OK) {
+            out->activations += orli_examples_plan(m, &eval, t.sides);
+            out->weights += orli_params_bytes(m); /* packed for validation */
+        }
+        orli_examples_free(&eval);
         out->rows = t.examples.count, out->dropped = t.examples.dropped, out->cut = t.examples.cut;
         share = (double)t.steps * (double)t.o.batch / (double)t.examples.count;
-        out->flops = orli_trainer_flops(&t, &out->tokens) * (t.o.steps ? share : t.o.epochs);
+        out->flops = orli_trunk_flops(m, &t.examples, t.sides, &out->tokens) + orli_head_flops(m, &t.examples, t.sides);
+        out->flops *= t.o.steps ? share : t.o.epochs;
         out->tokens = (uint64_t)((double)out->tokens * (t.o.steps ? share : t.o.epochs));
         out->total = out->weights + out->gradients + out->moments + out->activations + t.examples.id_capacity * sizeof(int32_t) +
                      t.examples.capacity * sizeof *t.examples.example + ctx->pool->threads * ORLI_SCRATCH;
@@ -10923,6 +10990,28 @@ static int orli_by_value(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+/* Order of rows by prompt, then best first, then as they came. */
+static int orli_by_rank(const void *a, const void *b) {
+    const orli_ranked *x = (const orli_ranked *)a, *y = (const orli_ranked *)b;
+    if (x->group != y->group) return x->group < y->group ? -1 : 1;
+    if (x->reward != y->reward) return x->reward > y->reward ? -1 : 1;
+    return x->row < y->row ? -1 : x->row > y->row;
+}
+static int orli_by_group(const void *a, const void *b) {
+    const orli_ranked *x = (const orli_ranked *)a, *y = (const orli_ranked *)b;
+    if (x->group != y->group) return x->group < y->group ? -1 : 1;
+    return x->row < y->row ? -1 : x->row > y->row;
+}
+
+/* The rows by prompt, within a prompt best first or as they came: into r (count), or allocated. */
+static orli_ranked *orli_rank(const orl_dataset *d, int (*order)(const void *, const void *), orli_ranked *r) {
+    size_t i;
+    if (!r) r = (orli_ranked *)orli_alloc(d->object.ctx, d->count, sizeof *r);
+    for (i = 0; r && i < d->count; i++) r[i].group = d->row[i].group, r[i].row = i, r[i].reward = d->row[i].reward_raw;
+    if (r) orli_sort(r, d->count, sizeof *r, order);
+    return r;
+}
+
 /* The labels of the set that d is a view of, worked out at the first question. */
 static const orli_labels *orli_labels_of(orl_dataset *d) {
     orl_ctx *ctx = d->object.ctx;
@@ -10943,8 +11032,11 @@ static const orli_labels *orli_labels_of(orl_dataset *d) {
     }
     if (d->labels) return d->labels;
     l = (orli_labels *)orli_arena_alloc(&d->store->arena, 1, sizeof *l);
-    if (!l || !(l->sorted = (double *)orli_arena_alloc(&d->store->arena, d->count, sizeof(double)))) return NULL;
+    if (!l || !(l->sorted = (double *)orli_arena_alloc(&d->store->arena, d->count, sizeof *l->sorted)) ||
+        !(l->ranked = (orli_ranked *)orli_arena_alloc(&d->store->arena, d->count, sizeof *l->ranked)))
+        return NULL;
     l->count = d->count;
+    orli_rank(d, orli_by_rank, l->ranked);
     l->mean = sum / (double)d->count;
     for (i = 0; i < d->count; i++) square += (d->row[i].reward_raw - l->mean) * (d->row[i].reward_raw - l->mean);
     l->sd = sqrt(square / (double)d->count);
@@ -10958,6 +11050,29 @@ static const orli_labels *orli_labels_of(orl_dataset *d) {
 }
 
 static double orli_rhat(const orli_labels *l, const orl_row *r) { return (r->reward_raw - l->mean) / l->sd; }
+
+/* Where r stands among all samples of its prompt: mean r̂, their number, and how many are better or equal to it. */
+typedef struct orli_standing {
+    double mean;
+    size_t count, better, equal;
+} orli_standing;
+
+static orli_standing orli_standing_of(const orli_labels *l, const orl_row *r) {
+    orli_standing s = {0, 0, 0, 0};
+    size_t low = 0, high = l->count;
+    while (low < high) { /* the first of its prompt */
+        size_t middle = low + (high - low) / 2;
+        if (l->ranked[middle].group < r->group) low = middle + 1;
+        else high = middle;
+    }
+    for (; low < l->count && l->ranked[low].group == r->group; low++, s.count++) {
+        s.mean += (l->ranked[low].reward - l->mean) / l->sd;
+        s.better += l->ranked[low].reward > r->reward_raw;
+        s.equal += l->ranked[low].reward >= r->reward_raw && l->ranked[low].reward <= r->reward_raw;
+    }
+    s.mean /= (double)s.count;
+    return s;
+}
 
 /* The q-quantile of ascending numbers, linear between neighbours. */
 static double orli_quantile(const double *sorted, size_t n, double q) {
@@ -10993,34 +11108,8 @@ ORL_API orl_status orl_score_with(orl_dataset *d, orl_reward_fn reward, void *us
 
 /* ---- 15.2 the three transformations ---- */
 
-/* Order of rows by group, then best first, then as they came: what per-prompt rules walk over. */
-typedef struct orli_ranked {
-    size_t group, row;
-    double reward;
-} orli_ranked;
-
-static int orli_by_rank(const void *a, const void *b) {
-    const orli_ranked *x = (const orli_ranked *)a, *y = (const orli_ranked *)b;
-    if (x->group != y->group) return x->group < y->group ? -1 : 1;
-    if (x->reward != y->reward) return x->reward > y->reward ? -1 : 1;
-    return x->row < y->row ? -1 : x->row > y->row;
-}
-static int orli_by_group(const void *a, const void *b) {
-    const orli_ranked *x = (const orli_ranked *)a, *y = (const orli_ranked *)b;
-    if (x->group != y->group) return x->group < y->group ? -1 : 1;
-    return x->row < y->row ? -1 : x->row > y->row;
-}
-
-static orli_ranked *orli_rank(const orl_dataset *d, int (*order)(const void *, const void *)) {
-    orli_ranked *r = (orli_ranked *)orli_alloc(d->object.ctx, d->count, sizeof *r);
-    size_t i;
-    for (i = 0; r && i < d->count; i++) r[i].group = d->row[i].group, r[i].row = i, r[i].reward = d->row[i].reward_raw;
-    if (r) orli_sort(r, d->count, sizeof *r, order);
-    return r;
-}
-
 static size_t orli_groups_kept(const orl_dataset *d) { /* prompts with at least one row */
-    orli_ranked *r = orli_rank(d, orli_by_group);
+    orli_ranked *r = orli_rank(d, orli_by_group, NULL);
     size_t i, n = 0;
     for (i = 0; r && i < d->count; i++) n += !i || r[i].group != r[i - 1].group;
     orli_free(d->object.ctx, r);
@@ -11040,8 +11129,8 @@ ORL_API orl_dataset *orl_filter(orl_dataset *d, orl_filter_rule rule, double x) 
     if ((rule == ORL_TOP_K || rule == ORL_BEST_OF) && !(x >= 1)) orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_filter: the number of samples must be at least 1");
     if (orl_failed(ctx) || !(keep = (unsigned char *)orli_alloc_zero(ctx, d->count, 1))) return NULL;
     if (rule == ORL_ABOVE_QUANTILE) threshold = orli_quantile(l->sorted, l->count, x);
-    if (rule == ORL_TOP_K) ranked = orli_rank(d, orli_by_rank);
-    if (rule == ORL_BEST_OF) ranked = orli_rank(d, orli_by_group);
+    if (rule == ORL_TOP_K) ranked = orli_rank(d, orli_by_rank, NULL);
+    if (rule == ORL_BEST_OF) ranked = orli_rank(d, orli_by_group, NULL);
     for (i = 0; i < d->count && (ranked || rule == ORL_ABOVE || rule == ORL_ABOVE_QUANTILE); i++) {
         if (!ranked) {
             keep[i] = orli_rhat(l, &d->row[i]) > threshold;
@@ -11076,26 +11165,20 @@ ORL_API orl_dataset *orl_filter(orl_dataset *d, orl_filter_rule rule, double x) 
 ORL_API orl_dataset *orl_weight(orl_dataset *d, double beta, orl_baseline baseline, double clip) {
     orl_ctx *ctx = orl_dataset_ctx(d);
     const orli_labels *l;
-    orli_ranked *ranked;
     orl_dataset *out;
-    size_t i, k, end;
+    size_t i;
     double sum = 0, square = 0, top = -HUGE_VAL, ess;
     if (!d || orl_failed(ctx) || !(l = orli_labels_of(d))) return NULL;
     if (!(beta > 0) || !(clip > 0)) {
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_weight: beta and the clip must be positive");
         return NULL;
     }
-    if (!(out = orli_dataset_select(d, NULL)) || !(ranked = orli_rank(out, orli_by_group))) return NULL;
-    for (i = 0; i < out->count; i = end) { /* log w = (r̂ − b)/β */
-        double b = 0;
-        for (end = i; end < out->count && ranked[end].group == ranked[i].group; end++) b += orli_rhat(l, &out->row[ranked[end].row]);
-        b = baseline == ORL_BASELINE_PROMPT ? b / (double)(end - i) : 0; /* the mean of all r̂ is 0 */
-        for (k = i; k < end; k++) {
-            orl_row *r = &out->row[ranked[k].row];
-            r->weight = (orli_rhat(l, r) - b) / beta;
-            if (r->weight > log(clip)) r->weight = log(clip);
-            if (r->weight > top) top = r->weight;
-        }
+    if (!(out = orli_dataset_select(d, NULL))) return NULL;
+    for (i = 0; i < out->count; i++) { /* log w = (r̂ − b)/β; the mean of all r̂ is 0 */
+        orl_row *r = &out->row[i];
+        double b = baseline == ORL_BASELINE_PROMPT ? orli_standing_of(l, r).mean : 0;
+        r->weight = ORLI_MIN((orli_rhat(l, r) - b) / beta, log(clip));
+        top = ORLI_MAX(top, r->weight);
     }
     for (i = 0; i < out->count; i++) sum += out->row[i].weight = exp(out->row[i].weight - top);
     for (i = 0; i < out->count; i++) {
@@ -11105,7 +11188,6 @@ ORL_API orl_dataset *orl_weight(orl_dataset *d, double beta, orl_baseline baseli
     ess = (double)out->count / square; /* (Σw)²/Σw² as a share, for Σw = n */
     orli_note(ctx, "%s: weights of β = %g: effective sample size %.1f %% of %zu rows%s", d->name, beta, 100 * ess, out->count,
               ess < 0.1 ? ": few rows do all the pulling, raise β or lower the clip" : "");
-    orli_free(ctx, ranked);
     return out;
 }
 
@@ -11121,17 +11203,10 @@ ORL_API orl_condition_options orl_condition_default(orl_condition_kind kind) {
     return o;
 }
 
-/* Ranks among a prompt's samples as numbers of −3 (worst) … 3 (best). */
-static orl_status orli_condition_ranks(orl_dataset *d) {
-    orli_ranked *r = orli_rank(d, orli_by_rank);
-    size_t i, k, end;
-    if (!r) return ORL_ERR_MEMORY;
-    for (i = 0; i < d->count; i = end) {
-        for (end = i; end < d->count && r[end].group == r[i].group; end++) {}
-        for (k = i; k < end; k++) d->row[r[k].row].condition = 3.0 - 6.0 * ((double)(k - i) + 0.5) / (double)(end - i);
-    }
-    orli_free(d->object.ctx, r);
-    return ORL_OK;
+/* The rank among all samples of a prompt as a number of −3 (worst) … 3 (best); equals share the middle of their ranks. */
+static double orli_condition_rank(const orli_labels *l, const orl_row *r) {
+    orli_standing s = orli_standing_of(l, r);
+    return 3.0 - 6.0 * ((double)s.better + 0.5 * (double)s.equal) / (double)s.count;
 }
 
 ORL_API orl_dataset *orl_condition(orl_dataset *d, const orl_condition_options *options) {
@@ -11141,8 +11216,8 @@ ORL_API orl_dataset *orl_condition(orl_dataset *d, const orl_condition_options *
     orl_dataset *out;
     orli_condition *c;
     const char *bad = NULL;
-    double *values;
-    size_t i;
+    double *values, *from;
+    size_t i, n;
     if (!d || orl_failed(ctx) || !(l = orli_labels_of(d))) return NULL;
     if (o.kind != ORL_CONDITION_TEXT && o.kind != ORL_CONDITION_BINS) bad = "kind must be text or bins";
     else if (o.kind == ORL_CONDITION_TEXT && (!o.format || !strstr(o.format, "{reward}") || strlen(o.format) >= sizeof c->format)) bad = "format must contain {reward} and be short";
@@ -11162,20 +11237,16 @@ ORL_API orl_dataset *orl_condition(orl_dataset *d, const orl_condition_options *
     else c->bins = o.bins;
     out->dropout = o.dropout;
     for (i = 0; i < out->count; i++) {
-        out->row[i].condition = orli_rhat(l, &out->row[i]);
-        out->row[i].flags |= ORL_CONDITIONED;
+        orl_row *r = &out->row[i];
+        r->condition = o.rank_per_prompt ? orli_condition_rank(l, r) : orli_rhat(l, r);
+        r->flags |= ORL_CONDITIONED;
     }
-    if (o.rank_per_prompt) orli_condition_ranks(out);
     values = (double *)orli_alloc(ctx, out->count, sizeof *values);
     for (i = 0; values && i < out->count; i++) values[i] = out->row[i].condition;
-    if (values) {
-        orli_sort(values, out->count, sizeof *values, orli_by_value);
-        for (i = 0; i < 101; i++) {
-            double q = (double)i / 100;
-            c->quantile[i] = o.rank_per_prompt ? orli_quantile(values, out->count, q) : orli_quantile(l->sorted, l->count, q);
-        }
-        c->target = o.rank_per_prompt ? orli_quantile(values, out->count, o.target_quantile) : orli_quantile(l->sorted, l->count, o.target_quantile);
-    }
+    if (values) orli_sort(values, out->count, sizeof *values, orli_by_value);
+    from = o.rank_per_prompt ? values : l->sorted, n = o.rank_per_prompt ? out->count : l->count;
+    for (i = 0; values && i < 101; i++) c->quantile[i] = orli_quantile(from, n, (double)i / 100);
+    if (values) c->target = orli_quantile(from, n, o.target_quantile);
     orli_free(ctx, values);
     return out;
 }
@@ -11426,15 +11497,19 @@ ORL_API orl_status orl_pair_accuracy(const orl_dataset *d, orl_accuracy *out) {
 
 ORL_API orl_status orl_train_reward(orl_model *m, const orl_dataset *pairs, const orl_train_options *options) {
     orl_ctx *ctx = orl_model_ctx(m);
-    orl_dataset *scored;
-    size_t i, n = 0;
+    orl_dataset *scored = NULL;
+    unsigned char *keep;
+    size_t i, n = 0, some = pairs ? ORLI_MIN(pairs->count, (size_t)1024) : 0;
     double sum = 0, square = 0, x;
     int side;
     if (!m || !pairs || orl_failed(ctx)) return orl_error_status(ctx);
     if (!m->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a language model: orl_reward_model() gives it a scalar head", m->name);
     m->reward_mean = 0, m->reward_sd = 1;
-    if (orl_train(m, pairs, options) != ORL_OK || !(scored = orli_dataset_select(pairs, NULL))) return orl_error_status(ctx);
-    if (orl_score(m, scored) == ORL_OK) { /* its normalisation: over both sides of what it was trained on */
+    if (orl_train(m, pairs, options) != ORL_OK || !(keep = (unsigned char *)orli_alloc_zero(ctx, pairs->count, 1))) return orl_error_status(ctx);
+    for (i = 0; i < some; i++) keep[(size_t)((double)i * (double)pairs->count / (double)some)] = 1;
+    scored = orli_dataset_select(pairs, keep);
+    orli_free(ctx, keep);
+    if (scored && orl_score(m, scored) == ORL_OK) { /* its normalisation: over both sides of what it was trained on */
         for (side = 0; side < 4; side++) {
             for (i = 0; i < scored->count; i++) {
                 x = side % 2 ? scored->row[i].rejected_reward_raw : scored->row[i].reward_raw;
@@ -11567,9 +11642,7 @@ static orl_status orli_ppo_old_values(orli_ppo *p) {
     size_t i = 0, q;
     while (i < r->examples.count && !orl_failed(p->ctx)) {
         orl_tensor *v;
-        orli_micro_clear(&p->micro);
-        do orli_micro_add(&p->micro, &r->examples, &r->examples.example[i++], NULL, 1, 0, 0);
-        while (i < r->examples.count && p->micro.stream->tokens < ORLI_MICRO_TOKENS && !orl_failed(p->ctx));
+        i = orli_micro_fill(&p->micro, &r->examples, NULL, i, r->examples.count, NULL, 1, 0, ORLI_MICRO_TOKENS);
         orl_tape_reset(tape);
         v = orl_failed(p->ctx) ? NULL : orli_ppo_values(tape, p->critic, &p->micro);
         for (q = 0; v && q < p->micro.sequences; q++)
@@ -11740,7 +11813,7 @@ static orl_tensor *orli_ppo_slice(orli_ppo *p, const orl_real *x) {
     const orli_micro *b = &p->micro;
     orl_tensor *y = orl_constant(p->tape, NULL, b->tokens, 1);
     size_t q;
-    for (q = 0; y && q < b->sequences; q++)
+    for (q = 0; y && y->data && q < b->sequences; q++)
         memcpy(y->data + b->offset[q], x + p->roll.start[b->row[q]], (b->offset[q + 1] - b->offset[q]) * sizeof(orl_real));
     return y;
 }
@@ -11760,15 +11833,25 @@ static orl_tensor *orli_loss_value(orl_tape *tape, orl_tensor *value, orl_tensor
     return orl_scale(tape, orl_sum(tape, orl_max(tape, a, b)), 0.5);
 }
 
+/* The two losses of the micro-batch in p->micro. */
+static orl_tensor *orli_ppo_policy_loss(orli_ppo *p, orl_tensor **ratio) {
+    orl_batch batch;
+    orl_tape_reset(p->tape);
+    orli_micro_run(p->tape, p->policy, &p->micro, &batch);
+    return orli_loss_ppo(p->tape, batch.logp, orli_ppo_slice(p, p->roll.old_logp), orli_ppo_slice(p, p->roll.advantage),
+                         p->o->clip_low, p->o->clip_high, ratio);
+}
+static orl_tensor *orli_ppo_critic_loss(orli_ppo *p) {
+    orl_tape_reset(p->tape);
+    return orli_loss_value(p->tape, orli_ppo_values(p->tape, p->critic, &p->micro), orli_ppo_slice(p, p->roll.value),
+                           orli_ppo_slice(p, p->roll.target), p->o->value_clip);
+}
+
 /* Gradients of policy and critic from the micro-batch in p->micro. */
 static orl_status orli_ppo_micro(orli_ppo *p, orli_ppo_stats *stats, int first) {
     const orl_ppo_options *o = p->o;
-    orl_batch batch;
-    orl_tensor *loss, *ratio = NULL;
+    orl_tensor *ratio = NULL, *loss = orli_ppo_policy_loss(p, &ratio);
     size_t t;
-    orl_tape_reset(p->tape);
-    orli_micro_run(p->tape, p->policy, &p->micro, &batch);
-    loss = orli_loss_ppo(p->tape, batch.logp, orli_ppo_slice(p, p->roll.old_logp), orli_ppo_slice(p, p->roll.advantage), o->clip_low, o->clip_high, &ratio);
     if (orl_backward(p->tape, loss) != ORL_OK || !loss) return orl_error_status(p->ctx);
     stats->policy_loss += (double)loss->data[0];
     for (t = 0; t < ratio->rows; t++) {
@@ -11777,8 +11860,7 @@ static orl_status orli_ppo_micro(orli_ppo *p, orli_ppo_stats *stats, int first) 
         if (first && (rho < 1 || rho > 1))
             return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: a ratio before the first step is %.9g and not 1: training and scoring disagree", rho);
     }
-    orl_tape_reset(p->tape);
-    loss = orli_loss_value(p->tape, orli_ppo_values(p->tape, p->critic, &p->micro), orli_ppo_slice(p, p->roll.value), orli_ppo_slice(p, p->roll.target), o->value_clip);
+    loss = orli_ppo_critic_loss(p);
     if (orl_backward(p->tape, loss) != ORL_OK || !loss) return orl_error_status(p->ctx);
     stats->value_loss += (double)loss->data[0];
     return ORL_OK;
@@ -11802,9 +11884,7 @@ static orl_status orli_ppo_step(orli_ppo *p, size_t iteration, const size_t *cho
     size_t i = 0, budget = o->micro_tokens ? o->micro_tokens : ORLI_MICRO_TOKENS;
     double tokens = 0, norm;
     while (i < n && !orl_failed(p->ctx)) {
-        orli_micro_clear(&p->micro);
-        do orli_micro_add(&p->micro, &p->roll.examples, &p->roll.examples.example[chosen[i++]], NULL, 1, 0, 0);
-        while (i < n && p->micro.stream->tokens + orli_example_tokens(&p->roll.examples.example[chosen[i]]) <= budget && !orl_failed(p->ctx));
+        i = orli_micro_fill(&p->micro, &p->roll.examples, chosen, i, n, NULL, 1, 0, budget);
         tokens += (double)p->micro.tokens;
         if (!orl_failed(p->ctx)) orli_ppo_micro(p, stats, first);
     }
@@ -11888,6 +11968,44 @@ static orl_model *orli_ppo_make_critic(const orl_model *policy, const orl_model 
     return critic;
 }
 
+/* Prompts as examples, each answered by as many tokens as allowed: what rollouts may come to. */
+static orl_status orli_ppo_prompts(orli_examples *e, const orl_model *policy, const orl_dataset *prompts, size_t max_tokens) {
+    const size_t context = policy->config.context, most = max_tokens ? ORLI_MIN(max_tokens, context) : context;
+    size_t i;
+    if (orli_examples_build(e, policy, prompts, 0) != ORL_OK || ORLI_RESERVE(e->ctx, e->ids, e->id_capacity, e->id_count + most) != ORL_OK)
+        return orl_error_status(e->ctx);
+    memset(e->ids + e->id_count, 0, most * sizeof *e->ids);
+    for (i = 0; i < e->count; i++) {
+        e->example[i].response[0] = e->id_count;
+        e->example[i].count[0] = ORLI_MIN(most, context - e->example[i].prompt_count);
+    }
+    return ORL_OK;
+}
+
+/* Bytes of the training tape for a minibatch of the longest rollouts: dry runs of both losses, and of ptx. */
+static size_t orli_ppo_plan(orli_ppo *p) {
+    const orli_examples *e = &p->prompts;
+    size_t budget = p->o->micro_tokens ? p->o->micro_tokens : ORLI_MICRO_TOKENS, n = ORLI_MIN(e->count, p->o->minibatch), i;
+    orli_ranked *ranked = (orli_ranked *)orli_alloc_zero(p->ctx, e->count, sizeof *ranked);
+    orl_tensor *ratio;
+    if (!ranked) return 0;
+    for (i = 0; i < e->count; i++) ranked[i].row = i, ranked[i].reward = (double)orli_example_tokens(&e->example[i]);
+    orli_sort(ranked, e->count, sizeof *ranked, orli_by_rank); /* the longest first */
+    for (i = 0; i < n; i++) p->order[i] = ranked[i].row;
+    p->tape->values.dry = 1;
+    for (i = 0; i < n && !orl_failed(p->ctx);) {
+        i = orli_micro_fill(&p->micro, e, p->order, i, n, NULL, 1, 0, budget);
+        orl_backward(p->tape, orli_ppo_policy_loss(p, &ratio));
+        orl_backward(p->tape, orli_ppo_critic_loss(p));
+    }
+    if (p->o->ptx > 0 && p->ptx.count && !orl_failed(p->ctx)) orli_ppo_ptx(p, 1);
+    p->ptx_at = 0;
+    orl_tape_reset(p->tape);
+    p->tape->values.dry = 0;
+    orli_free(p->ctx, ranked);
+    return p->tape->values.peak + p->tape->values.peak / 32; /* with a budget, others may come nearer to it */
+}
+
 static orl_status orli_ppo_loop(orli_ppo *p, orli_log *log, const orli_checkpoint_part *part, orli_progress *progress) {
     const orl_ppo_options *o = p->o;
     orl_ctx *ctx = p->ctx;
@@ -11936,12 +12054,13 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     p.critic = orli_ppo_make_critic(policy, rm);
     p.tape = orl_tape_create(ctx);
     orli_micro_create(&p.micro, ctx);
-    if (!orl_failed(ctx)) orli_examples_build(&p.prompts, policy, prompts, 0);
+    if (!orl_failed(ctx)) orli_ppo_prompts(&p.prompts, policy, prompts, o.max_tokens);
     if (!orl_failed(ctx) && o.ptx > 0 && o.ptx_data) orli_examples_build(&p.ptx, policy, o.ptx_data, 1);
-    p.order = (size_t *)orli_alloc(ctx, o.rollouts, sizeof *p.order);
+    p.order = (size_t *)orli_alloc(ctx, ORLI_MAX(o.rollouts, o.minibatch), sizeof *p.order);
     if (!orl_failed(ctx)) p.prompt_order = (size_t *)orli_alloc(ctx, p.prompts.count, sizeof *p.prompt_order);
     if (!orl_failed(ctx)) orli_adam_create(&p.actor_adam, policy->params);
     if (!orl_failed(ctx)) orli_adam_create(&p.critic_adam, p.critic->params);
+    if (!orl_failed(ctx)) orli_tape_reserve(p.tape, orli_ppo_plan(&p));
     part[0].name = "policy", part[0].set = policy->params, part[0].adam = &p.actor_adam;
     part[1].name = "critic", part[1].set = p.critic ? p.critic->params : NULL, part[1].adam = &p.critic_adam;
     progress.stage = "ppo", progress.seed = o.seed, progress.rows = p.prompts.count, progress.steps = o.iterations;
@@ -11972,34 +12091,51 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     return orl_error_status(ctx);
 }
 
-/* PPO's needs, as those of training on rollouts of the longest allowed responses, for policy and critic. */
+/* What rollouts and their scoring hold beside the training tape: pages, logits, a pass without gradient. */
+static size_t orli_ppo_rollout_bytes(orl_model *policy, const orli_examples *longest, size_t rollouts) {
+    orli_pages pages = orli_pages_new(policy);
+    size_t i, positions = 0, live = ORLI_MIN(rollouts, orl_generate_default().batch);
+    for (i = 0; i < longest->count; i++) positions += orli_round_up(orli_example_tokens(&longest->example[i]), ORLI_TILE);
+    positions = orli_round_up(positions / longest->count * live, ORLI_TILE * ORLI_PAGES_PER_CHUNK);
+    return positions / ORLI_TILE * pages.page * sizeof(orl_real) + live * policy->config.vocab * sizeof(orl_real) + orli_examples_plan(policy, longest, 1);
+}
+
 ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_dataset *prompts, const orl_ppo_options *options, orl_estimate *out) {
     orl_ppo_options o = options ? *options : orl_ppo_default();
     orl_ctx *ctx = orl_model_ctx(policy);
-    orl_train_options t = orl_train_default();
-    orl_dataset *fake;
-    size_t i, k;
+    orli_ppo p;
+    double passes, trunk, head;
+    size_t rest;
     if (out) memset(out, 0, sizeof *out);
-    if (!policy || !prompts || !out || orl_failed(ctx) || orli_ppo_check(ctx, policy, rm, &o) != ORL_OK || !(fake = orli_dataset_new(ctx, prompts->store, NULL))) return orl_error_status(ctx);
-    for (i = 0; i < prompts->count && !orl_failed(ctx); i++) {
-        orl_row *r = orli_dataset_append(fake);
-        size_t n = o.max_tokens ? ORLI_MIN(o.max_tokens, policy->config.context) : policy->config.context;
-        int32_t *ids = (int32_t *)orli_arena_alloc(&fake->store->arena, n, sizeof *ids);
-        if (!r || !ids) break;
-        *r = prompts->row[i];
-        memset(ids, 0, n * sizeof *ids);
-        r->response.ids = ids, r->response.tokens = n, r->response.text = NULL;
-        r->flags = (r->flags & ORL_IDS_GIVEN) | ORL_SAMPLED;
+    if (!policy || !prompts || !out || orl_failed(ctx) || orli_ppo_check(ctx, policy, rm, &o) != ORL_OK) return orl_error_status(ctx);
+    memset(&p, 0, sizeof p);
+    p.ctx = ctx, p.o = &o, p.policy = policy;
+    p.critic = rm ? rm : orl_reward_model(policy); /* of its shape */
+    p.tape = orl_tape_create(ctx);
+    p.order = (size_t *)orli_alloc(ctx, o.minibatch, sizeof *p.order);
+    orli_micro_create(&p.micro, ctx);
+    if (orli_ppo_prompts(&p.prompts, policy, prompts, o.max_tokens) == ORL_OK) {
+        const orli_examples *e = &p.prompts;
+        orli_params_train(policy->params), orli_params_train(p.critic->params); /* so that a dry run sees what needs gradients */
+        out->gradients = orli_params_bytes(policy) + orli_params_bytes(p.critic), out->moments = 2 * out->gradients;
+        out->weights = 2 * (2 * orli_params_bytes(policy) + (rm ? 2 : 1) * orli_params_bytes(p.critic)); /* with reference and reward model; packed, as all score */
+        out->activations = orli_ppo_plan(&p) + orli_ppo_rollout_bytes(policy, e, o.rollouts);
+        rest = ctx->pool->threads * ORLI_SCRATCH + e->id_capacity * sizeof *e->ids + e->capacity * sizeof *e->example;
+        out->total = out->weights + out->gradients + out->moments + out->activations + rest;
+        out->rows = e->count, out->dropped = e->dropped;
+        trunk = orli_trunk_flops(policy, e, 1, &out->tokens), head = orli_head_flops(policy, e, 1);
+        passes = (double)o.iterations * (double)o.rollouts / (double)e->count;
+        out->tokens = (uint64_t)((double)out->tokens * passes * (double)o.epochs * 2);
+        /* updates of both; then without gradient rollouts, policy, reference, values, and scores if a model gives them */
+        out->flops = passes * ((double)o.epochs * (2 * trunk + head) + (rm ? 5 : 4) * trunk / 3 + 3 * head / 4);
+        out->seconds = out->flops / (0.6 * orli_flops_per_second(policy));
+        orli_params_freeze(policy->params), orli_params_freeze(p.critic->params);
     }
-    t.batch = o.minibatch, t.micro_tokens = o.micro_tokens;
-    t.steps = o.iterations * o.epochs * ((o.rollouts + o.minibatch - 1) / o.minibatch);
-    if (!orl_failed(ctx)) orl_train_estimate(policy, fake, &t, out);
-    k = out->weights;
-    out->weights = 6 * k, out->gradients *= 2, out->moments *= 2; /* policy, reference, reward model and critic, packed copies of what samples and scores */
-    out->total += 5 * k + 3 * k;
-    out->flops = out->flops * 2 + out->flops / (3.0 * (double)o.epochs) * 5; /* updates of both; rollout and four forward passes once an iteration */
-    out->seconds = out->flops / (0.6 * orli_flops_per_second(policy));
-    orl_dataset_free(fake);
+    orli_examples_free(&p.prompts);
+    orli_micro_free(&p.micro);
+    orli_free(ctx, p.order);
+    orl_tape_free(p.tape);
+    if (!rm) orl_model_free(p.critic);
     return orl_error_status(ctx);
 }
 
@@ -12051,6 +12187,7 @@ ORL_API orl_status orl_evaluate_samples(orl_dataset *d, orl_dataset *base, orl_m
     orli_wilson(wins, n, &out->win_rate_lo, &out->win_rate_hi);
     out->distinct2 = orli_distinct2(d);
     out->kl = out->percent_of_ppo = out->percent_of_ppo_total = nan("");
+    out->train_tokens = out->train_flops = out->train_seconds = out->data_flops = out->data_seconds = nan(""); /* for who knows what it cost to fill in */
     return orl_error_status(ctx);
 }
 

@@ -747,9 +747,6 @@ static void ledger_costs(const entry *entries, size_t count, const char *model, 
     entry sum;
     const entry *e = ledger_find(entries, count, model, &sum);
     size_t depth;
-    result->train_flops = result->train_seconds = result->data_flops = result->data_seconds = (double)NAN;
-    result->percent_of_ppo = result->percent_of_ppo_total = (double)NAN;
-    result->train_tokens = 0;
     if (!e) return;
     result->train_flops = sum.flops, result->train_seconds = sum.seconds, result->train_tokens = (double)sum.tokens;
     result->data_flops = result->data_seconds = 0;
@@ -1494,6 +1491,7 @@ static int cmd_eval(orl_ctx *ctx, options *o) {
         before = orl_cost_since(ctx, before);
         orl_evaluate_samples(samples[count], samples[0], rm, &evaluation, &results[count]);
         snprintf(results[count].method, sizeof results[count].method, "best_of_%.0f", o->filter_x);
+        results[count].train_tokens = results[count].train_flops = results[count].train_seconds = 0;
         results[count].data_flops = before.flops;
         results[count].data_seconds = before.seconds;
         count++;

@@ -125,7 +125,6 @@ int main(void) {
     for (i = 0; i < 3; i++) { /* columns without numbers are left out; seconds depend on the day */
         result[i].train_tokens = (double)cost[i].tokens, result[i].train_flops = cost[i].flops;
         result[i].data_flops = i ? data.flops : 0;
-        result[i].train_seconds = result[i].data_seconds = (double)NAN;
     }
     table = orl_results_table(ctx, result, 3);
     failed = orl_failed(ctx); /* once: the first failure went through to here */

@@ -105,6 +105,16 @@ static void test_transcripts(void) {
     check(!parse("{\"chosen_ids\": [1, 2], \"rejected_ids\": [1, 3]}")), expect_error(ORL_ERR_FORMAT, "prompt_ids");
 }
 
+static void test_given_twice(void) {
+    check(!parse("{\"prompt\": \"a\", \"completion\": \"b\", \"text\": \"c\"}")), expect_error(ORL_ERR_FORMAT, "second time");
+    check(!parse("{\"prompt\": \"a\", \"completion\": \"\", \"text\": \"c\"}")), expect_error(ORL_ERR_FORMAT, "second time");
+    check(!parse("{\"prompt\": \"a\", \"completion\": \"b\", \"chosen\": \"c\", \"rejected\": \"d\"}")), expect_error(ORL_ERR_FORMAT, "second time");
+    check(!parse("{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}], \"prompt\": \"a\"}")), expect_error(ORL_ERR_FORMAT, "second time");
+    check(!parse("{\"prompt\": \"a\", \"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}]}")), expect_error(ORL_ERR_FORMAT, "messages");
+    orl_dataset_free(parse("{\"prompt\": \"a\", \"completion\": \"b\", \"completion_ids\": [1]}")); /* text and its ids are one */
+    check(!orl_failed(ctx));
+}
+
 static void test_messages(void) {
     orl_dataset *d = parse("{\"messages\": [{\"role\": \"system\", \"content\": \"Be kind.\"}, {\"role\": \"user\", \"content\": \"Hi\"}, {\"content\": \"Hello\", \"role\": \"assistant\"}, "
                            "{\"role\": \"user\", \"content\": \"Bye\"}, {\"role\": \"assistant\", \"content\": \"So long\"}]}\n"
@@ -561,6 +571,7 @@ int main(void) {
     check(orl_token_id(tok, "a") == 99);
     test_kinds();
     test_transcripts();
+    test_given_twice();
     test_messages();
     test_lines();
     test_malformed();

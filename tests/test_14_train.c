@@ -721,12 +721,19 @@ static void test_dropout(void) {
 
 typedef struct reduced {
     size_t calls, count;
+    double divisor;
 } reduced;
-static void halve(void *user, orl_real *gradient, size_t count) {
+static void halve(void *user, orl_real *gradient, size_t count, double *divisor) { /* twice the divisor, and … */
     reduced *r = (reduced *)user;
+    r->calls++, r->count = count, r->divisor = *divisor;
+    *divisor *= 2;
+    (void)gradient;
+}
+static void twice(void *user, orl_real *gradient, size_t count, double *divisor) { /* … twice everything: as two equal processes */
     size_t i;
-    r->calls++, r->count = count;
-    for (i = 0; i < count; i++) gradient[i] = gradient[i] / 2;
+    for (i = 0; i < count; i++) gradient[i] *= 2;
+    *divisor *= 2;
+    (void)user;
 }
 
 static void test_options(void) {
@@ -740,7 +747,13 @@ static void test_options(void) {
     o.reduce = halve, o.reduce_user = &r;
     u = run(n, d, &o);
     check(r.calls == 2 && r.count == orl_params_count(m->params));
+    check(r.divisor > 0);
     check_near(u.norm[0], t.norm[0] / 2, 1e-6 * t.norm[0]);
+    check_near(u.loss[0], t.loss[0], 1e-6);
+    orl_model_free(n), n = make_model(ctx);
+    o.reduce = twice;
+    u = run(n, d, &o);
+    check(u.norm[0] <= t.norm[0] && u.norm[0] >= t.norm[0] && u.loss[1] <= t.loss[1] && u.loss[1] >= t.loss[1]);
     o.reduce = NULL;
     bad = o, bad.batch = 0, orl_train(m, d, &bad), expect_error(ORL_ERR_ARGUMENT, "batch");
     bad = o, bad.lr = -1, orl_train(m, d, &bad), expect_error(ORL_ERR_ARGUMENT, "lr");

@@ -262,7 +262,7 @@ static void test_condition(void) {
     static const int prompt[] = {0, 0, 0, 0, 0, 1, 1, 1};
     orl_dataset *d = rewarded(r, prompt, 8), *v;
     orl_condition_options o = orl_condition_default(ORL_CONDITION_BINS);
-    static const double rank[] = {-2.4, -1.2, 0, 1.2, 2.4, 2, 0, -2};
+    static const double rank[] = {-2.4, -1.2, 0, 1.2, 2.4, 1, 1, -2};
     size_t i;
     orl_normalise(d);
     v = orl_condition(d, &o);
@@ -275,7 +275,7 @@ static void test_condition(void) {
     orl_dataset_free(v);
     o.rank_per_prompt = 1;
     v = orl_condition(d, &o);
-    for (i = 0; i < 8; i++) check_near(orl_dataset_row(v, i)->condition, rank[i], 1e-12); /* the first of a tie ranks higher */
+    for (i = 0; i < 8; i++) check_near(orl_dataset_row(v, i)->condition, rank[i], 1e-12); /* equals share a rank */
     orl_dataset_free(v);
     o.bins = 1, check(!orl_condition(d, &o)), expect_error(ORL_ERR_ARGUMENT, "bins");
     o = orl_condition_default(ORL_CONDITION_TEXT);
@@ -323,6 +323,23 @@ static void test_compositions(void) {
         check_near(v->condition.quantile[0], (-1e9 < 0 ? v->labels->sorted[0] : 0), 0); /* of all twenty */
         check(v->labels->count == 20);
         orl_dataset_free(v);
+    }
+    { /* what is told by the prompt knows all its samples too, whatever a filter left of them */
+        static const int prompts[20] = {0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3};
+        orl_dataset *g = rewarded(r, prompts, 20), *all = orl_weight(g, 0.5, ORL_BASELINE_PROMPT, 1e9), *few = orl_filter(g, ORL_ABOVE, 0.3), *w;
+        double left = 0;
+        o.rank_per_prompt = 1;
+        w = orl_weight(few, 0.5, ORL_BASELINE_PROMPT, 1e9);
+        v = orl_condition(few, &o), next = orl_condition(g, &o);
+        check(orl_dataset_count(v) == kept && orl_dataset_count(w) == kept);
+        for (i = 0; i < kept; i++) left += orl_dataset_row(all, orl_dataset_row(w, i)->line - 1)->weight / (double)kept;
+        for (i = 0; i < kept; i++) {
+            size_t row = orl_dataset_row(v, i)->line - 1;
+            check_near(orl_dataset_row(v, i)->condition, orl_dataset_row(next, row)->condition, 1e-12);
+            check_near(orl_dataset_row(w, i)->weight, orl_dataset_row(all, row)->weight / left, 1e-10);
+        }
+        orl_dataset_free(g), orl_dataset_free(all), orl_dataset_free(few), orl_dataset_free(w), orl_dataset_free(v), orl_dataset_free(next);
+        o.rank_per_prompt = 0;
     }
     v = orl_condition(d, &o);
     check(!orl_dataset_join(v, d)), expect_error(ORL_ERR_ARGUMENT, "join first");
@@ -708,6 +725,44 @@ static void test_ppo(void) {
     orl_model_free(m), orl_model_free(start), orl_dataset_free(d);
 }
 
+/* Memory and FLOPs as estimated, against the most that was held and the ledger's: nothing ends these answers early. */
+static void test_ppo_estimate(int with_reward_model) {
+    orl_ctx *outer = ctx;
+    orl_ppo_options o = orl_ppo_default();
+    orl_model_config mc = orl_model_config_default(ORL_LLAMA);
+    orl_model *m, *rm = NULL;
+    orl_dataset *d;
+    orl_estimate e;
+    orl_cost cost;
+    orli_str s;
+    size_t i, t;
+    double peak;
+    ctx = orl_create(NULL);
+    s = orli_str_new(ctx);
+    for (i = 0; i < 300; i++) {
+        for (t = 0; t < 10 + i % 9; t++) orli_str_printf(&s, t ? ", %d" : "{\"prompt_ids\": [%d", (int)((31 * i + 7 * t) % 512));
+        orli_str_puts(&s, "]}\n");
+    }
+    d = orl_dataset_parse(ctx, s.data, s.length, "prompts");
+    orli_str_free(&s);
+    mc.vocab = 512, mc.dim = 64, mc.heads = 4, mc.kv_heads = 2, mc.ffn = 160, mc.layers = 3, mc.context = 128, mc.eos = -1;
+    m = orl_model_create(ctx, &mc, NULL);
+    if (with_reward_model) rm = orl_reward_model(m);
+    else o.reward = nothing;
+    o.iterations = 2, o.rollouts = 128, o.minibatch = 64, o.epochs = 2, o.max_tokens = 40;
+    check(orl_ppo_estimate(m, rm, d, &o, &e) == ORL_OK);
+    check(m && !m->params->grads && (!rm || !rm->params->grads)); /* nothing stays behind */
+    cost = orl_cost_now(ctx);
+    check(orl_train_ppo(m, rm, d, &o) == ORL_OK);
+    cost = orl_cost_since(ctx, cost);
+    peak = (double)orl_memory_peak(ctx);
+    printf("PPO%s: estimated %.1f MB, peak %.1f MB; %.3f GFLOP, counted %.3f\n", rm ? " with a reward model" : "", (double)e.total / 1e6, peak / 1e6, e.flops / 1e9, cost.flops / 1e9);
+    check_near((double)e.total / peak, 1, 0.1);
+    check_near(e.flops / cost.flops, 1, 0.1);
+    orl_destroy(ctx);
+    ctx = outer;
+}
+
 /* ---- evaluation ---- */
 
 static void test_evaluate(void) {
@@ -796,6 +851,8 @@ int main(void) {
     test_ppo_losses();
     test_ppo_rewards();
     test_ppo();
+    test_ppo_estimate(0);
+    test_ppo_estimate(1);
     test_evaluate();
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("%s\n", orl_error(ctx));

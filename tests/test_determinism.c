@@ -263,8 +263,9 @@ typedef struct gradient {
     orl_real *of_step; /* of the first step, undivided */
     size_t count, calls;
 } gradient;
-static void keep_gradient(void *user, orl_real *g, size_t count) {
+static void keep_gradient(void *user, orl_real *g, size_t count, double *divisor) {
     gradient *k = (gradient *)user;
+    (void)divisor;
     if (k->calls++) return;
     k->count = count;
     k->of_step = (orl_real *)malloc(count * sizeof *g);
