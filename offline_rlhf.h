@@ -424,9 +424,11 @@ ORL_API orl_tensor *orl_sum(orl_tape *tape, orl_tensor *x);                     
 ORL_API orl_tensor *orl_sum_groups(orl_tape *tape, orl_tensor *x, const size_t *start, size_t groups);
                                     /* x: (n, 1), start: groups + 1 ascending → (groups, 1) */
 ORL_API orl_tensor *orl_gather(orl_tape *tape, orl_tensor *x, const size_t *row, size_t n); /* (n, cols) */
-ORL_API orl_tensor *orl_every(orl_tape *tape, orl_tensor *x, size_t first, size_t stride);  /* rows first, first+stride, … */
+/* rows first, first+stride, … */
+ORL_API orl_tensor *orl_every(orl_tape *tape, orl_tensor *x, size_t first, size_t stride);
 /* layers */
-ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b); /* x·wᵀ + b; w: (out, in); b may be NULL */
+/* x·wᵀ + b; w: (out, in); b may be NULL */
+ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b);
 ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32_t *id, size_t n);
 ORL_API orl_tensor *orl_layernorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b, double eps);
 ORL_API orl_tensor *orl_rmsnorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, double eps);
@@ -482,7 +484,8 @@ ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_
 /* From a directory: tokenizer.json, or vocab.json + merges.txt (or GPT-2's encoder.json + vocab.bpe). */
 ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir);
 ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *file, size_t vocab);
-ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir); /* tokenizer.json, tokenizer_config.json */
+/* tokenizer.json, tokenizer_config.json */
+ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir);
 ORL_API void orl_tokenizer_free(orl_tokenizer *tok);
 
 ORL_API size_t orl_vocab(const orl_tokenizer *tok);
@@ -580,8 +583,10 @@ typedef struct orl_row {
 ORL_API orl_dataset *orl_dataset_create(orl_ctx *ctx);
 ORL_API orl_dataset *orl_dataset_load(orl_ctx *ctx, const char *jsonl);
 ORL_API orl_dataset *orl_dataset_parse(orl_ctx *ctx, const char *jsonl_text, size_t bytes, const char *name);
-ORL_API orl_status orl_dataset_add(orl_dataset *data, const char *prompt, const char *response); /* response may be NULL */
-ORL_API orl_status orl_dataset_add_pair(orl_dataset *data, const char *prompt, const char *chosen, const char *rejected);
+/* response may be NULL */
+ORL_API orl_status orl_dataset_add(orl_dataset *data, const char *prompt, const char *response);
+ORL_API orl_status orl_dataset_add_pair(orl_dataset *data, const char *prompt, const char *chosen,
+                                        const char *rejected);
 ORL_API orl_status orl_dataset_save(const orl_dataset *data, const char *jsonl); /* unknown fields kept verbatim */
 /* One row as a line of JSON, without newline; free with orl_free. */
 ORL_API char *orl_dataset_row_json(const orl_dataset *data, size_t i);
@@ -700,8 +705,10 @@ typedef struct orl_batch {
  * per optimizer step by the whole batch's count of response tokens, or of pairs. */
 typedef orl_tensor *(*orl_loss_fn)(orl_tape *tape, const orl_batch *batch, void *user);
 
-ORL_API orl_tensor *orl_loss_nll(orl_tape *tape, const orl_batch *batch, void *user);    /* −Σ w log π: SFT, MLE, RWR, DT */
-ORL_API orl_tensor *orl_loss_reward(orl_tape *tape, const orl_batch *batch, void *user); /* Bradley–Terry; user: const orl_rm_loss* */
+/* −Σ w log π: SFT, MLE, RWR, DT */
+ORL_API orl_tensor *orl_loss_nll(orl_tape *tape, const orl_batch *batch, void *user);
+/* Bradley–Terry; user: const orl_rm_loss* */
+ORL_API orl_tensor *orl_loss_reward(orl_tape *tape, const orl_batch *batch, void *user);
 ORL_API orl_tensor *orl_loss_dpo(orl_tape *tape, const orl_batch *batch, void *user);    /* user: const double *beta */
 typedef struct orl_rm_loss { double margin, center; } orl_rm_loss;
 
@@ -751,7 +758,8 @@ ORL_API orl_train_options orl_train_default(void);
 /* One trainer for every method: what differs is the data's view and the loss. */
 ORL_API orl_status orl_train(orl_model *model, const orl_dataset *data, const orl_train_options *options);
 /* Pairs → reward model; afterwards its scores of both sides of (at most 1,024 of) the pairs give its mean and sd. */
-ORL_API orl_status orl_train_reward(orl_model *reward_model, const orl_dataset *pairs, const orl_train_options *options);
+ORL_API orl_status orl_train_reward(orl_model *reward_model, const orl_dataset *pairs,
+                                    const orl_train_options *options);
 /* DPO: preference pairs against a frozen reference, −log σ(β·Δs). reference NULL: the model as it starts. */
 ORL_API orl_status orl_train_dpo(orl_model *model, const orl_dataset *pairs, orl_model *reference, double beta,
                                  const orl_train_options *options);
@@ -862,7 +870,8 @@ ORL_API orl_status orl_report_histogram(orl_report *report, const char *title, c
                                         const char *const *names, const double *const *values, const size_t *counts,
                                         size_t sets, size_t bins);
 /* cells: (rows, cols) strings, the first row is the head. */
-ORL_API orl_status orl_report_table(orl_report *report, const char *title, const char *const *cells, size_t rows, size_t cols);
+ORL_API orl_status orl_report_table(orl_report *report, const char *title, const char *const *cells, size_t rows,
+                                    size_t cols);
 ORL_API orl_status orl_report_results(orl_report *report, const orl_result *results, size_t n);
 ORL_API orl_status orl_report_save(const orl_report *report, const char *file);
 ORL_API void orl_report_free(orl_report *report);
@@ -963,6 +972,7 @@ struct orl_ctx {
     orl_note_fn note;
     void *note_user;
     size_t memory_now, memory_peak, memory_mark; /* mark: peak since the ledger last looked */
+    char *spare;                        /* the largest chunk that an arena left, for the next arena, or NULL */
     orli_object *objects;
     struct orli_pool *pool;             /* section 4 */
     const struct orli_kernels *kernels; /* section 6 */
@@ -1028,15 +1038,36 @@ static orli_block *orli_block_of(const void *p) {
     return (orli_block *)((uintptr_t)p - ORLI_ALIGN); /* the 64 bytes before p hold the header */
 }
 
+static void orli_free(orl_ctx *ctx, const void *p) {
+    if (!p || !ctx) return;
+    ctx->memory_now -= orli_block_of(p)->bytes;
+    ORL_FREE(orli_block_of(p)->origin);
+}
+
+static char *orli_malloc(orl_ctx *ctx, size_t bytes) { /* within the limit */
+    const size_t limit = ctx->config.memory_limit, whole = orli_add(bytes, 2 * ORLI_ALIGN);
+    if (whole == SIZE_MAX || (limit && bytes > limit - ORLI_MIN(ctx->memory_now, limit))) return NULL;
+    return (char *)ORL_MALLOC(whole);
+}
+
+static void orli_spare_drop(orl_ctx *ctx) {
+    orli_free(ctx, ctx->spare);
+    ctx->spare = NULL;
+}
+
 static void *orli_alloc(orl_ctx *ctx, size_t count, size_t size) {
-    size_t bytes = orli_mul(count, size), whole = orli_add(bytes, 2 * ORLI_ALIGN);
-    char *origin = NULL, *p;
+    size_t bytes = orli_mul(count, size);
+    char *origin, *p;
     if (!ctx) return NULL;
-    if (whole != SIZE_MAX && !(ctx->config.memory_limit && bytes > ctx->config.memory_limit - ORLI_MIN(ctx->memory_now, ctx->config.memory_limit)))
-        origin = (char *)ORL_MALLOC(whole);
+    origin = orli_malloc(ctx, bytes);
+    if (!origin && ctx->spare) {
+        orli_spare_drop(ctx);
+        origin = orli_malloc(ctx, bytes);
+    }
     if (!origin) {
-        orli_fail(ctx, ORL_ERR_MEMORY, "no memory for %zu × %zu bytes (%zu MB are held): use a smaller model, batch or micro_tokens",
-                  count, size, ctx->memory_now >> 20);
+        orli_fail(ctx, ORL_ERR_MEMORY,
+                  "no memory for %zu × %zu bytes (%zu MB are held): use a smaller model, batch or micro_tokens", count,
+                  size, ctx->memory_now >> 20);
         return NULL;
     }
     p = origin + 2 * ORLI_ALIGN - (uintptr_t)origin % ORLI_ALIGN;
@@ -1054,11 +1085,6 @@ static void *orli_alloc_zero(orl_ctx *ctx, size_t count, size_t size) {
     return p;
 }
 
-static void orli_free(orl_ctx *ctx, const void *p) {
-    if (!p || !ctx) return;
-    ctx->memory_now -= orli_block_of(p)->bytes;
-    ORL_FREE(orli_block_of(p)->origin);
-}
 ORL_API void orl_free(orl_ctx *ctx, void *memory) { orli_free(ctx, memory); }
 
 /* Makes room for `need` elements in a growing array; the array is left as it was on failure. */
@@ -1076,7 +1102,8 @@ static orl_status orli_reserve(orl_ctx *ctx, void **array, size_t *capacity, siz
     return ORL_OK;
 }
 /* ORLI_RESERVE(ctx, array, capacity, need): array of any element type. C++ forbids &array as void **. */
-#define ORLI_RESERVE(ctx, array, capacity, need) orli_reserve((ctx), (void **)(void *)&(array), &(capacity), (need), sizeof *(array))
+#define ORLI_RESERVE(ctx, array, capacity, need) \
+    orli_reserve((ctx), (void **)(void *)&(array), &(capacity), (need), sizeof *(array))
 
 static char *orli_copy_bytes(orl_ctx *ctx, const void *bytes, size_t n) { /* n bytes and a zero */
     char *p = (char *)orli_alloc(ctx, orli_add(n, 1), 1);
@@ -1192,20 +1219,41 @@ typedef struct orli_arena {
     int dry;
 } orli_arena;
 
+/* A large chunk is kept for the next arena: a pass over data makes and frees one, and a fresh one costs
+ * the system a fault for each page. */
+#define ORLI_SPARE ((size_t)1 << 20) /* bytes from which on it is worth it */
+
+static void orli_chunk_leave(orl_ctx *ctx, char *chunk) {
+    const size_t bytes = orli_block_of(chunk)->bytes;
+    if (bytes < ORLI_SPARE || (ctx->spare && orli_block_of(ctx->spare)->bytes >= bytes)) {
+        orli_free(ctx, chunk);
+    } else {
+        orli_spare_drop(ctx);
+        ctx->spare = chunk;
+    }
+}
+
+static char *orli_chunk_take(orl_ctx *ctx, size_t bytes) {
+    char *chunk = bytes >= ORLI_SPARE ? ctx->spare : NULL;
+    if (!chunk) return (char *)orli_alloc(ctx, bytes, 1);
+    ctx->spare = NULL;
+    if (orli_block_of(chunk)->bytes >= bytes) return chunk;
+    orli_free(ctx, chunk);
+    return (char *)orli_alloc(ctx, bytes, 1);
+}
+
 static void orli_arena_free(orli_arena *a) {
     size_t i;
-    for (i = 0; i < a->chunks; i++) orli_free(a->ctx, a->chunk[i]);
+    for (i = 0; i < a->chunks; i++) orli_chunk_leave(a->ctx, a->chunk[i]);
     a->chunks = a->current = a->used = a->total = 0;
 }
 
 static void orli_arena_reset(orli_arena *a) {
     if (a->chunks > 1) {
-        size_t whole = 0, i;
-        for (i = 0; i < a->chunks; i++) whole += a->size[i];
         orli_arena_free(a);
-        a->chunk[0] = (char *)orli_alloc(a->ctx, whole, 1);
-        a->size[0] = whole;
+        a->chunk[0] = orli_chunk_take(a->ctx, a->peak);
         a->chunks = a->chunk[0] ? 1 : 0;
+        a->size[0] = a->chunks ? orli_block_of(a->chunk[0])->bytes : 0;
     }
     a->current = a->used = a->total = 0;
 }
@@ -1222,8 +1270,8 @@ static void *orli_arena_alloc(orli_arena *a, size_t count, size_t size) {
                 orli_fail(a->ctx, ORL_ERR_MEMORY, "no memory: an arena of %zu bytes has too many pieces", a->total);
                 return NULL;
             }
-            if (!(a->chunk[a->chunks] = (char *)orli_alloc(a->ctx, fresh, 1))) return NULL; /* and nothing is counted */
-            a->size[a->chunks] = fresh;
+            if (!(a->chunk[a->chunks] = orli_chunk_take(a->ctx, fresh))) return NULL; /* and nothing is counted */
+            a->size[a->chunks] = orli_block_of(a->chunk[a->chunks])->bytes;
             a->current = a->chunks++;
             a->used = 0;
         }
@@ -1271,7 +1319,6 @@ static size_t orli_cores(void) {
 /* ---- instruction sets ---- */
 
 typedef enum orli_isa { ORLI_ISA_SCALAR, ORLI_ISA_AVX2, ORLI_ISA_AVX512, ORLI_ISA_COUNT } orli_isa;
-static const char *const orli_isa_names[ORLI_ISA_COUNT] = {"scalar", "avx2", "avx512"};
 
 #if (defined(__x86_64__) || defined(_M_X64)) && !defined(ORL_NO_SIMD)
 #define ORLI_X86 1
@@ -1286,7 +1333,8 @@ static orli_isa orli_isa_detect(void) {
     if (!__get_cpuid(1, &a, &b, &c, &d)) return ORLI_ISA_SCALAR;
     if (!(c & (1u << 27)) || !(c & (1u << 12))) return ORLI_ISA_SCALAR; /* OSXSAVE, FMA */
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    if ((low & 6u) != 6u || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & (1u << 5))) return ORLI_ISA_SCALAR; /* AVX2 */
+    /* AVX2 */
+    if ((low & 6u) != 6u || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & (1u << 5))) return ORLI_ISA_SCALAR;
     if ((low & 0xe6u) == 0xe6u && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31)))
         return ORLI_ISA_AVX512; /* F, DQ, BW, VL */
     return ORLI_ISA_AVX2;
@@ -1489,7 +1537,8 @@ static void orli_pause(void) {
 
 static void orli_pool_drain(orli_pool *pool, size_t worker) {
     size_t task;
-    while ((task = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED)) < pool->tasks) pool->fn(pool->arg, task, worker);
+    while ((task = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED)) < pool->tasks)
+        pool->fn(pool->arg, task, worker);
 }
 
 static void *orli_pool_main(void *p) {
@@ -1499,11 +1548,13 @@ static void *orli_pool_main(void *p) {
     orli_float_mode_enter();
     for (;;) {
         int spin;
-        for (spin = 0; spin < pool->spin && __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen; spin++) orli_pause();
+        for (spin = 0; spin < pool->spin && __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen; spin++)
+            orli_pause();
         if (__atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen) {
             pthread_mutex_lock(&pool->mutex);
             pool->parked++;
-            while (__atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+            while (__atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen)
+                pthread_cond_wait(&pool->wake, &pool->mutex);
             pool->parked--;
             pthread_mutex_unlock(&pool->mutex);
         }
@@ -1614,7 +1665,8 @@ typedef struct orli_rng {
 } orli_rng;
 
 static void orli_philox(uint64_t key, uint64_t stream, uint64_t counter, uint32_t out[4]) {
-    uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
+    uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = (uint32_t)stream,
+             c3 = (uint32_t)(stream >> 32);
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     int round;
     for (round = 0; round < 10; round++) {
@@ -1727,9 +1779,10 @@ typedef struct orli_kernels {
     /* An orli_tile_fn for rows ≤ tile_rows, cols ≤ tile_cols: B has all columns, C is touched in the first cols. */
     void (*tile)(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
                  const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode);
-    /* C (1, 4·tile_cols) from one row of A and four panels of B, `stride` apart: what decoding does with packed weights. */
-    void (*thin_tile)(size_t k, const orl_real *a, size_t a_k, const orl_real *panel, size_t stride, size_t b_k, orl_real *c,
-                      int mode);
+    /* C (1, 4·tile_cols) from one row of A and four panels of B, `stride` apart: what decoding does with
+     * packed weights. */
+    void (*thin_tile)(size_t k, const orl_real *a, size_t a_k, const orl_real *panel, size_t stride, size_t b_k,
+                      orl_real *c, int mode);
     /* panel[p·step + l] = x[l·lane + p·next] for lanes l < count ≤ width, p < k: one of lane, next is 1 */
     void (*pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel, size_t step);
 
@@ -2298,7 +2351,8 @@ static void ORLI_K(rope)(size_t n, orl_real *x, const orl_real *cosine, const or
 
 /* Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2. */
 static void ORLI_K(adamw)(size_t n, orl_real *w, const orl_real *g, orl_real *m, orl_real *v, const orli_adamw *p) {
-    const orli_v beta1 = orli_v_set1(p->beta1), rest1 = orli_v_set1((orl_real)1 - p->beta1), scale = orli_v_set1(p->grad_scale);
+    const orli_v beta1 = orli_v_set1(p->beta1), rest1 = orli_v_set1((orl_real)1 - p->beta1),
+                 scale = orli_v_set1(p->grad_scale);
     const orli_v beta2 = orli_v_set1(p->beta2), rest2 = orli_v_set1((orl_real)1 - p->beta2), eps = orli_v_set1(p->eps);
     const orli_v c1 = orli_v_set1(p->correction1), c2 = orli_v_set1(p->correction2);
     const orli_v lr = orli_v_set1(p->lr), decay = orli_v_set1(p->decay);
@@ -2426,7 +2480,8 @@ static void ORLI_K(norm_backward)(size_t n, const orl_real *x, const orl_real *w
     orli_v sum_g = orli_v_zero(), sum_gx = sum_g, mean_g = sum_g, mean_gx;
     size_t i;
     ORLI_EACH(i, n) {
-        orli_v h = orli_v_mul(orli_v_sub(ORLI_GET(x), centre), factor), d = ORLI_GET(dy), g = orli_v_mul(d, ORLI_GET(w));
+        orli_v h = orli_v_mul(orli_v_sub(ORLI_GET(x), centre), factor), d = ORLI_GET(dy),
+               g = orli_v_mul(d, ORLI_GET(w));
         sum_g = orli_v_add(sum_g, g);
         sum_gx = orli_v_fma(g, h, sum_gx);
         if (dw) ORLI_PUT(dw, orli_v_fma(d, h, ORLI_GET(dw)));
@@ -2463,8 +2518,8 @@ static void ORLI_K(rmsnorm_backward)(size_t n, const orl_real *x, const orl_real
  * S = scale·Q·Kᵀ, P = softmax of the visible part, O = P·V  (Vaswani et al. 2017, eq. 1). A block of
  * queries at a time, as many as a register tile has rows. A row's arithmetic is its own: scores are
  * chains over d; the maximum is exact; the sum runs over whole tiles with 0 for what is not
- * visible; the chain over positions has the visible ones and zeros, which change nothing. So a query has the same bits whatever
- * stands in its block, and a decoded token those of training. */
+ * visible; the chain over positions has the visible ones and zeros, which change nothing. So a query has the
+ * same bits whatever stands in its block, and a decoded token those of training. */
 
 /* The visible positions of the query at position p are first … p. */
 #define ORLI_FIRST(p, window) ((p) + 1 > (window) ? (p) + 1 - (window) : 0)
@@ -2475,29 +2530,31 @@ static void ORLI_K(tile_scores)(size_t d, size_t rows, const orl_real *a, size_t
     size_t p, last = ORLI_TILE * t1 - ORLI_W; /* the last vector of positions */
     for (p = ORLI_TILE * t0; p <= last; p += 2 * ORLI_W) {
         size_t next = ORLI_MIN(p + ORLI_W, last); /* the second half repeats the first if the tiles are odd */
-        ORLI_K(tiles)[rows](d, a, a_row, 1, tile[p / ORLI_TILE] + p % ORLI_TILE, tile[next / ORLI_TILE] + next % ORLI_TILE,
-                            ORLI_TILE, s + (p - ORLI_TILE * t0), s_row, ORLI_SET);
+        ORLI_K(tiles)[rows](d, a, a_row, 1, tile[p / ORLI_TILE] + p % ORLI_TILE,
+                            tile[next / ORLI_TILE] + next % ORLI_TILE, ORLI_TILE, s + (p - ORLI_TILE * t0), s_row,
+                            ORLI_SET);
     }
 }
 
 /* C (m, n) from A (m, k) and a small B (k, n) that lies as it is; pad: (k, 2·ORLI_W), for n's tail. */
-static void ORLI_K(product)(size_t m, size_t n, size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b,
-                            size_t b_k, orl_real *c, size_t c_row, int mode, orl_real *pad) {
+static void ORLI_K(product)(size_t m, size_t n, size_t k, const orl_real *a, size_t a_row, size_t a_k,
+                            const orl_real *b, size_t b_k, orl_real *c, size_t c_row, int mode, orl_real *pad) {
     size_t i, j, rows;
     for (j = 0; j < n; j += 2 * ORLI_W) {
         size_t cols = ORLI_MIN(n - j, (size_t)2 * ORLI_W), step = b_k;
         const orl_real *strip = b + j;
         if (cols < 2 * ORLI_W) {
             ORLI_K(pack)(ORLI_MIN(cols, (size_t)ORLI_W), k, b + j, 1, b_k, pad, 2 * ORLI_W);
-            ORLI_K(pack)(cols > ORLI_W ? cols - ORLI_W : 0, k, b + j + ORLI_MIN(cols, (size_t)ORLI_W), 1, b_k, pad + ORLI_W,
-                         2 * ORLI_W);
+            ORLI_K(pack)(cols > ORLI_W ? cols - ORLI_W : 0, k, b + j + ORLI_MIN(cols, (size_t)ORLI_W), 1, b_k,
+                         pad + ORLI_W, 2 * ORLI_W);
             strip = pad;
             step = 2 * ORLI_W;
         }
         for (i = 0; i < m; i += rows) {
             const size_t tiles = (m - i + ORLI_ROWS - 1) / ORLI_ROWS; /* of about equal height: a thin one is slow */
             rows = (m - i + tiles - 1) / tiles;
-            ORLI_K(tile)(rows, cols, k, a + i * a_row, a_row, a_k, strip, strip + ORLI_W, step, c + i * c_row + j, c_row, mode);
+            ORLI_K(tile)(rows, cols, k, a + i * a_row, a_row, a_k, strip, strip + ORLI_W, step, c + i * c_row + j,
+                         c_row, mode);
         }
     }
 }
@@ -2506,20 +2563,23 @@ static void ORLI_K(product)(size_t m, size_t n, size_t k, const orl_real *a, siz
 
 /* C (rows, d) goes on with P (rows, positions low … high−1)·V; p points at position 16·t0 of its rows. Tiles
  * that lie one after the other in memory are one longer chain. */
-static void ORLI_K(tile_values)(size_t d, size_t rows, const orl_real *p, size_t p_row, size_t t0, size_t low, size_t high,
-                                const orl_real *const *vtile, orl_real *c, size_t c_row, orl_real *pad) {
+static void ORLI_K(tile_values)(size_t d, size_t rows, const orl_real *p, size_t p_row, size_t t0, size_t low,
+                                size_t high, const orl_real *const *vtile, orl_real *c, size_t c_row, orl_real *pad) {
     while (low < high) {
         size_t t = low / ORLI_TILE, end = (t + 1) * ORLI_TILE;
-        while (end < high && end - low <= ORLI_PAD_ROWS - ORLI_TILE && vtile[end / ORLI_TILE] == vtile[t] + (end - t * ORLI_TILE) * d) end += ORLI_TILE;
+        while (end < high && end - low <= ORLI_PAD_ROWS - ORLI_TILE &&
+               vtile[end / ORLI_TILE] == vtile[t] + (end - t * ORLI_TILE) * d)
+            end += ORLI_TILE;
         end = ORLI_MIN(high, end);
-        ORLI_K(product)(rows, d, end - low, p + (low - t0 * ORLI_TILE), p_row, 1, vtile[t] + (low - t * ORLI_TILE) * d, d, c,
-                        c_row, ORLI_CHAIN, pad);
+        ORLI_K(product)(rows, d, end - low, p + (low - t0 * ORLI_TILE), p_row, 1, vtile[t] + (low - t * ORLI_TILE) * d,
+                        d, c, c_row, ORLI_CHAIN, pad);
         low = end;
     }
 }
 
 /* One row of `row` scores, s[0] being position `base`, becomes e^(s − max), 0 where it is not visible. */
-static orl_real ORLI_K(softmax_visible)(orl_real *s, size_t row, size_t base, size_t first, size_t position, orl_real *top) {
+static orl_real ORLI_K(softmax_visible)(orl_real *s, size_t row, size_t base, size_t first, size_t position,
+                                        orl_real *top) {
     size_t begin = first / ORLI_TILE * ORLI_TILE - base, end = (position / ORLI_TILE + 1) * ORLI_TILE - base, n;
     for (n = begin; n < first - base; n++) s[n] = (orl_real)-INFINITY;
     for (n = position + 1 - base; n < end; n++) s[n] = (orl_real)-INFINITY;
@@ -2548,15 +2608,18 @@ static void ORLI_K(attention)(size_t d, size_t nq, const orl_real *q, size_t q_s
         }
         ORLI_K(tile_scores)(d, rows, scaled, d, ktile, t0, (p0 + rows - 1) / ORLI_TILE + 1, s, row);
         for (i = 0; i < rows; i++)
-            total[i] = ORLI_K(softmax_visible)(s + i * row, row, t0 * ORLI_TILE, ORLI_FIRST(p0 + i, window), p0 + i, &lse[i0 + i]);
+            total[i] = ORLI_K(softmax_visible)(s + i * row, row, t0 * ORLI_TILE, ORLI_FIRST(p0 + i, window), p0 + i,
+                                               &lse[i0 + i]);
         ORLI_K(log)(rows, log_total, total);
         ORLI_K(add)(rows, lse + i0, log_total);
-        /* what begins before the last row's window goes row by row; the rest through one tile, a row's future being 0 */
+        /* what begins before the last row's window goes row by row; the rest through one
+         * tile, a row's future being 0 */
         high = p0 + rows;
         low = ORLI_MIN(ORLI_FIRST(p0 + rows - 1, window), p0 + 1);
         for (i = 0; i < rows; i++) {
             memset(o + i * out_stride, 0, d * sizeof *o);
-            ORLI_K(tile_values)(d, 1, s + i * row, row, t0, ORLI_FIRST(p0 + i, window), low, vtile, o + i * out_stride, 0, pad);
+            ORLI_K(tile_values)(d, 1, s + i * row, row, t0, ORLI_FIRST(p0 + i, window), low, vtile, o + i * out_stride,
+                                0, pad);
         }
         ORLI_K(tile_values)(d, rows, s, row, t0, low, high, vtile, o, out_stride, pad);
         for (i = 0; i < rows; i++) ORLI_K(scale)(d, o + i * out_stride, (orl_real)1 / total[i]);
@@ -2590,8 +2653,8 @@ static void ORLI_K(back_row)(orl_real *p, orl_real *ds, size_t low, size_t high,
 }
 
 /* Fills vt and kt from `tiles` tiles; positions from `count` on, which may be anything, become 0. */
-static void ORLI_K(back_tiles)(size_t d, const ORLI_K(back) *b, const orl_real *const *ktile, const orl_real *const *vtile,
-                               size_t tiles, size_t count) {
+static void ORLI_K(back_tiles)(size_t d, const ORLI_K(back) *b, const orl_real *const *ktile,
+                               const orl_real *const *vtile, size_t tiles, size_t count) {
     size_t t, i;
     for (t = 0; t < tiles; t++) {
         for (i = 0; i < ORLI_TILE; i += ORLI_W) { /* lanes: positions */
@@ -2603,7 +2666,8 @@ static void ORLI_K(back_tiles)(size_t d, const ORLI_K(back) *b, const orl_real *
             ORLI_K(pack)(ORLI_MIN(d - i, (size_t)ORLI_W), ORLI_TILE, ktile[t] + i * ORLI_TILE, ORLI_TILE, 1,
                          b->kt + t * ORLI_TILE * b->kt_row + i, b->kt_row);
     }
-    for (i = tiles * ORLI_TILE; i < ORLI_BACK_COLS; i += ORLI_W) ORLI_K(pack)(0, d, b->vt, 1, 0, b->vt + i, ORLI_BACK_COLS);
+    for (i = tiles * ORLI_TILE; i < ORLI_BACK_COLS; i += ORLI_W)
+        ORLI_K(pack)(0, d, b->vt, 1, 0, b->vt + i, ORLI_BACK_COLS);
     memset(b->kt + count * b->kt_row, 0, (ORLI_BACK_COLS - count) * b->kt_row * sizeof *b->kt);
 }
 
@@ -2632,29 +2696,34 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
         for (t = first_seen / ORLI_TILE; t * ORLI_TILE < p0 + rows; t += 2) {
             const size_t base = t * ORLI_TILE, count = ORLI_MIN(p0 + rows - base, (size_t)ORLI_BACK_COLS);
             const size_t tiles = (count - 1) / ORLI_TILE + 1, start = ORLI_MAX(base, first_seen) - base;
-            const size_t past = ORLI_MAX(base, p0) - p0, left = rows - past; /* rows that see none of these positions; the others */
+            /* rows that see none of these positions; the others */
+            const size_t past = ORLI_MAX(base, p0) - p0, left = rows - past;
             orl_real *p = b.p + past * ORLI_BACK_COLS, *ds = b.ds + past * ORLI_BACK_COLS;
             ORLI_K(back_tiles)(d, &b, ktile + t, vtile + t, tiles, count);
             for (i = 0; i < left; i += ORLI_ROWS)
-                ORLI_K(tile_scores)(d, ORLI_MIN(left - i, (size_t)ORLI_ROWS), b.q + (past + i) * d, d, ktile, t, t + tiles,
-                                    p + i * ORLI_BACK_COLS, ORLI_BACK_COLS);
-            ORLI_K(product)(left, ORLI_BACK_COLS, d, dO + past * dout_stride, dout_stride, 1, b.vt, ORLI_BACK_COLS, ds, ORLI_BACK_COLS,
-                            ORLI_SET, b.pad);
+                ORLI_K(tile_scores)(d, ORLI_MIN(left - i, (size_t)ORLI_ROWS), b.q + (past + i) * d, d, ktile, t,
+                                    t + tiles, p + i * ORLI_BACK_COLS, ORLI_BACK_COLS);
+            ORLI_K(product)(left, ORLI_BACK_COLS, d, dO + past * dout_stride, dout_stride, 1, b.vt, ORLI_BACK_COLS, ds,
+                            ORLI_BACK_COLS, ORLI_SET, b.pad);
             for (i = past; i < rows; i++) {
                 size_t low = ORLI_MAX(ORLI_FIRST(p0 + i, window), base) - base;
                 size_t high = ORLI_MIN(ORLI_MAX(p0 + i + 1, base) - base, (size_t)ORLI_BACK_COLS);
-                ORLI_K(back_row)(b.p + i * ORLI_BACK_COLS, b.ds + i * ORLI_BACK_COLS, low, high, lse[i0 + i], b.d_sum[i]);
+                ORLI_K(back_row)(b.p + i * ORLI_BACK_COLS, b.ds + i * ORLI_BACK_COLS, low, high, lse[i0 + i],
+                                 b.d_sum[i]);
             }
-            ORLI_K(product)(left, d, ORLI_BACK_COLS, ds, ORLI_BACK_COLS, 1, b.kt, b.kt_row, b.dq + past * d, d, ORLI_ADD, b.pad);
-            ORLI_K(product)(d, ORLI_BACK_COLS, left, b.q + past * d, 1, d, ds, ORLI_BACK_COLS, b.dk, ORLI_BACK_COLS, ORLI_SET, b.pad);
+            ORLI_K(product)(left, d, ORLI_BACK_COLS, ds, ORLI_BACK_COLS, 1, b.kt, b.kt_row, b.dq + past * d, d,
+                            ORLI_ADD, b.pad);
+            ORLI_K(product)(d, ORLI_BACK_COLS, left, b.q + past * d, 1, d, ds, ORLI_BACK_COLS, b.dk, ORLI_BACK_COLS,
+                            ORLI_SET, b.pad);
             for (i = 0; i < tiles; i++) { /* into the tiles, at positions from … to−1 of each */
                 size_t from = start > i * ORLI_TILE ? ORLI_MIN(start - i * ORLI_TILE, (size_t)ORLI_TILE) : 0;
                 size_t to = ORLI_MIN(count - i * ORLI_TILE, (size_t)ORLI_TILE);
                 if (from >= to) continue;
                 for (j = 0; j < d; j++)
-                    ORLI_K(add)(to - from, dktile[t + i] + j * ORLI_TILE + from, b.dk + j * ORLI_BACK_COLS + i * ORLI_TILE + from);
-                ORLI_K(product)(to - from, d, left, p + i * ORLI_TILE + from, 1, ORLI_BACK_COLS, dO + past * dout_stride, dout_stride,
-                                dvtile[t + i] + from * d, d, ORLI_ADD, b.pad);
+                    ORLI_K(add)(to - from, dktile[t + i] + j * ORLI_TILE + from,
+                                b.dk + j * ORLI_BACK_COLS + i * ORLI_TILE + from);
+                ORLI_K(product)(to - from, d, left, p + i * ORLI_TILE + from, 1, ORLI_BACK_COLS,
+                                dO + past * dout_stride, dout_stride, dvtile[t + i] + from * d, d, ORLI_ADD, b.pad);
             }
         }
         for (i = 0; i < rows; i++) ORLI_K(axpy)(d, dq + (i0 + i) * dq_stride, scale, b.dq + i * d);
@@ -2774,7 +2843,8 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
         if (!name || strcmp(name, kern->name) == 0) return kern;
         snprintf(there + strlen(there), sizeof there - strlen(there), "%s%s", there[0] ? ", " : "", kern->name);
     }
-    orli_fail(ctx, ORL_ERR_ARGUMENT, "isa \"%.32s\" is not available: choose among %s, or none for the best", name, there);
+    orli_fail(ctx, ORL_ERR_ARGUMENT, "isa \"%.32s\" is not available: choose among %s, or none for the best", name,
+              there);
     return NULL;
 }
 
@@ -2783,7 +2853,7 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
  * tiles of A pass by it; a row tile stays in the first level while it meets each panel. A panel is (k,
  * tile_cols), one row for each step of k. Panels packed beforehand hold the whole k and are used in place. */
 
-#define ORLI_GEMM_A (ORLI_TILE * (ORLI_GEMM_K + 16))                  /* numbers of scratch for a row tile, in whole vectors, … */
+#define ORLI_GEMM_A (ORLI_TILE * (ORLI_GEMM_K + 16)) /* numbers of scratch for a row tile, in whole vectors, … */
 #define ORLI_GEMM_B (ORLI_SCRATCH / 4 * 3 / sizeof(orl_real))         /* … for a block of B */
 #define ORLI_PACK_ROWS 32
 #define ORLI_GEMM_SERIAL 300000.0                                     /* FLOPs not worth a second thread */
@@ -2805,17 +2875,20 @@ static size_t orli_part(size_t n, size_t parts, size_t index) { return n / parts
 
 /* B (k, n) into panels, `stride` numbers from one to the next. If rows of B lie whole in memory some of them
  * are read at a time, from end to end; if columns do, each strip is read from end to end. */
-static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_mat b, orl_real *panels, size_t stride) {
+static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_mat b, orl_real *panels,
+                             size_t stride) {
     const size_t w = kern->width, cols = kern->tile_cols, chunk = b.cs == 1 ? ORLI_PACK_ROWS : k;
     size_t j, p;
     for (p = 0; p < k; p += chunk)
         for (j = 0; j < orli_round_up(n, cols); j += w)
-            kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), ORLI_MIN(chunk, k - p), b.data + ORLI_MIN(j, n) * b.cs + p * b.rs, b.cs, b.rs,
+            kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), ORLI_MIN(chunk, k - p),
+                       b.data + ORLI_MIN(j, n) * b.cs + p * b.rs, b.cs, b.rs,
                        panels + j / cols * stride + p * cols + j % cols, cols);
 }
 
 /* Copies a row tile where it lies badly: rows far apart fight for the same cache sets. Returns its strides in *a. */
-static void orli_gemm_row_tile(const orli_kernels *kern, size_t rows, size_t k, size_t panels, orl_real *copy, orli_mat *a) {
+static void orli_gemm_row_tile(const orli_kernels *kern, size_t rows, size_t k, size_t panels, orl_real *copy,
+                               orli_mat *a) {
     size_t i;
     if (panels < 3 || (a->cs == 1 && rows <= 4)) return;
     if (a->cs == 1) {
@@ -2834,9 +2907,12 @@ static void orli_gemm_row_tile(const orli_kernels *kern, size_t rows, size_t k, 
 /* Rows i0 … i1−1, columns j0 … j1−1 (j0 begins a panel) of C. */
 static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
     const orli_kernels *kern = g->kern;
-    const size_t cols = kern->tile_cols, k_blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K, row_tiles = (i1 - i0 + kern->tile_rows - 1) / kern->tile_rows;
-    const size_t kc = g->k ? orli_round_up((g->k + k_blocks - 1) / k_blocks, 16) : 16, most = ORLI_GEMM_B / kc / cols * cols;
-    const size_t nc = j1 > j0 ? orli_round_up((j1 - j0 + (j1 - j0 - 1) / most) / ((j1 - j0 - 1) / most + 1), cols) : cols;
+    const size_t cols = kern->tile_cols, k_blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K,
+                 row_tiles = (i1 - i0 + kern->tile_rows - 1) / kern->tile_rows;
+    const size_t kc = g->k ? orli_round_up((g->k + k_blocks - 1) / k_blocks, 16) : 16,
+                 most = ORLI_GEMM_B / kc / cols * cols;
+    const size_t nc =
+        j1 > j0 ? orli_round_up((j1 - j0 + (j1 - j0 - 1) / most) / ((j1 - j0 - 1) / most + 1), cols) : cols;
     orl_real *a_copy = (orl_real *)scratch, *b_copy = a_copy + ORLI_GEMM_A;
     size_t i, j, p, t, x;
     if (g->k == 0 && !g->accumulate)
@@ -2869,7 +2945,8 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
                 a.data += i * a.rs + p * a.cs;
                 orli_gemm_row_tile(kern, rows, k, (n + cols - 1) / cols, a_copy, &a);
                 for (x = 0; rows == 1 && x + 4 * cols <= n; x += 4 * cols)
-                    kern->thin_tile(k, a.data, a.cs, panels + x / cols * stride, stride, step, g->c + i * g->ldc + j + x, mode);
+                    kern->thin_tile(k, a.data, a.cs, panels + x / cols * stride, stride, step,
+                                    g->c + i * g->ldc + j + x, mode);
                 for (; x < n; x += cols) {
                     const orl_real *panel = panels + x / cols * stride;
                     kern->tile(rows, ORLI_MIN(cols, n - x), k, a.data, a.rs, a.cs, panel, panel + kern->width, step,
@@ -2882,7 +2959,8 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
 
 static void orli_gemm_task(void *arg, size_t task, size_t worker) {
     const orli_gemm_job *g = (const orli_gemm_job *)arg;
-    const size_t mi = task % g->grid_m, ni = task / g->grid_m, cols = g->kern->tile_cols, panels = (g->n + cols - 1) / cols;
+    const size_t mi = task % g->grid_m, ni = task / g->grid_m, cols = g->kern->tile_cols,
+                 panels = (g->n + cols - 1) / cols;
     const size_t j0 = orli_part(panels, g->grid_n, ni) * cols, j1 = orli_part(panels, g->grid_n, ni + 1) * cols;
     orli_gemm_block(g, orli_part(g->m, g->grid_m, mi), orli_part(g->m, g->grid_m, mi + 1), j0, ORLI_MIN(j1, g->n),
                     orli_scratch(g->ctx, worker));
@@ -2925,8 +3003,8 @@ static void orli_gemm(orl_ctx *ctx, size_t m, size_t n, size_t k, orli_mat a, or
 }
 
 /* The same with a B that orli_pack has packed. */
-static void orli_gemm_packed(orl_ctx *ctx, size_t m, size_t n, size_t k, orli_mat a, const orl_real *panels, orl_real *c,
-                             size_t ldc, int accumulate) {
+static void orli_gemm_packed(orl_ctx *ctx, size_t m, size_t n, size_t k, orli_mat a, const orl_real *panels,
+                             orl_real *c, size_t ldc, int accumulate) {
     orli_gemm_job g = orli_gemm_job_new(ctx->kernels, m, n, k, a, c, ldc, accumulate);
     g.panels = panels;
     orli_gemm_run(ctx, &g);
@@ -3009,6 +3087,7 @@ ORL_API orl_ctx *orl_create(const orl_config *config) {
 ORL_API void orl_destroy(orl_ctx *ctx) {
     if (!ctx) return;
     while (ctx->objects) orli_object_free(ctx->objects);
+    orli_spare_drop(ctx);
     orli_pool_destroy(ctx);
     ORL_FREE(ctx);
 }
@@ -3267,8 +3346,8 @@ static orl_real *orli_grad_or_scratch(orl_tape *tape, orl_tensor *x, int *accumu
 }
 
 static orl_tensor *orli_mismatch(orl_tape *tape, const char *op, const orl_tensor *a, const orl_tensor *b) {
-    orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "%s: shapes (%zu, %zu) and (%zu, %zu) do not fit", op, a->rows, a->cols,
-              b->rows, b->cols);
+    orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "%s: shapes (%zu, %zu) and (%zu, %zu) do not fit", op, a->rows,
+              a->cols, b->rows, b->cols);
     return NULL;
 }
 
@@ -3325,8 +3404,9 @@ ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *p) {
 #define ORLI_CHUNK 16384 /* elements per task */
 
 typedef enum orli_map {
-    ORLI_MAP_SCALE, ORLI_MAP_SHIFT, ORLI_MAP_EXP, ORLI_MAP_LOG, ORLI_MAP_TANH, ORLI_MAP_SQUARE, ORLI_MAP_SOFTPLUS, ORLI_MAP_CLAMP, ORLI_MAP_GELU,
-    ORLI_MAP_ADD, ORLI_MAP_SUB, ORLI_MAP_MUL, ORLI_MAP_MINIMUM, ORLI_MAP_MAXIMUM, ORLI_MAP_SWIGLU
+    ORLI_MAP_SCALE, ORLI_MAP_SHIFT, ORLI_MAP_EXP, ORLI_MAP_LOG, ORLI_MAP_TANH, ORLI_MAP_SQUARE, ORLI_MAP_SOFTPLUS,
+    ORLI_MAP_CLAMP, ORLI_MAP_GELU, ORLI_MAP_ADD, ORLI_MAP_SUB, ORLI_MAP_MUL, ORLI_MAP_MINIMUM, ORLI_MAP_MAXIMUM,
+    ORLI_MAP_SWIGLU
 } orli_map;
 
 typedef struct orli_map_saved {
@@ -3389,7 +3469,9 @@ static void orli_map_backward(void *arg, size_t task, size_t worker) {
     case ORLI_MAP_LOG: for (i = 0; i < n; i++) da[i] += dy[i] / a[i]; break;
     case ORLI_MAP_TANH: for (i = 0; i < n; i++) da[i] += dy[i] * (1 - y[i] * y[i]); break;
     case ORLI_MAP_SQUARE: for (i = 0; i < n; i++) da[i] += dy[i] * 2 * a[i]; break;
-    case ORLI_MAP_SOFTPLUS: for (i = 0; i < n; i++) da[i] += (orl_real)((double)dy[i] / (1.0 + exp(-(double)a[i]))); break;
+    case ORLI_MAP_SOFTPLUS:
+        for (i = 0; i < n; i++) da[i] += (orl_real)((double)dy[i] / (1.0 + exp(-(double)a[i])));
+        break;
     case ORLI_MAP_CLAMP: for (i = 0; i < n; i++) da[i] += a[i] < p || a[i] > q ? 0 : dy[i]; break;
     case ORLI_MAP_GELU: j->kern->gelu_backward(n, da, a, dy); break;
     case ORLI_MAP_ADD:
@@ -3433,10 +3515,12 @@ static void orli_map_gradient(orl_tape *tape, orl_tensor *y) {
     job.dy = y->grad;
     job.da = orli_grad_or_fresh(tape, y->in[0], &job.add_a); /* the task zeroes what is fresh, in its cache */
     job.db = orli_grad_or_fresh(tape, y->in[1], &job.add_b); /* of a·a: not fresh any more */
-    if (!orli_dry(tape) && !orl_failed(tape->object.ctx)) orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_backward, &job);
+    if (!orli_dry(tape) && !orl_failed(tape->object.ctx))
+        orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_backward, &job);
 }
 
-static orl_tensor *orli_map_apply(orl_tape *tape, orli_map kind, const char *name, orl_tensor *a, orl_tensor *b, double p, double q) {
+static orl_tensor *orli_map_apply(orl_tape *tape, orli_map kind, const char *name, orl_tensor *a, orl_tensor *b,
+                                  double p, double q) {
     orl_tensor *y;
     orli_map_saved *f;
     orli_map_job job;
@@ -3452,20 +3536,48 @@ static orl_tensor *orli_map_apply(orl_tape *tape, orli_map kind, const char *nam
     return y;
 }
 
-ORL_API orl_tensor *orl_add(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_ADD, "orl_add", a, b, 0, 0); }
-ORL_API orl_tensor *orl_sub(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_SUB, "orl_sub", a, b, 0, 0); }
-ORL_API orl_tensor *orl_mul(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_MUL, "orl_mul", a, b, 0, 0); }
-ORL_API orl_tensor *orl_min(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_MINIMUM, "orl_min", a, b, 0, 0); }
-ORL_API orl_tensor *orl_max(orl_tape *t, orl_tensor *a, orl_tensor *b) { return orli_map_apply(t, ORLI_MAP_MAXIMUM, "orl_max", a, b, 0, 0); }
-ORL_API orl_tensor *orl_swiglu(orl_tape *t, orl_tensor *gate, orl_tensor *up) { return orli_map_apply(t, ORLI_MAP_SWIGLU, "orl_swiglu", gate, up, 0, 0); }
-ORL_API orl_tensor *orl_scale(orl_tape *t, orl_tensor *x, double factor) { return orli_map_apply(t, ORLI_MAP_SCALE, "orl_scale", x, NULL, factor, 0); }
-ORL_API orl_tensor *orl_shift(orl_tape *t, orl_tensor *x, double term) { return orli_map_apply(t, ORLI_MAP_SHIFT, "orl_shift", x, NULL, term, 0); }
-ORL_API orl_tensor *orl_exp(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_EXP, "orl_exp", x, NULL, 0, 0); }
-ORL_API orl_tensor *orl_log(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_LOG, "orl_log", x, NULL, 0, 0); }
-ORL_API orl_tensor *orl_tanh(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_TANH, "orl_tanh", x, NULL, 0, 0); }
-ORL_API orl_tensor *orl_square(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_SQUARE, "orl_square", x, NULL, 0, 0); }
-ORL_API orl_tensor *orl_softplus(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_SOFTPLUS, "orl_softplus", x, NULL, 0, 0); }
-ORL_API orl_tensor *orl_gelu(orl_tape *t, orl_tensor *x) { return orli_map_apply(t, ORLI_MAP_GELU, "orl_gelu", x, NULL, 0, 0); }
+ORL_API orl_tensor *orl_add(orl_tape *t, orl_tensor *a, orl_tensor *b) {
+    return orli_map_apply(t, ORLI_MAP_ADD, "orl_add", a, b, 0, 0);
+}
+ORL_API orl_tensor *orl_sub(orl_tape *t, orl_tensor *a, orl_tensor *b) {
+    return orli_map_apply(t, ORLI_MAP_SUB, "orl_sub", a, b, 0, 0);
+}
+ORL_API orl_tensor *orl_mul(orl_tape *t, orl_tensor *a, orl_tensor *b) {
+    return orli_map_apply(t, ORLI_MAP_MUL, "orl_mul", a, b, 0, 0);
+}
+ORL_API orl_tensor *orl_min(orl_tape *t, orl_tensor *a, orl_tensor *b) {
+    return orli_map_apply(t, ORLI_MAP_MINIMUM, "orl_min", a, b, 0, 0);
+}
+ORL_API orl_tensor *orl_max(orl_tape *t, orl_tensor *a, orl_tensor *b) {
+    return orli_map_apply(t, ORLI_MAP_MAXIMUM, "orl_max", a, b, 0, 0);
+}
+ORL_API orl_tensor *orl_swiglu(orl_tape *t, orl_tensor *gate, orl_tensor *up) {
+    return orli_map_apply(t, ORLI_MAP_SWIGLU, "orl_swiglu", gate, up, 0, 0);
+}
+ORL_API orl_tensor *orl_scale(orl_tape *t, orl_tensor *x, double factor) {
+    return orli_map_apply(t, ORLI_MAP_SCALE, "orl_scale", x, NULL, factor, 0);
+}
+ORL_API orl_tensor *orl_shift(orl_tape *t, orl_tensor *x, double term) {
+    return orli_map_apply(t, ORLI_MAP_SHIFT, "orl_shift", x, NULL, term, 0);
+}
+ORL_API orl_tensor *orl_exp(orl_tape *t, orl_tensor *x) {
+    return orli_map_apply(t, ORLI_MAP_EXP, "orl_exp", x, NULL, 0, 0);
+}
+ORL_API orl_tensor *orl_log(orl_tape *t, orl_tensor *x) {
+    return orli_map_apply(t, ORLI_MAP_LOG, "orl_log", x, NULL, 0, 0);
+}
+ORL_API orl_tensor *orl_tanh(orl_tape *t, orl_tensor *x) {
+    return orli_map_apply(t, ORLI_MAP_TANH, "orl_tanh", x, NULL, 0, 0);
+}
+ORL_API orl_tensor *orl_square(orl_tape *t, orl_tensor *x) {
+    return orli_map_apply(t, ORLI_MAP_SQUARE, "orl_square", x, NULL, 0, 0);
+}
+ORL_API orl_tensor *orl_softplus(orl_tape *t, orl_tensor *x) {
+    return orli_map_apply(t, ORLI_MAP_SOFTPLUS, "orl_softplus", x, NULL, 0, 0);
+}
+ORL_API orl_tensor *orl_gelu(orl_tape *t, orl_tensor *x) {
+    return orli_map_apply(t, ORLI_MAP_GELU, "orl_gelu", x, NULL, 0, 0);
+}
 ORL_API orl_tensor *orl_clamp(orl_tape *t, orl_tensor *x, double low, double high) {
     return orli_map_apply(t, ORLI_MAP_CLAMP, "orl_clamp", x, NULL, low, high);
 }
@@ -3516,7 +3628,8 @@ ORL_API orl_tensor *orl_sum_groups(orl_tape *tape, orl_tensor *x, const size_t *
     if (!tape || !x || !start) return NULL;
     for (g = 0; g < groups && start[g] <= start[g + 1]; g++) {}
     if (g < groups || x->cols != 1 || start[groups] > x->rows) {
-        orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "orl_sum_groups: x must be (n, 1), starts must ascend and the last be at most n");
+        orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT,
+                  "orl_sum_groups: x must be (n, 1), starts must ascend and the last be at most n");
         return NULL;
     }
     y = orli_node(tape, groups, 1, x, NULL, NULL, orli_sum_backward, sizeof(orli_groups_saved));
@@ -3632,8 +3745,11 @@ ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl
     ctx = tape->object.ctx;
     if (orli_dry(tape)) return y;
     if (tape->inference && w->param && !(panels = orli_param_packed(ctx, w->param))) return NULL;
-    if (panels) orli_gemm_packed(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), panels, y->data, w->rows, 0);
-    else orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of(w->data, 1, w->cols), y->data, w->rows, 0);
+    if (panels)
+        orli_gemm_packed(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), panels, y->data, w->rows, 0);
+    else
+        orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of(w->data, 1, w->cols),
+                  y->data, w->rows, 0);
     if (b) orli_add_bias(ctx, y->data, x->rows, w->rows, b->data);
     return y;
 }
@@ -3652,7 +3768,8 @@ static void orli_embedding_columns(void *arg, size_t task, size_t worker) {
     const orli_embedding_job *j = (const orli_embedding_job *)arg;
     size_t first = task * ORLI_COLUMN_BLOCK, width = ORLI_MIN(j->d - first, (size_t)ORLI_COLUMN_BLOCK), i;
     (void)worker;
-    for (i = 0; i < j->n; i++) j->kern->add(width, j->table_grad + (size_t)j->id[i] * j->d + first, j->dy + i * j->d + first);
+    for (i = 0; i < j->n; i++)
+        j->kern->add(width, j->table_grad + (size_t)j->id[i] * j->d + first, j->dy + i * j->d + first);
 }
 
 static void orli_embedding_backward(orl_tape *tape, orl_tensor *y) {
@@ -3662,7 +3779,8 @@ static void orli_embedding_backward(orl_tape *tape, orl_tensor *y) {
     job.n = y->rows, job.d = y->cols, job.dy = y->grad;
     job.table_grad = orli_grad(tape, y->in[0]);
     if (orli_dry(tape) || !job.table_grad) return;
-    orli_parallel(tape->object.ctx, ORLI_WORK_EMBEDDING, (job.d + ORLI_COLUMN_BLOCK - 1) / ORLI_COLUMN_BLOCK, orli_embedding_columns, &job);
+    orli_parallel(tape->object.ctx, ORLI_WORK_EMBEDDING, (job.d + ORLI_COLUMN_BLOCK - 1) / ORLI_COLUMN_BLOCK,
+                  orli_embedding_columns, &job);
 }
 
 ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32_t *id, size_t n) {
@@ -3676,12 +3794,15 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
     *(int32_t **)y->saved = copy;
     for (i = 0; i < n; i++) {
         if (id[i] < 0 || (size_t)id[i] >= table->rows) {
-            orli_fail(tape->object.ctx, ORL_ERR_MISMATCH, "token id %d is outside the vocabulary of %zu: model and tokenizer do not belong together",
+            orli_fail(tape->object.ctx, ORL_ERR_MISMATCH,
+                      "token id %d is outside the vocabulary of %zu: model and tokenizer do not belong together",
                       (int)id[i], table->rows);
             return NULL;
         }
         copy[i] = id[i];
-        if (!orli_dry(tape)) memcpy(y->data + i * table->cols, table->data + (size_t)id[i] * table->cols, table->cols * sizeof(orl_real));
+        if (!orli_dry(tape))
+            memcpy(y->data + i * table->cols, table->data + (size_t)id[i] * table->cols,
+                   table->cols * sizeof(orl_real));
     }
     return y;
 }
@@ -3707,7 +3828,8 @@ static void orli_norm_forward(void *arg, size_t task, size_t worker) {
     size_t i, end = ORLI_MIN(j->n, (task + 1) * ORLI_ROWS), d = j->d;
     (void)worker;
     for (i = task * ORLI_ROWS; i < end; i++) {
-        if (j->s->mean) j->kern->layernorm(d, j->x + i * d, j->w, j->b, j->s->eps, j->y + i * d, &j->s->mean[i], &j->s->rstd[i]);
+        if (j->s->mean)
+            j->kern->layernorm(d, j->x + i * d, j->w, j->b, j->s->eps, j->y + i * d, &j->s->mean[i], &j->s->rstd[i]);
         else j->kern->rmsnorm(d, j->x + i * d, j->w, j->s->eps, j->y + i * d, &j->s->rstd[i]);
     }
 }
@@ -3794,7 +3916,8 @@ ORL_API orl_stream *orl_stream_create(orl_ctx *ctx) {
     return &h->stream;
 }
 ORL_API void orl_stream_free(orl_stream *s) {
-    if (s) orli_object_free(&((orli_stream_holder *)(void *)((char *)s - offsetof(orli_stream_holder, stream)))->object);
+    if (s)
+        orli_object_free(&((orli_stream_holder *)(void *)((char *)s - offsetof(orli_stream_holder, stream)))->object);
 }
 ORL_API void orl_stream_clear(orl_stream *s) {
     if (s) s->tokens = s->segments = 0;
@@ -3894,13 +4017,14 @@ static void orli_rope_rows(void *arg, size_t task, size_t worker) {
         orl_real *x = j->x + i * j->heads * 2 * half;
         if (j->from != j->x) memcpy(x, j->from + i * j->heads * 2 * half, j->heads * 2 * half * sizeof *x);
         for (h = 0; h < j->heads; h++)
-            j->kern->rope(half, x + h * 2 * half, j->cosine + (size_t)j->position[i] * half, j->sine + (size_t)j->position[i] * half);
+            j->kern->rope(half, x + h * 2 * half, j->cosine + (size_t)j->position[i] * half,
+                          j->sine + (size_t)j->position[i] * half);
     }
 }
 
 /* x = `from` (or x itself) rotated: with the table's sine forwards, minus_sine backwards. */
-static void orli_rope_apply(orl_ctx *ctx, const orli_rope_table *table, const orl_real *sine, const orl_real *from, orl_real *x,
-                            const int32_t *position, size_t n, size_t heads) {
+static void orli_rope_apply(orl_ctx *ctx, const orli_rope_table *table, const orl_real *sine, const orl_real *from,
+                            orl_real *x, const int32_t *position, size_t n, size_t heads) {
     orli_rope_job job;
     job.kern = ctx->kernels, job.position = position, job.cosine = table->cosine, job.sine = sine;
     job.from = from, job.x = x, job.n = n, job.heads = heads, job.half = table->half;
@@ -3917,7 +4041,8 @@ static void orli_rope_backward(orl_tape *tape, orl_tensor *y) {
     const orli_rope_saved *s = (orli_rope_saved *)y->saved;
     orl_ctx *ctx = tape->object.ctx;
     int accumulate = 0;
-    orl_real *dx = orli_grad_or_fresh(tape, y->in[0], &accumulate), *turned = accumulate ? orli_values(tape, y->rows, y->cols) : dx;
+    orl_real *dx = orli_grad_or_fresh(tape, y->in[0], &accumulate),
+             *turned = accumulate ? orli_values(tape, y->rows, y->cols) : dx;
     if (orli_dry(tape) || orl_failed(ctx)) return;
     orli_rope_apply(ctx, s->table, s->table->minus_sine, y->grad, turned, s->stream->position, y->rows, s->heads);
     if (accumulate) ctx->kernels->add(y->rows * y->cols, dx, turned);
@@ -3925,7 +4050,8 @@ static void orli_rope_backward(orl_tape *tape, orl_tensor *y) {
 
 static size_t orli_stream_positions(const orl_stream *stream) { /* 1 + the highest */
     size_t s, most = 0;
-    for (s = 0; s < stream->segments; s++) most = ORLI_MAX(most, stream->segment[s].position + stream->segment[s].length);
+    for (s = 0; s < stream->segments; s++)
+        most = ORLI_MAX(most, stream->segment[s].position + stream->segment[s].length);
     return most;
 }
 
@@ -3936,7 +4062,8 @@ ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *st
     if (!tape || !x || !stream) return NULL;
     ctx = tape->object.ctx;
     if (x->rows != stream->tokens || !heads || x->cols % (2 * heads)) {
-        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of even width", x->rows, x->cols, stream->tokens, heads);
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of even width",
+                  x->rows, x->cols, stream->tokens, heads);
         return NULL;
     }
     y = orli_node(tape, x->rows, x->cols, x, NULL, NULL, orli_rope_backward, sizeof *s);
@@ -3984,7 +4111,8 @@ static orli_tile_plan *orli_plan_tiles(orl_tape *tape, const orl_stream *stream)
     if (!plan) return NULL;
     memset(plan, 0, sizeof *plan);
     plan->stream = stream, plan->segments = n, plan->tokens = stream->tokens;
-    for (s = 0; s < n; s++) listed += (stream->segment[s].position + stream->segment[s].length + ORLI_TILE - 1) / ORLI_TILE;
+    for (s = 0; s < n; s++)
+        listed += (stream->segment[s].position + stream->segment[s].length + ORLI_TILE - 1) / ORLI_TILE;
     plan->first = (size_t *)orli_arena_alloc(nodes, n, sizeof(size_t));
     plan->chain = (size_t *)orli_arena_alloc(nodes, n + 1, sizeof(size_t));
     plan->root = (size_t *)orli_arena_alloc(nodes, n + 1, sizeof(size_t));
@@ -3997,7 +4125,8 @@ static orli_tile_plan *orli_plan_tiles(orl_tape *tape, const orl_stream *stream)
         plan->first[s] = plan->tiles;
         plan->tiles += own;
         plan->chain[s] = listed;
-        for (t = 0; t < base; t++) plan->list[listed++] = plan->list[plan->chain[g->parent] + t]; /* base > 0 only with a parent */
+        /* base > 0 only with a parent */
+        for (t = 0; t < base; t++) plan->list[listed++] = plan->list[plan->chain[g->parent] + t];
         for (i = 0; i < own; i++) plan->list[listed++] = plan->first[s] + i;
         plan->visible += (double)g->length * ((double)g->position + 0.5 * ((double)g->length + 1.0));
     }
@@ -4047,7 +4176,8 @@ static void orli_attention_pack(void *arg, size_t task, size_t worker) {
         if (first >= g->position) { /* nothing of an ancestor: its rows follow one another */
             size_t row = (g->start + first - g->position) * stride + h * d;
             for (c = 0; c < ORLI_TILE; c += width)
-                kern->pack(ORLI_MIN(width, count - ORLI_MIN(c, count)), d, j->k + row + ORLI_MIN(c, count - 1) * stride, stride, 1, kt + c, ORLI_TILE);
+                kern->pack(ORLI_MIN(width, count - ORLI_MIN(c, count)), d, j->k + row + ORLI_MIN(c, count - 1) * stride,
+                           stride, 1, kt + c, ORLI_TILE);
             for (c = 0; c < count; c++) memcpy(vt + c * d, j->v + row + c * stride, d * sizeof *vt);
             memset(vt + count * d, 0, (ORLI_TILE - count) * d * sizeof *vt);
             continue;
@@ -4073,8 +4203,8 @@ static void orli_attention_forward(void *arg, size_t task, size_t worker) { /* o
     const orl_segment *g = &a->stream->segment[s];
     size_t listed = a->plan->chain[a->plan->segments];
     const orl_real **kp = a->pointers + kv * 2 * listed + a->plan->chain[s];
-    j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + listed, SIZE_MAX,
-                               (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
+    j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + listed,
+                               SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
                                a->lse + h * a->stream->tokens + g->start, orli_scratch(j->ctx, worker));
 }
 
@@ -4093,7 +4223,9 @@ static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) 
     orl_real **dkp = j->dpointers + kv * 2 * listed, *rows = (orl_real *)orli_scratch(j->ctx, worker);
     const orli_kernels *kern = j->ctx->kernels;
     size_t step = orli_round_up(d, kern->width), begin = a->stream->segment[plan->root[tree]].start;
-    size_t n = (plan->root[tree + 1] < plan->segments ? a->stream->segment[plan->root[tree + 1]].start : a->stream->tokens) - begin;
+    size_t n =
+        (plan->root[tree + 1] < plan->segments ? a->stream->segment[plan->root[tree + 1]].start : a->stream->tokens) -
+        begin;
     if (!j->add_q) orli_clear_columns(j->dq + begin * width + kv * group * d, n, width, group * d);
     if (!j->add_k) orli_clear_columns(j->dk + begin * stride + kv * d, n, stride, d);
     if (!j->add_v) orli_clear_columns(j->dv + begin * stride + kv * d, n, stride, d);
@@ -4108,13 +4240,14 @@ static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) 
         }
         for (h = kv * group; h < (kv + 1) * group; h++) {
             size_t at = g->start * width + h * d, chain = plan->chain[s];
-            kern->attention_backward(d, g->length, j->q + at, width, g->position, kp + chain, kp + listed + chain, SIZE_MAX,
-                                                (orl_real)(1.0 / sqrt((double)d)), j->y + at, width, j->dy + at, width,
-                                                a->lse + h * a->stream->tokens + g->start, j->dq + at, width, dkp + chain,
-                                                dkp + listed + chain, orli_scratch(j->ctx, worker));
+            kern->attention_backward(d, g->length, j->q + at, width, g->position, kp + chain, kp + listed + chain,
+                                     SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + at, width, j->dy + at, width,
+                                     a->lse + h * a->stream->tokens + g->start, j->dq + at, width, dkp + chain,
+                                     dkp + listed + chain, orli_scratch(j->ctx, worker));
         }
     }
-    for (s = plan->root[tree]; s < plan->root[tree + 1]; s++) { /* from tiles back to rows, ancestors' columns to their rows */
+    /* from tiles back to rows, ancestors' columns to their rows */
+    for (s = plan->root[tree]; s < plan->root[tree + 1]; s++) {
         const orl_segment *g = &a->stream->segment[s];
         size_t end = g->position + g->length, base = g->position / ORLI_TILE, own = orli_own_tiles(g);
         for (t = 0; t < own; t++) {
@@ -4146,7 +4279,8 @@ static void orli_attention_backward(orl_tape *tape, orl_tensor *y) {
     tiled = orli_mul(a->kv_heads * plan->tiles, ORLI_TILE * job.d);
     job.dktile = orli_values(tape, tiled, 1);
     job.dvtile = orli_values(tape, tiled, 1);
-    job.dpointers = (orl_real **)orli_arena_alloc(&tape->nodes, a->kv_heads * 2 * plan->chain[plan->segments], sizeof *job.dpointers);
+    job.dpointers = (orl_real **)orli_arena_alloc(&tape->nodes, a->kv_heads * 2 * plan->chain[plan->segments],
+                                                  sizeof *job.dpointers);
     if (orli_dry(tape) || orl_failed(ctx)) return;
     orli_parallel(ctx, ORLI_WORK_ATTENTION_BACKWARD, plan->roots * a->kv_heads, orli_attention_backward_tree, &job);
     ctx->flops += 10.0 * (double)y->cols * plan->visible;
@@ -4164,8 +4298,10 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
     d = heads ? q->cols / heads : 0;
     if (!d || !kv_heads || heads % kv_heads || q->cols != heads * d || k->cols != kv_heads * d || v->cols != k->cols ||
         q->rows != stream->tokens || k->rows != q->rows || v->rows != q->rows) {
-        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_attention: q (%zu, %zu), k (%zu, %zu), v (%zu, %zu) do not fit %zu tokens, %zu heads, %zu kv heads",
-                  q->rows, q->cols, k->rows, k->cols, v->rows, v->cols, stream->tokens, heads, kv_heads);
+        orli_fail(
+            ctx, ORL_ERR_ARGUMENT,
+            "orl_attention: q (%zu, %zu), k (%zu, %zu), v (%zu, %zu) do not fit %zu tokens, %zu heads, %zu kv heads",
+            q->rows, q->cols, k->rows, k->cols, v->rows, v->cols, stream->tokens, heads, kv_heads);
         return NULL;
     }
     y = orli_node(tape, q->rows, q->cols, q, k, v, orli_attention_backward, sizeof *a);
@@ -4178,7 +4314,8 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
     a->k = orli_values(tape, tiled, 1);
     a->v = orli_values(tape, tiled, 1);
     a->lse = orli_values(tape, heads, stream->tokens);
-    a->pointers = (const orl_real **)orli_arena_alloc(&tape->nodes, kv_heads * 2 * a->plan->chain[stream->segments], sizeof *a->pointers);
+    a->pointers = (const orl_real **)orli_arena_alloc(&tape->nodes, kv_heads * 2 * a->plan->chain[stream->segments],
+                                                      sizeof *a->pointers);
     if (orli_dry(tape)) return y;
     if (!a->k || !a->v || !a->lse || !a->pointers) return NULL;
     memset(&job, 0, sizeof job);
@@ -4264,13 +4401,20 @@ static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
     for (at = 0; at < n; at += block) {
         orli_head_job job;
         memset(&job, 0, sizeof job);
-        job.kern = ctx->kernels, job.target = s->target + at, job.rows = ORLI_MIN(block, n - at), job.classes = s->classes;
+        job.kern = ctx->kernels, job.target = s->target + at, job.rows = ORLI_MIN(block, n - at),
+        job.classes = s->classes;
         job.logits = logits, job.dlogp = y->grad + at;
         if (s->entropy && s->entropy->grad) job.dentropy = s->entropy->grad + at, job.entropy = s->entropy->data + at;
-        orli_gemm(ctx, job.rows, s->classes, d, orli_mat_of(h->data + at * d, d, 1), orli_mat_of(w->data, 1, d), logits, s->classes, 0);
-        orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_backward_rows, &job);
-        if (dh) orli_gemm(ctx, job.rows, d, s->classes, orli_mat_of(logits, s->classes, 1), orli_mat_of(w->data, d, 1), dh + at * d, d, accumulate);
-        if (dw) orli_gemm(ctx, s->classes, d, job.rows, orli_mat_of(logits, 1, s->classes), orli_mat_of(h->data + at * d, d, 1), dw, d, 1);
+        orli_gemm(ctx, job.rows, s->classes, d, orli_mat_of(h->data + at * d, d, 1), orli_mat_of(w->data, 1, d), logits,
+                  s->classes, 0);
+        orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_backward_rows,
+                      &job);
+        if (dh)
+            orli_gemm(ctx, job.rows, d, s->classes, orli_mat_of(logits, s->classes, 1), orli_mat_of(w->data, d, 1),
+                      dh + at * d, d, accumulate);
+        if (dw)
+            orli_gemm(ctx, s->classes, d, job.rows, orli_mat_of(logits, 1, s->classes),
+                      orli_mat_of(h->data + at * d, d, 1), dw, d, 1);
     }
 }
 
@@ -4299,7 +4443,9 @@ ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     for (i = 0; i < n; i++) {
         copy[i] = target[i];
         if (target[i] < 0 || (size_t)target[i] >= classes) {
-            orli_fail(ctx, ORL_ERR_MISMATCH, "token id %d is outside the vocabulary of %zu: model and tokenizer do not belong together", (int)target[i], classes);
+            orli_fail(ctx, ORL_ERR_MISMATCH,
+                      "token id %d is outside the vocabulary of %zu: model and tokenizer do not belong together",
+                      (int)target[i], classes);
             return NULL;
         }
     }
@@ -4319,7 +4465,8 @@ ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         if (s->entropy) job.entropy = s->entropy->data + at;
         if (panels) orli_gemm_packed(ctx, job.rows, classes, d, hm, panels, logits, classes, 0);
         else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of(w->data, 1, d), logits, classes, 0);
-        orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows, &job);
+        orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows,
+                      &job);
     }
     return y;
 }
@@ -4431,7 +4578,8 @@ static orl_status orli_adam_step(orli_adam *a, const orli_adam_options *o, doubl
     for (i = 0; i < a->blocks; i++) sum += a->norm2[i];
     *norm = sqrt(sum) * scale;
     if (!(*norm <= DBL_MAX))
-        return orli_fail(ctx, ORL_ERR_DATA, "the gradient is not finite at step %llu: lower the learning rate or look at the data",
+        return orli_fail(ctx, ORL_ERR_DATA,
+                         "the gradient is not finite at step %llu: lower the learning rate or look at the data",
                          (unsigned long long)a->step + 1);
     if (o->clip > 0 && *norm > o->clip) scale *= o->clip / *norm;
     a->step++;
@@ -7907,8 +8055,9 @@ ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir)
 
 typedef enum orli_weight {
     ORLI_W_EMBED, ORLI_W_POSITION, ORLI_W_NORM, ORLI_W_NORM_B, ORLI_W_HEAD, ORLI_W_SCORE, /* once */
-    ORLI_W_NORM1, ORLI_W_NORM1_B, ORLI_W_Q, ORLI_W_K, ORLI_W_V, ORLI_W_O, ORLI_W_Q_B, ORLI_W_K_B, ORLI_W_V_B, ORLI_W_O_B,
-    ORLI_W_NORM2, ORLI_W_NORM2_B, ORLI_W_GATE, ORLI_W_UP, ORLI_W_UP_B, ORLI_W_DOWN, ORLI_W_DOWN_B, /* per layer */
+    ORLI_W_NORM1, ORLI_W_NORM1_B, ORLI_W_Q, ORLI_W_K, ORLI_W_V, ORLI_W_O,                  /* per layer */
+    ORLI_W_Q_B, ORLI_W_K_B, ORLI_W_V_B, ORLI_W_O_B, ORLI_W_NORM2, ORLI_W_NORM2_B,
+    ORLI_W_GATE, ORLI_W_UP, ORLI_W_UP_B, ORLI_W_DOWN, ORLI_W_DOWN_B,
     ORLI_W_COUNT
 } orli_weight;
 #define ORLI_W_FIRST_OF_LAYER ORLI_W_NORM1
@@ -8002,7 +8151,9 @@ struct orl_model {
 static size_t orli_slot(orli_weight w, size_t layer) {
     return (size_t)w < ORLI_W_FIRST_OF_LAYER ? (size_t)w : (size_t)w + layer * ORLI_W_PER_LAYER;
 }
-static orl_param *orli_model_weight(const orl_model *m, orli_weight w, size_t layer) { return m->weight[orli_slot(w, layer)]; }
+static orl_param *orli_model_weight(const orl_model *m, orli_weight w, size_t layer) {
+    return m->weight[orli_slot(w, layer)];
+}
 
 /* (rows, cols) of a weight, and whether a model has it. */
 static int orli_weight_shape(const orl_model *m, orli_weight w, size_t *rows, size_t *cols) {
@@ -8090,19 +8241,22 @@ static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, o
     orl_params *params;
     size_t w, layer, rows, cols;
     char name[200];
-    params = orl_params_create(ctx); /* before the model, so that a context, which frees the newest first, frees the model first */
+    /* before the model, so that a context, which frees the newest first, frees the model first */
+    params = orl_params_create(ctx);
     m = (orl_model *)orli_object_create(ctx, sizeof *m, orli_model_destroy);
     if (!m) return NULL;
     m->config = *config, m->params = params, m->tokenizer = tok, m->reward = reward;
     m->reward_sd = 1, m->classes = config->vocab;
     if (config->eos >= 0) m->stop[m->stops++] = config->eos;
     snprintf(m->name, sizeof m->name, "model");
-    m->weight = (orl_param **)orli_alloc_zero(ctx, ORLI_W_FIRST_OF_LAYER + config->layers * ORLI_W_PER_LAYER, sizeof *m->weight);
+    m->weight = (orl_param **)orli_alloc_zero(ctx, ORLI_W_FIRST_OF_LAYER + config->layers * ORLI_W_PER_LAYER,
+                                              sizeof *m->weight);
     for (layer = 0; layer < config->layers && m->weight && m->params; layer++) {
         for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
             if (!orli_weight_shape(m, (orli_weight)w, &rows, &cols)) continue;
             orli_param_name(name, sizeof name, config->arch, (orli_weight)w, layer);
-            m->weight[orli_slot((orli_weight)w, layer)] = orl_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
+            m->weight[orli_slot((orli_weight)w, layer)] =
+                orl_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
         }
     }
     if (!orl_failed(ctx)) return m;
@@ -8127,7 +8281,9 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
     }
     if (orli_config_check(ctx, config, "orl_model_create") != ORL_OK) return NULL;
     if (tok && orl_vocab(tok) > config->vocab) {
-        orli_fail(ctx, ORL_ERR_MISMATCH, "orl_model_create: the tokenizer has %zu tokens and the model only %zu: set config.vocab", orl_vocab(tok), config->vocab);
+        orli_fail(ctx, ORL_ERR_MISMATCH,
+                  "orl_model_create: the tokenizer has %zu tokens and the model only %zu: set config.vocab",
+                  orl_vocab(tok), config->vocab);
         return NULL;
     }
     m = orli_model_new(ctx, config, tok, 0);
@@ -8141,7 +8297,9 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
             int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2;
             if (!p) continue;
             for (i = 0; norm && i < p->cols; i++) p->data[i] = 1;
-            if (p->rank >= 2) orli_fill_normal(p, residual ? 0.02 / sqrt(2.0 * (double)config->layers) : 0.02, ctx->config.seed, (layer << 8) + w);
+            if (p->rank >= 2)
+                orli_fill_normal(p, residual ? 0.02 / sqrt(2.0 * (double)config->layers) : 0.02, ctx->config.seed,
+                                 (layer << 8) + w);
         }
     }
     return m;
@@ -8220,7 +8378,8 @@ static orl_status orli_model_grow(orl_model *m, size_t extra) {
         for (c = 0; c < p->cols; c++) {
             double mean = 0, square = 0, way, at;
             for (r = 0; r < old; r++) mean += (double)data[r * p->cols + c] / (double)old;
-            for (r = 0; r < old; r++) square += ((double)data[r * p->cols + c] - mean) * ((double)data[r * p->cols + c] - mean);
+            for (r = 0; r < old; r++)
+                square += ((double)data[r * p->cols + c] - mean) * ((double)data[r * p->cols + c] - mean);
             way = orli_rng_normal(&direction) * sqrt(square / (double)old);
             for (r = 0; r < extra; r++) {
                 at = r + 1 == extra || extra < 3 ? 0 : 2.0 * (double)r / (double)(extra - 2) - 1.0;
@@ -8247,26 +8406,28 @@ static orl_tensor *orli_weight_use(orl_tape *tape, const orl_model *m, orli_weig
 static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, size_t layer) {
     orl_tensor *scale = orli_weight_use(tape, m, w, layer);
     if (m->config.arch == ORL_LLAMA) return orl_rmsnorm(tape, x, scale, m->config.norm_eps);
-    return orl_layernorm(tape, x, scale, orli_weight_use(tape, m, (orli_weight)(w + 1), layer), m->config.norm_eps); /* its bias follows it */
+    /* its bias follows it */
+    return orl_layernorm(tape, x, scale, orli_weight_use(tape, m, (orli_weight)(w + 1), layer), m->config.norm_eps);
 }
 
-static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias, size_t layer) {
+static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias,
+                                     size_t layer) {
     return orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer));
 }
 
 /* What attends: section 12 puts a KV cache in the place of the stream's own keys. */
-typedef orl_tensor *(*orli_attend_fn)(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k, orl_tensor *v,
-                                      const orl_stream *stream, const orl_model *m);
+typedef orl_tensor *(*orli_attend_fn)(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k,
+                                      orl_tensor *v, const orl_stream *stream, const orl_model *m);
 
-static orl_tensor *orli_attend_stream(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k, orl_tensor *v,
-                                      const orl_stream *stream, const orl_model *m) {
+static orl_tensor *orli_attend_stream(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k,
+                                      orl_tensor *v, const orl_stream *stream, const orl_model *m) {
     (void)user, (void)layer;
     return orl_attention(tape, q, k, v, stream, m->config.heads, m->config.kv_heads);
 }
 
 /* x: (n, dim) → (n, dim): x + attention(norm(x)), then that + feed-forward(norm(that)) */
-static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x, const orl_stream *stream,
-                                    orli_attend_fn attend, void *user) {
+static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
+                                    const orl_stream *stream, orli_attend_fn attend, void *user) {
     const orl_model_config *c = &m->config;
     orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM1, layer), *q, *k, *v;
     q = orli_model_linear(tape, m, h, ORLI_W_Q, ORLI_W_Q_B, layer);
@@ -8288,18 +8449,23 @@ static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t l
     return orl_add(tape, x, orli_model_linear(tape, m, h, ORLI_W_DOWN, ORLI_W_DOWN_B, layer));
 }
 
-static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const orl_stream *stream, orli_attend_fn attend, void *user) {
+static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const orl_stream *stream,
+                                      orli_attend_fn attend, void *user) {
     orl_ctx *ctx = tape->object.ctx;
-    size_t layer, limit = ORLI_MIN(m->config.context, ORLI_SCRATCH / sizeof(orl_real) / 2); /* a row of scores lies in a worker's scratch */
+    /* a row of scores lies in a worker's scratch */
+    size_t layer, limit = ORLI_MIN(m->config.context, ORLI_SCRATCH / sizeof(orl_real) / 2);
     orl_tensor *x;
     if (orli_stream_positions(stream) > limit) {
-        orli_fail(ctx, ORL_ERR_DATA, "a sequence of %zu tokens does not fit the context of %zu: cut it, or use a model with a longer one",
+        orli_fail(ctx, ORL_ERR_DATA,
+                  "a sequence of %zu tokens does not fit the context of %zu: cut it, or use a model with a longer one",
                   orli_stream_positions(stream), limit);
         return NULL;
     }
     x = orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_EMBED, 0), stream->token, stream->tokens);
     if (m->config.arch == ORL_GPT2)
-        x = orl_add(tape, x, orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_POSITION, 0), stream->position, stream->tokens));
+        x = orl_add(
+            tape, x,
+            orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_POSITION, 0), stream->position, stream->tokens));
     for (layer = 0; layer < m->config.layers; layer++) x = orli_model_block(tape, m, layer, x, stream, attend, user);
     if (!orli_dry(tape)) ctx->tokens += stream->tokens;
     return orli_model_norm(tape, m, x, ORLI_W_NORM, 0);
@@ -8327,7 +8493,7 @@ typedef struct orli_config_file { /* what a config.json says beyond orl_model_co
     int has_arch, classifier;
     double reward_mean, reward_sd;
     int32_t stop[8];
-    size_t stops, labels;
+    size_t stops, labels, head_dim;
     orli_condition condition;
 } orli_config_file;
 
@@ -8350,7 +8516,8 @@ static void orli_config_read_condition(orli_json *j, orli_condition *c) {
     orli_str s = orli_str_new(j->ctx);
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
         if (orli_json_is(j, "kind")) {
-            if (orli_json_string(j, &s)) c->kind = strcmp(s.data, "bins") == 0 ? ORL_CONDITION_BINS : ORL_CONDITION_TEXT;
+            if (orli_json_string(j, &s))
+                c->kind = strcmp(s.data, "bins") == 0 ? ORL_CONDITION_BINS : ORL_CONDITION_TEXT;
         } else if (orli_json_is(j, "template")) {
             if (orli_json_string(j, &s)) snprintf(c->format, sizeof c->format, "%s", s.data);
         } else if (orli_json_is(j, "decimals")) c->decimals = (int)orli_json_int(j, 0, 6);
@@ -8379,8 +8546,10 @@ static void orli_config_require(orli_json *j, const char *key, const char *const
     orli_json_skip(j);
     before = *j;
     for (i = 0; allowed[i]; i++)
-        if (j->end - j->start == strlen(allowed[i]) && memcmp(j->text + j->start, allowed[i], j->end - j->start) == 0) return;
-    orli_json_fail_at(&before, before.start, "%s is %.*s, which is not supported", key, (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
+        if (j->end - j->start == strlen(allowed[i]) && memcmp(j->text + j->start, allowed[i], j->end - j->start) == 0)
+            return;
+    orli_json_fail_at(&before, before.start, "%s is %.*s, which is not supported", key,
+                      (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
 }
 
 /* rope_parameters: newer files keep rope_theta there, beside a kind of scaling that must be none. */
@@ -8389,45 +8558,109 @@ static void orli_config_read_rope(orli_json *j, orli_config_file *f) {
     if (orli_json_null(j)) return;
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
         if (orli_json_is(j, "rope_theta")) f->c.rope_theta = orli_json_number(j);
-        else if (orli_json_is(j, "rope_type") || orli_json_is(j, "type")) orli_config_require(j, "rope_parameters' rope_type", none);
+        else if (orli_json_is(j, "rope_type") || orli_json_is(j, "type"))
+            orli_config_require(j, "rope_parameters' rope_type", none);
         else orli_json_skip(j);
     }
 }
 
-/* One key that sets a dimension or an option; 0 if it is none of them. */
-static int orli_config_read_key(orli_json *j, orli_config_file *f) {
-    static const char *const silu[] = {"\"silu\"", "\"swish\"", NULL}, *const gelu[] = {"\"gelu_new\"", "\"gelu_pytorch_tanh\"", NULL};
-    static const char *const none[] = {"null", NULL}, *const no[] = {"false", "null", NULL}, *const yes[] = {"true", NULL};
-    static const struct { const char *key; size_t at; } sizes[] = {
-        {"hidden_size", offsetof(orl_model_config, dim)}, {"n_embd", offsetof(orl_model_config, dim)},
-        {"num_hidden_layers", offsetof(orl_model_config, layers)}, {"n_layer", offsetof(orl_model_config, layers)},
-        {"num_attention_heads", offsetof(orl_model_config, heads)}, {"n_head", offsetof(orl_model_config, heads)},
-        {"num_key_value_heads", offsetof(orl_model_config, kv_heads)}, {"intermediate_size", offsetof(orl_model_config, ffn)},
-        {"n_inner", offsetof(orl_model_config, ffn)}, {"vocab_size", offsetof(orl_model_config, vocab)},
-        {"max_position_embeddings", offsetof(orl_model_config, context)}, {"n_positions", offsetof(orl_model_config, context)}};
-    static const struct { const char *key; const char *const *allowed; } fixed[] = {
-        {"hidden_act", silu}, {"activation_function", gelu}, {"rope_scaling", none}, {"mlp_bias", no}, {"attention_bias", no},
-        {"scale_attn_by_inverse_layer_idx", no}, {"scale_attn_weights", yes}, {"add_cross_attention", no}};
+static const char *const orli_config_silu[] = {"\"silu\"", "\"swish\"", NULL};
+static const char *const orli_config_gelu[] = {"\"gelu_new\"", "\"gelu_pytorch_tanh\"", NULL};
+static const char *const orli_config_none[] = {"null", NULL};
+static const char *const orli_config_no[] = {"false", "null", NULL};
+static const char *const orli_config_yes[] = {"true", NULL};
+
+static const struct orli_config_key { /* a key that sets a dimension, or that may have certain values only */
+    const char *name;
+    size_t at;
+    const char *const *allowed;
+} orli_config_keys[] = {
+    {"hidden_size", offsetof(orl_model_config, dim), NULL},
+    {"n_embd", offsetof(orl_model_config, dim), NULL},
+    {"num_hidden_layers", offsetof(orl_model_config, layers), NULL},
+    {"n_layer", offsetof(orl_model_config, layers), NULL},
+    {"num_attention_heads", offsetof(orl_model_config, heads), NULL},
+    {"n_head", offsetof(orl_model_config, heads), NULL},
+    {"num_key_value_heads", offsetof(orl_model_config, kv_heads), NULL},
+    {"intermediate_size", offsetof(orl_model_config, ffn), NULL},
+    {"n_inner", offsetof(orl_model_config, ffn), NULL},
+    {"vocab_size", offsetof(orl_model_config, vocab), NULL},
+    {"max_position_embeddings", offsetof(orl_model_config, context), NULL},
+    {"n_positions", offsetof(orl_model_config, context), NULL},
+    {"hidden_act", 0, orli_config_silu},
+    {"activation_function", 0, orli_config_gelu},
+    {"rope_scaling", 0, orli_config_none},
+    {"mlp_bias", 0, orli_config_no},
+    {"attention_bias", 0, orli_config_no},
+    {"scale_attn_by_inverse_layer_idx", 0, orli_config_no},
+    {"scale_attn_weights", 0, orli_config_yes},
+    {"add_cross_attention", 0, orli_config_no},
+};
+
+static void orli_config_read_key(orli_json *j, orli_config_file *f) { /* by the table; what is not in it is skipped */
+    const struct orli_config_key *k = orli_config_keys, *end = k + sizeof orli_config_keys / sizeof *k;
+    while (k < end && !orli_json_is(j, k->name)) k++;
+    if (k < end && k->allowed) orli_config_require(j, k->name, k->allowed);
+    else if (k == end) orli_json_skip(j);
+    else if (!orli_json_null(j)) *(size_t *)(void *)((char *)&f->c + k->at) = (size_t)orli_json_int(j, 1, 1 << 27);
+}
+
+static void orli_config_read_family(orli_json *j, orli_config_file *f) {
+    orli_str s = orli_str_new(j->ctx);
     size_t i;
-    for (i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        if (!orli_json_is(j, sizes[i].key)) continue;
-        if (!orli_json_null(j)) *(size_t *)(void *)((char *)&f->c + sizes[i].at) = (size_t)orli_json_int(j, 1, 1 << 27);
-        return 1;
+    if (orli_json_string(j, &s)) {
+        for (i = 0; i < sizeof orli_families / sizeof *orli_families; i++)
+            if (strcmp(s.data, orli_families[i].model_type) == 0) f->has_arch = 1, f->c.arch = (orl_arch)i;
+        if (!f->has_arch)
+            orli_json_fail_at(j, j->start, "model_type \"%.40s\" is not supported: gpt2 and llama are", s.data);
     }
-    for (i = 0; i < sizeof fixed / sizeof *fixed; i++) {
-        if (!orli_json_is(j, fixed[i].key)) continue;
-        orli_config_require(j, fixed[i].key, fixed[i].allowed);
-        return 1;
+    orli_str_free(&s);
+}
+
+static void orli_config_read_architectures(orli_json *j, orli_config_file *f) {
+    orli_str s = orli_str_new(j->ctx);
+    if (!orli_json_null(j))
+        for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);)
+            if (orli_json_string(j, &s) && strstr(s.data, "ForSequenceClassification")) f->classifier = 1;
+    orli_str_free(&s);
+}
+
+static void orli_config_read_reward(orli_json *j, orli_config_file *f) {
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "mean")) f->reward_mean = orli_json_number(j);
+        else if (orli_json_is(j, "std")) f->reward_sd = orli_json_number(j);
+        else orli_json_skip(j);
     }
-    return 0;
+}
+
+static void orli_config_read(orli_json *j, orli_config_file *f) {
+    int32_t ids[8];
+    size_t bos = 0;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "model_type")) orli_config_read_family(j, f);
+        else if (orli_json_is(j, "architectures")) orli_config_read_architectures(j, f);
+        else if (orli_json_is(j, "rms_norm_eps")) f->c.norm_eps = orli_json_number(j);
+        else if (orli_json_is(j, "layer_norm_epsilon")) f->c.norm_eps = orli_json_number(j);
+        else if (orli_json_is(j, "rope_theta")) f->c.rope_theta = orli_json_number(j);
+        else if (orli_json_is(j, "rope_parameters")) orli_config_read_rope(j, f);
+        else if (orli_json_is(j, "tie_word_embeddings")) f->c.tied = orli_json_bool(j);
+        else if (orli_json_is(j, "head_dim"))
+            f->head_dim = orli_json_null(j) ? 0 : (size_t)orli_json_int(j, 1, 1 << 20);
+        else if (orli_json_is(j, "num_labels")) f->labels = (size_t)orli_json_int(j, 1, 1 << 20);
+        else if (orli_json_is(j, "id2label"))
+            for (f->labels = 0, orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j); f->labels++) orli_json_skip(j);
+        else if (orli_json_is(j, "eos_token_id")) orli_config_read_ids(j, f->stop, &f->stops);
+        else if (orli_json_is(j, "bos_token_id")) orli_config_read_ids(j, ids, &bos), f->c.bos = bos ? ids[0] : -1;
+        else if (orli_json_is(j, "orl_reward")) orli_config_read_reward(j, f);
+        else if (orli_json_is(j, "orl_condition")) orli_config_read_condition(j, &f->condition);
+        else orli_config_read_key(j, f);
+    }
+    orli_json_end(j);
 }
 
 static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_file *f) {
     orli_file file;
     orli_json j;
-    orli_str s = orli_str_new(ctx);
-    size_t head_dim = 0, bos = 0, i;
-    int32_t ids[8];
     memset(f, 0, sizeof *f);
     f->c = orl_model_config_default(ORL_LLAMA);
     f->c.dim = f->c.layers = f->c.heads = f->c.kv_heads = f->c.ffn = f->c.vocab = f->c.context = 0;
@@ -8435,55 +8668,27 @@ static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_f
     f->c.tied = -1;
     if (orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
     j = orli_json_new(ctx, file.data, file.size, path, 1);
-    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-        if (orli_json_is(&j, "model_type")) {
-            if (!orli_json_string(&j, &s)) break;
-            for (i = 0; i < sizeof orli_families / sizeof *orli_families; i++)
-                if (strcmp(s.data, orli_families[i].model_type) == 0) f->has_arch = 1, f->c.arch = (orl_arch)i;
-            if (!f->has_arch) orli_json_fail_at(&j, j.start, "model_type \"%.40s\" is not supported: gpt2 and llama are", s.data);
-        } else if (orli_json_is(&j, "architectures")) {
-            if (orli_json_null(&j)) continue;
-            for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);)
-                if (orli_json_string(&j, &s) && strstr(s.data, "ForSequenceClassification")) f->classifier = 1;
-        } else if (orli_json_is(&j, "rms_norm_eps") || orli_json_is(&j, "layer_norm_epsilon")) f->c.norm_eps = orli_json_number(&j);
-        else if (orli_json_is(&j, "rope_theta")) f->c.rope_theta = orli_json_number(&j);
-        else if (orli_json_is(&j, "rope_parameters")) orli_config_read_rope(&j, f);
-        else if (orli_json_is(&j, "tie_word_embeddings")) f->c.tied = orli_json_bool(&j);
-        else if (orli_json_is(&j, "head_dim")) {
-            if (!orli_json_null(&j)) head_dim = (size_t)orli_json_int(&j, 1, 1 << 20);
-        } else if (orli_json_is(&j, "num_labels")) f->labels = (size_t)orli_json_int(&j, 1, 1 << 20);
-        else if (orli_json_is(&j, "id2label")) {
-            for (f->labels = 0, orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j); f->labels++) orli_json_skip(&j);
-        } else if (orli_json_is(&j, "eos_token_id")) orli_config_read_ids(&j, f->stop, &f->stops);
-        else if (orli_json_is(&j, "bos_token_id")) {
-            orli_config_read_ids(&j, ids, &bos);
-            f->c.bos = bos ? ids[0] : -1;
-        } else if (orli_json_is(&j, "orl_reward")) {
-            for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-                if (orli_json_is(&j, "mean")) f->reward_mean = orli_json_number(&j);
-                else if (orli_json_is(&j, "std")) f->reward_sd = orli_json_number(&j);
-                else orli_json_skip(&j);
-            }
-        } else if (orli_json_is(&j, "orl_condition")) orli_config_read_condition(&j, &f->condition);
-        else if (!orli_config_read_key(&j, f)) orli_json_skip(&j);
-    }
-    orli_json_end(&j);
-    orli_str_free(&s);
+    orli_config_read(&j, f);
     orli_file_close(&file);
     if (orl_failed(ctx)) return orl_error_status(ctx);
-    if (!f->has_arch) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: no model_type: add \"model_type\": \"llama\" or \"gpt2\"", path);
+    if (!f->has_arch)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: no model_type: add \"model_type\": \"llama\" or \"gpt2\"", path);
     if (f->c.tied < 0) f->c.tied = f->c.arch == ORL_GPT2; /* the families' defaults */
     if (!f->c.kv_heads) f->c.kv_heads = f->c.heads;
     if (!f->c.ffn && f->c.arch == ORL_GPT2) f->c.ffn = 4 * f->c.dim;
     f->c.eos = f->stops ? f->stop[0] : -1;
     if (orli_config_check(ctx, &f->c, path) != ORL_OK) return orl_error_status(ctx);
-    if (head_dim && head_dim * f->c.heads != f->c.dim)
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: head_dim %zu times %zu heads is not hidden_size %zu, which is not supported", path, head_dim, f->c.heads, f->c.dim);
+    if (f->head_dim && f->head_dim * f->c.heads != f->c.dim)
+        return orli_fail(ctx, ORL_ERR_FORMAT,
+                         "%s: head_dim %zu times %zu heads is not hidden_size %zu, which is not supported", path,
+                         f->head_dim, f->c.heads, f->c.dim);
     if (!(f->reward_sd > 0)) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_reward.std must be positive", path);
     if (f->condition.kind == ORL_CONDITION_BINS && (size_t)f->condition.first_id + f->condition.bins + 1 != f->c.vocab)
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_condition's tokens are not the last %zu of vocab_size %zu", path, f->condition.bins + 1, f->c.vocab);
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_condition's tokens are not the last %zu of vocab_size %zu", path,
+                         f->condition.bins + 1, f->c.vocab);
     if (f->classifier && f->labels != 1)
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: a classifier of %zu labels is no reward model: num_labels must be 1", path, f->labels);
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: a classifier of %zu labels is no reward model: num_labels must be 1",
+                         path, f->labels);
     return ORL_OK;
 }
 
@@ -8492,24 +8697,36 @@ static void orli_config_write(orli_str *s, const orl_model *m) {
     const orli_family *family = &orli_families[c->arch];
     const orli_condition *q = &m->condition;
     size_t i;
-    orli_str_printf(s, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n", m->reward ? family->classifier : family->causal, family->model_type);
+    orli_str_printf(s, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n",
+                    m->reward ? family->classifier : family->causal, family->model_type);
     if (c->arch == ORL_GPT2) {
-        orli_str_printf(s, "  \"n_embd\": %zu,\n  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": %zu,\n  \"n_positions\": %zu,\n", c->dim, c->layers,
-                        c->heads, c->ffn, c->context);
-        orli_str_puts(s, "  \"activation_function\": \"gelu_new\",\n  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n  \"layer_norm_epsilon\": ");
+        orli_str_printf(s,
+                        "  \"n_embd\": %zu,\n  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": %zu,\n  "
+                        "\"n_positions\": %zu,\n",
+                        c->dim, c->layers, c->heads, c->ffn, c->context);
+        orli_str_puts(s,
+                      "  \"activation_function\": \"gelu_new\",\n  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  "
+                      "\"resid_pdrop\": 0.0,\n  \"layer_norm_epsilon\": ");
     } else {
-        orli_str_printf(s, "  \"hidden_size\": %zu,\n  \"num_hidden_layers\": %zu,\n  \"num_attention_heads\": %zu,\n  \"num_key_value_heads\": %zu,\n", c->dim,
-                        c->layers, c->heads, c->kv_heads);
-        orli_str_printf(s, "  \"intermediate_size\": %zu,\n  \"max_position_embeddings\": %zu,\n  \"hidden_act\": \"silu\",\n", c->ffn, c->context);
+        orli_str_printf(s,
+                        "  \"hidden_size\": %zu,\n  \"num_hidden_layers\": %zu,\n  \"num_attention_heads\": %zu,\n  "
+                        "\"num_key_value_heads\": %zu,\n",
+                        c->dim, c->layers, c->heads, c->kv_heads);
+        orli_str_printf(
+            s, "  \"intermediate_size\": %zu,\n  \"max_position_embeddings\": %zu,\n  \"hidden_act\": \"silu\",\n",
+            c->ffn, c->context);
         orli_str_puts(s, "  \"attention_bias\": false,\n  \"mlp_bias\": false,\n  \"rope_theta\": ");
         orli_json_put_double(s, c->rope_theta);
         orli_str_puts(s, ",\n  \"rms_norm_eps\": ");
     }
     orli_json_put_double(s, c->norm_eps);
-    orli_str_printf(s, ",\n  \"vocab_size\": %zu,\n  \"tie_word_embeddings\": %s,\n", c->vocab, c->tied ? "true" : "false");
+    orli_str_printf(s, ",\n  \"vocab_size\": %zu,\n  \"tie_word_embeddings\": %s,\n", c->vocab,
+                    c->tied ? "true" : "false");
     if (c->bos >= 0) orli_str_printf(s, "  \"bos_token_id\": %d,\n", (int)c->bos);
     if (m->stops == 1) orli_str_printf(s, "  \"eos_token_id\": %d,\n", (int)m->stop[0]);
-    for (i = 0; m->stops > 1 && i < m->stops; i++) orli_str_printf(s, "%s%d%s", i ? ", " : "  \"eos_token_id\": [", (int)m->stop[i], i + 1 == m->stops ? "],\n" : "");
+    for (i = 0; m->stops > 1 && i < m->stops; i++)
+        orli_str_printf(s, "%s%d%s", i ? ", " : "  \"eos_token_id\": [", (int)m->stop[i],
+                        i + 1 == m->stops ? "],\n" : "");
     if (m->reward) {
         orli_str_puts(s, "  \"num_labels\": 1,\n  \"id2label\": {\"0\": \"reward\"},\n  \"orl_reward\": {\"mean\": ");
         orli_json_put_double(s, m->reward_mean);
@@ -8518,10 +8735,12 @@ static void orli_config_write(orli_str *s, const orl_model *m) {
         orli_str_puts(s, "},\n");
     }
     if (q->kind != ORL_CONDITION_NONE) {
-        orli_str_printf(s, "  \"orl_condition\": {\"kind\": \"%s\", \"template\": ", q->kind == ORL_CONDITION_BINS ? "bins" : "text");
+        orli_str_printf(s, "  \"orl_condition\": {\"kind\": \"%s\", \"template\": ",
+                        q->kind == ORL_CONDITION_BINS ? "bins" : "text");
         orli_json_put_string(s, q->format, strlen(q->format));
-        orli_str_printf(s, ", \"decimals\": %d, \"bins\": %zu, \"first_id\": %d, \"ranked\": %s, \"mean\": ", q->decimals, q->bins, (int)q->first_id,
-                        q->ranked ? "true" : "false");
+        orli_str_printf(s,
+                        ", \"decimals\": %d, \"bins\": %zu, \"first_id\": %d, \"ranked\": %s, \"mean\": ", q->decimals,
+                        q->bins, (int)q->first_id, q->ranked ? "true" : "false");
         orli_json_put_double(s, q->mean);
         orli_str_puts(s, ", \"std\": ");
         orli_json_put_double(s, q->sd);
@@ -8561,12 +8780,15 @@ static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, con
         orli_weight_name(bare, sizeof bare, row, "", layer);
         t = orli_safetensors_find(st, bare);
     }
-    if (!t) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
+    if (!t)
+        return orli_fail(ctx, ORL_ERR_FORMAT,
+                         "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
     want[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : 1;
     want[1] = row->transposed ? parts * p->rows : p->rank >= 2 ? p->cols : parts * p->cols;
     for (i = 0; i < t->rank && t->rank <= 2; i++) have[2 - t->rank + i] = t->shape[i];
     if (t->rank > 2 || have[0] != want[0] || have[1] != want[1])
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is (%zu, %zu) and config.json asks for (%zu, %zu)", st->path, t->name, have[0], have[1], want[0], want[1]);
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is (%zu, %zu) and config.json asks for (%zu, %zu)",
+                         st->path, t->name, have[0], have[1], want[0], want[1]);
     n = want[0] * want[1];
     if (!row->transposed && !row->third) return orli_safetensors_read(st, t, 0, n, p->data);
     whole = (orl_real *)orli_alloc(ctx, n, sizeof *whole);
@@ -8595,14 +8817,20 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
     const orli_weight_row *row;
     size_t layer;
     char path[4096];
-    if (orl_failed(ctx) || !dir || orli_join(ctx, path, dir, "config.json") != ORL_OK || orli_config_load(ctx, path, &f) != ORL_OK) return NULL;
+    if (orl_failed(ctx) || !dir || orli_join(ctx, path, dir, "config.json") != ORL_OK ||
+        orli_config_load(ctx, path, &f) != ORL_OK)
+        return NULL;
     if (orli_has_tokenizer(dir) && !(tok = orl_tokenizer_load(ctx, dir))) return NULL;
     if (tok && orl_vocab(tok) > f.c.vocab) {
-        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: the tokenizer has %zu tokens and config.json's vocab_size is %zu: they do not belong together", dir, orl_vocab(tok), f.c.vocab);
+        orli_fail(ctx, ORL_ERR_MISMATCH,
+                  "%s: the tokenizer has %zu tokens and config.json's vocab_size is %zu: they do not belong together",
+                  dir, orl_vocab(tok), f.c.vocab);
         return NULL;
     }
     if (orli_safetensors_open(ctx, dir, &st) != ORL_OK) return NULL;
-    if (!f.classifier && !f.c.tied && !orli_safetensors_find(&st, "lm_head.weight") && orli_safetensors_find(&st, "score.weight")) f.classifier = 1;
+    if (!f.classifier && !f.c.tied && !orli_safetensors_find(&st, "lm_head.weight") &&
+        orli_safetensors_find(&st, "score.weight"))
+        f.classifier = 1;
     m = orli_model_new(ctx, &f.c, tok, f.classifier);
     for (row = orli_families[f.c.arch].weights; m && row->name; row++)
         for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : f.c.layers); layer++)
@@ -8638,7 +8866,8 @@ static void orli_weight_give(void *user, size_t first, size_t n, orl_real *out) 
         if (s->row->transposed) part = at % wide / p->rows, r = at % p->rows, c = at / wide;
         else if (p->rank >= 2) part = at / (p->rows * p->cols), r = at / p->cols % p->rows, c = at % p->cols;
         else part = at / p->cols, r = 0, c = at % p->cols;
-        out[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + part), s->layer)->data[r * p->cols + c]; /* q, k, v follow each other */
+        /* q, k, v follow each other */
+        out[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + part), s->layer)->data[r * p->cols + c];
     }
 }
 
@@ -8674,7 +8903,8 @@ static orl_status orli_model_write(const orl_model *m, const char *dir) {
     orl_ctx *ctx = m->object.ctx;
     char path[4096];
     orli_str s = orli_str_new(ctx);
-    if (orli_make_dir(ctx, dir) != ORL_OK || orli_join(ctx, path, dir, "config.json") != ORL_OK) return orl_error_status(ctx);
+    if (orli_make_dir(ctx, dir) != ORL_OK || orli_join(ctx, path, dir, "config.json") != ORL_OK)
+        return orl_error_status(ctx);
     orli_config_write(&s, m);
     if (!s.failed) orli_write_file(ctx, path, s.data, s.length);
     orli_str_free(&s);
@@ -8699,15 +8929,18 @@ ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
     if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
     if (orli_exists(dir)) {
         if (orli_join(ctx, path, dir, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
-        if (orli_exists(path)) return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
+        if (orli_exists(path))
+            return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
         return orli_model_write(m, dir);
     }
-    if (snprintf(path, sizeof path, "%s.writing", dir) >= (int)sizeof path) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
+    if (snprintf(path, sizeof path, "%s.writing", dir) >= (int)sizeof path)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
     if (orli_model_write(m, path) != ORL_OK) {
         orli_model_unwrite(path);
         return orl_error_status(ctx);
     }
-    if (rename(path, dir) != 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", path, dir, strerror(errno));
+    if (rename(path, dir) != 0)
+        return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", path, dir, strerror(errno));
     orli_sync_parent(dir);
     return ORL_OK;
 }
@@ -8731,7 +8964,8 @@ static const float *orli_llama2c_take(orl_model *m, orli_weight w, size_t layer,
 }
 
 ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const char *tokenizer_file) {
-    static const orli_weight order[] = {ORLI_W_NORM1, ORLI_W_Q, ORLI_W_K, ORLI_W_V, ORLI_W_O, ORLI_W_NORM2, ORLI_W_GATE, ORLI_W_DOWN, ORLI_W_UP};
+    static const orli_weight order[] = {ORLI_W_NORM1, ORLI_W_Q,    ORLI_W_K,    ORLI_W_V, ORLI_W_O,
+                                        ORLI_W_NORM2, ORLI_W_GATE, ORLI_W_DOWN, ORLI_W_UP};
     orli_file file;
     int32_t header[7];
     orl_model_config c = orl_model_config_default(ORL_LLAMA);
@@ -8750,15 +8984,20 @@ ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const 
     for (i = 0; i < 7; i++)
         if (header[i] == INT32_MIN || (i != 5 && header[i] < 1)) header[i] = 0;
     c.dim = (size_t)header[0], c.ffn = (size_t)header[1], c.layers = (size_t)header[2], c.heads = (size_t)header[3];
-    c.kv_heads = (size_t)header[4], c.vocab = (size_t)(header[5] < 0 ? -header[5] : header[5]), c.context = (size_t)header[6];
+    c.kv_heads = (size_t)header[4], c.vocab = (size_t)(header[5] < 0 ? -header[5] : header[5]),
+    c.context = (size_t)header[6];
     c.bos = 1, c.eos = 2;
     if (orli_config_check(ctx, &c, path) == ORL_OK) {
-        size_t kv = c.kv_heads * (c.dim / c.heads), per = orli_add(orli_mul(c.dim, 2 * c.dim + 2 * kv + 2), orli_mul(3 * c.ffn, c.dim));
+        size_t kv = c.kv_heads * (c.dim / c.heads),
+               per = orli_add(orli_mul(c.dim, 2 * c.dim + 2 * kv + 2), orli_mul(3 * c.ffn, c.dim));
         numbers = orli_add(orli_add(orli_mul(c.vocab, c.dim), orli_mul(c.layers, per)), c.dim);
-        numbers = orli_add(numbers, orli_add(orli_mul(c.context, c.dim / c.heads), c.tied ? 0 : orli_mul(c.vocab, c.dim)));
+        numbers =
+            orli_add(numbers, orli_add(orli_mul(c.context, c.dim / c.heads), c.tied ? 0 : orli_mul(c.vocab, c.dim)));
         if (orli_mul(numbers, 4) != file.size - sizeof header)
-            orli_fail(ctx, ORL_ERR_FORMAT, "%s: its header asks for %zu numbers and the file has %zu bytes of them: it is cut off or no llama2.c model", path, numbers,
-                      file.size - sizeof header);
+            orli_fail(ctx, ORL_ERR_FORMAT,
+                      "%s: its header asks for %zu numbers and the file has %zu bytes of them: it is cut off or no "
+                      "llama2.c model",
+                      path, numbers, file.size - sizeof header);
     }
     if (!orl_failed(ctx) && tokenizer_file) tok = orl_tokenizer_load_llama2c(ctx, tokenizer_file, c.vocab);
     if (!orl_failed(ctx)) m = orli_model_new(ctx, &c, tok, 0);
@@ -8935,13 +9174,13 @@ static void orli_cached_attend(void *arg, size_t task, size_t worker) { /* one s
     size_t s = task / j->heads, h = task % j->heads, kv = h * j->kv_heads / j->heads, d = j->d, width = j->heads * d;
     const orl_segment *g = &j->stream->segment[s];
     const orl_real **kp = j->pointers + (s * j->kv_heads + kv) * 2 * j->most;
-    j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + j->most, SIZE_MAX,
-                               (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
+    j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + j->most,
+                               SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
                                j->lse + h * j->stream->tokens + g->start, orli_scratch(j->ctx, worker));
 }
 
-static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k, orl_tensor *v,
-                                      const orl_stream *stream, const orl_model *m) {
+static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k,
+                                      orl_tensor *v, const orl_stream *stream, const orl_model *m) {
     orli_cached_job job;
     orl_ctx *ctx = tape->object.ctx;
     orl_tensor *y;
@@ -8958,7 +9197,8 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
     }
     y = orli_node(tape, q->rows, q->cols, NULL, NULL, NULL, NULL, 0);
     job.lse = orli_values(tape, job.heads, stream->tokens);
-    job.pointers = (const orl_real **)orli_arena_alloc(&tape->nodes, orli_mul(stream->segments * job.kv_heads * 2, job.most), sizeof *job.pointers);
+    job.pointers = (const orl_real **)orli_arena_alloc(
+        &tape->nodes, orli_mul(stream->segments * job.kv_heads * 2, job.most), sizeof *job.pointers);
     if (!y || !job.lse || !job.pointers) return NULL;
     job.q = q->data, job.k = k->data, job.v = v->data, job.y = y->data;
     orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * job.kv_heads, orli_cached_store, &job);
@@ -8992,7 +9232,8 @@ static double orli_cut(const orl_real *z, const double *weight, size_t n, double
 
 /* Draws from softmax(z/temperature) within top-k and top-p by u in [0, 1); *logp is at temperature 1 and
  * over all classes. weight: (n) of scratch. z may be changed. */
-static int32_t orli_draw(const orli_kernels *kern, orl_real *z, size_t n, const orl_generate_options *o, double u, double *weight, double *logp) {
+static int32_t orli_draw(const orli_kernels *kern, orl_real *z, size_t n, const orl_generate_options *o, double u,
+                         double *weight, double *logp) {
     size_t i, best = 0, chosen;
     double lse = (double)kern->log_sum_exp(n, z), most, sum = 0, at, cut;
     for (i = 1; i < n; i++)
@@ -9001,7 +9242,8 @@ static int32_t orli_draw(const orli_kernels *kern, orl_real *z, size_t n, const 
     most = (double)z[best];
     if (o->temperature > 0) {
         cut = o->top_k && o->top_k < n ? orli_cut(z, NULL, n, (double)o->top_k) : -HUGE_VAL;
-        for (i = 0; i < n; i++) sum += weight[i] = (double)z[i] >= cut ? exp(((double)z[i] - most) / o->temperature) : 0.0;
+        for (i = 0; i < n; i++)
+            sum += weight[i] = (double)z[i] >= cut ? exp(((double)z[i] - most) / o->temperature) : 0.0;
         if (o->top_p < 1) {
             cut = orli_cut(z, weight, n, o->top_p * sum);
             for (i = 0, sum = 0; i < n; i++) sum += weight[i] = (double)z[i] >= cut ? weight[i] : 0.0;
@@ -9021,7 +9263,8 @@ static int32_t orli_draw(const orli_kernels *kern, orl_real *z, size_t n, const 
  * the plain model: l_c + g·(l_c − l_plain). Of tokens that the conditioned model finds less than a tenth as
  * likely as its likeliest one, the difference is mostly noise: it may lower them and never raise them (a
  * plausibility constraint, as in Li et al., arXiv 2210.15097). */
-static void orli_guide(const orli_kernels *kern, const orl_real *told, const orl_real *plain, size_t n, double guidance, orl_real *out) {
+static void orli_guide(const orli_kernels *kern, const orl_real *told, const orl_real *plain, size_t n, double guidance,
+                       orl_real *out) {
     double lse = (double)kern->log_sum_exp(n, told), plain_lse = (double)kern->log_sum_exp(n, plain);
     double bar = (double)kern->max(n, told) - log(10.0);
     size_t i;
@@ -9080,7 +9323,8 @@ typedef struct orli_generator {
     size_t drawn_capacity, drawn_logp_capacity;
 } orli_generator;
 
-static size_t orli_generate_limit(const orl_model *m, const orl_generate_options *o, const orli_prompt *p) { /* most tokens of a response */
+/* most tokens of a response */
+static size_t orli_generate_limit(const orl_model *m, const orl_generate_options *o, const orli_prompt *p) {
     size_t room = m->config.context - ORLI_MIN(m->config.context, ORLI_MAX(p->count, p->plain_count));
     return o->max_tokens ? ORLI_MIN(o->max_tokens, room) : room;
 }
@@ -9135,7 +9379,8 @@ static void orli_generator_draw(void *arg, size_t task, size_t worker) {
         orli_guide(g->ctx->kernels, z, z + g->vocab, n, o->guidance, mixed);
         z = mixed;
     }
-    g->drawn[task] = orli_draw(g->ctx->kernels, z, n, o, orli_rng_uniform(&r), g->weights + worker * g->vocab, &g->drawn_logp[task]);
+    g->drawn[task] =
+        orli_draw(g->ctx->kernels, z, n, o, orli_rng_uniform(&r), g->weights + worker * g->vocab, &g->drawn_logp[task]);
 }
 
 /* Takes in one drawn token; 1 if that ends the sample. */
@@ -9166,7 +9411,8 @@ static orl_status orli_generator_step(orli_generator *g) {
         const orli_prompt *p = &g->prompt[l->prompt];
         size_t lane, row = g->stream->segments;
         if (l->out.count) {
-            for (lane = 0; lane < g->lanes; lane++) orli_generator_feed(g, &l->sequence[lane], &l->out.ids[l->out.count - 1], 1);
+            for (lane = 0; lane < g->lanes; lane++)
+                orli_generator_feed(g, &l->sequence[lane], &l->out.ids[l->out.count - 1], 1);
         } else if (l->sample == 0) { /* a new prompt: its other samples follow it and draw from the same row */
             if (fed && fed + p->count > budget) {
                 in_use = i; /* they wait for the next step */
@@ -9190,12 +9436,15 @@ static orl_status orli_generator_step(orli_generator *g) {
         return orl_error_status(ctx);
     g->logits = logits->data;
     if (!(ctx->kernels->sum_squares(g->vocab, g->logits) <= DBL_MAX))
-        return orli_fail(ctx, ORL_ERR_DATA, "%s: its logits are not finite: its weights are damaged, or training diverged", g->m->name);
+        return orli_fail(ctx, ORL_ERR_DATA,
+                         "%s: its logits are not finite: its weights are damaged, or training diverged", g->m->name);
     orli_parallel(ctx, ORLI_WORK_SAMPLE, g->draws, orli_generator_draw, g);
-    for (i = 0; i < g->draws && !orl_failed(ctx); i++) { /* forks before the first sample writes: it is the last of its prompt's draws */
+    /* forks before the first sample writes: it is the last of its prompt's draws */
+    for (i = 0; i < g->draws && !orl_failed(ctx); i++) {
         orli_live *l = &g->live[g->draw[i].live], *first = l - l->sample;
         size_t lane;
-        for (lane = 0; lane < g->lanes && l->sample && !l->out.count; lane++) orli_sequence_fork(&g->pages, &first->sequence[lane], &l->sequence[lane]);
+        for (lane = 0; lane < g->lanes && l->sample && !l->out.count; lane++)
+            orli_sequence_fork(&g->pages, &first->sequence[lane], &l->sequence[lane]);
     }
     for (i = 0; i < g->draws && !orl_failed(ctx); i++) {
         orli_live *l = &g->live[g->draw[i].live];
@@ -9240,7 +9489,8 @@ static orl_status orli_generate_check(orl_ctx *ctx, const orl_model *m, const or
     else if (!(o->temperature >= 0 && o->temperature <= 1e6)) bad = "temperature must be 0 (greedy) or more";
     else if (!(o->top_p > 0 && o->top_p <= 1)) bad = "top_p must be above 0 and at most 1";
     else if (!(o->guidance >= 0 && o->guidance <= 1e6)) bad = "guidance must be 0 or more";
-    else if (o->guidance > 0 && m->config.vocab * sizeof(orl_real) > ORLI_SCRATCH) bad = "guidance is limited to smaller vocabularies";
+    else if (o->guidance > 0 && m->config.vocab * sizeof(orl_real) > ORLI_SCRATCH)
+        bad = "guidance is limited to smaller vocabularies";
     return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "sampling from %s: %s", m->name, bad) : ORL_OK;
 }
 
@@ -9254,7 +9504,8 @@ static void orli_sampled_free(orl_ctx *ctx, orli_sampled *out, size_t n) {
 }
 
 /* prompts × samples responses into *out (prompts·samples), which orli_sampled_free frees; NULL on failure. */
-static orl_status orli_generate(orl_model *m, const orli_prompt *prompt, size_t prompts, const orl_generate_options *o, orli_sampled **out) {
+static orl_status orli_generate(orl_model *m, const orli_prompt *prompt, size_t prompts, const orl_generate_options *o,
+                                orli_sampled **out) {
     orl_ctx *ctx = m->object.ctx;
     orli_generator g;
     size_t i, total = orli_mul(prompts, o->samples), seen = 0;
@@ -9262,9 +9513,11 @@ static orl_status orli_generate(orl_model *m, const orli_prompt *prompt, size_t 
     if (orl_failed(ctx) || orli_generate_check(ctx, m, o) != ORL_OK) return orl_error_status(ctx);
     for (i = 0; i < prompts; i++) {
         if (!prompt[i].count || (o->guidance > 0 && !prompt[i].plain_count))
-            return orli_fail(ctx, ORL_ERR_DATA, "prompt %zu is empty and the tokenizer has no begin token: nothing to continue", i + 1);
+            return orli_fail(ctx, ORL_ERR_DATA,
+                             "prompt %zu is empty and the tokenizer has no begin token: nothing to continue", i + 1);
         if (!orli_generate_limit(m, o, &prompt[i]))
-            return orli_fail(ctx, ORL_ERR_DATA, "prompt %zu has %zu tokens, which fills the context of %zu: shorten it", i + 1, prompt[i].count, m->config.context);
+            return orli_fail(ctx, ORL_ERR_DATA, "prompt %zu has %zu tokens, which fills the context of %zu: shorten it",
+                             i + 1, prompt[i].count, m->config.context);
     }
     memset(&g, 0, sizeof g);
     g.ctx = ctx, g.m = m, g.o = o, g.prompt = prompt, g.prompts = prompts;
@@ -9279,7 +9532,8 @@ static orl_status orli_generate(orl_model *m, const orli_prompt *prompt, size_t 
     while (!orl_failed(ctx) && g.finished < total) {
         while (g.next_prompt < prompts && g.lives < o->batch && orli_generator_admit(&g) == ORL_OK) {}
         if (orli_generator_step(&g) != ORL_OK) break;
-        if (o->progress && g.finished > seen && o->progress(o->user, g.finished, total)) orli_fail(ctx, ORL_ERR_STOPPED, "sampling was stopped");
+        if (o->progress && g.finished > seen && o->progress(o->user, g.finished, total))
+            orli_fail(ctx, ORL_ERR_STOPPED, "sampling was stopped");
         seen = g.finished;
     }
     orli_generator_free(&g);
@@ -9397,7 +9651,9 @@ static orl_dataset *orli_dataset_new(orl_ctx *ctx, orli_store *parent, orli_stor
     return d;
 }
 
-ORL_API orl_dataset *orl_dataset_create(orl_ctx *ctx) { return orl_failed(ctx) ? NULL : orli_dataset_new(ctx, NULL, NULL); }
+ORL_API orl_dataset *orl_dataset_create(orl_ctx *ctx) {
+    return orl_failed(ctx) ? NULL : orli_dataset_new(ctx, NULL, NULL);
+}
 ORL_API void orl_dataset_free(orl_dataset *d) {
     if (d) orli_object_free(&d->object);
 }
@@ -9423,7 +9679,8 @@ static orl_status orli_dataset_group(orl_dataset *d, orl_row *r) {
     orl_row *end = known ? r + 1 : d->row + d->count;
     for (r = known ? r : d->row; r < end; r++) {
         const orl_text *p = &r->prompt;
-        r->group = p->text ? orli_names_add(&d->groups, p->text, p->bytes) : orli_names_add(&d->groups, (const char *)p->ids, p->tokens * sizeof *p->ids);
+        r->group = p->text ? orli_names_add(&d->groups, p->text, p->bytes)
+                           : orli_names_add(&d->groups, (const char *)p->ids, p->tokens * sizeof *p->ids);
         if (r->group == ORLI_NONE) return ORL_ERR_MEMORY;
     }
     return ORL_OK;
@@ -9431,7 +9688,8 @@ static orl_status orli_dataset_group(orl_dataset *d, orl_row *r) {
 
 /* ---- 13.2 JSONL in ---- */
 
-static void orli_row_text(orl_dataset *d, orli_json *j, orl_text *t) { /* points into the file unless there are escapes */
+/* points into the file unless there are escapes */
+static void orli_row_text(orl_dataset *d, orli_json *j, orl_text *t) {
     if (!orli_json_expect(j, ORLI_JSON_STRING)) return;
     if (t->text) {
         orli_json_fail_at(j, j->start, "this text is given a second time, under another name: keep one of them");
@@ -9483,7 +9741,8 @@ static void orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, orl_temp
             orli_str_puts(&all, "\n\nHuman:");
         }
         border = all.length;
-        if (which == ORL_TEMPLATE_HH && content.length && role.data && strcmp(role.data, "system") != 0) orli_str_puts(&all, " ");
+        if (which == ORL_TEMPLATE_HH && content.length && role.data && strcmp(role.data, "system") != 0)
+            orli_str_puts(&all, " ");
         orli_str_add(&all, content.data ? content.data : "", content.length);
     }
     if (!orl_failed(j->ctx) && (!turns || strcmp(role.data, "assistant") != 0)) /* a question waits for its answer */
@@ -9507,7 +9766,8 @@ static void orli_row_split_transcripts(orli_json *j, orl_row *r) {
     for (at = shared + 1; at-- > n;)
         if (memcmp(a + at - n, tag, n) == 0) break;
     if (at < n || at > shared) {
-        orli_json_fail_at(j, j->start, "\"chosen\" and \"rejected\" share no prompt up to \"\\n\\nAssistant:\": give a \"prompt\"");
+        orli_json_fail_at(j, j->start,
+                          "\"chosen\" and \"rejected\" share no prompt up to \"\\n\\nAssistant:\": give a \"prompt\"");
         return;
     }
     r->prompt.text = a, r->prompt.bytes = at;
@@ -9528,33 +9788,42 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
     r->json = json, r->json_bytes = bytes, r->line = line;
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen);) {
         if (orli_json_is(&j, "prompt")) prompt = 1, orli_row_text(d, &j, &r->prompt);
-        else if (orli_json_is(&j, "completion") || orli_json_is(&j, "text")) response = 1, orli_row_text(d, &j, &r->response);
+        else if (orli_json_is(&j, "completion") || orli_json_is(&j, "text"))
+            response = 1, orli_row_text(d, &j, &r->response);
         else if (orli_json_is(&j, "chosen")) chosen = 1, orli_row_text(d, &j, &r->response);
         else if (orli_json_is(&j, "rejected")) rejected = 1, orli_row_text(d, &j, &r->rejected);
         else if (orli_json_is(&j, "prompt_ids")) prompt = 1, orli_row_ids(d, &j, r, &r->prompt);
         else if (orli_json_is(&j, "completion_ids")) response = 1, orli_row_ids(d, &j, r, &r->response);
         else if (orli_json_is(&j, "chosen_ids")) chosen = 1, orli_row_ids(d, &j, r, &r->response);
         else if (orli_json_is(&j, "rejected_ids")) rejected = 1, orli_row_ids(d, &j, r, &r->rejected);
-        else if (orli_json_is(&j, "messages") && (prompt || response || chosen)) orli_json_fail_at(&j, j.start, "\"messages\" beside a prompt or a response: keep one of them");
+        else if (orli_json_is(&j, "messages") && (prompt || response || chosen))
+            orli_json_fail_at(&j, j.start, "\"messages\" beside a prompt or a response: keep one of them");
         else if (orli_json_is(&j, "messages")) prompt = response = 1, orli_row_messages(d, &j, r, ORL_TEMPLATE_HH);
         else if (orli_json_is(&j, "reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
         else if (orli_json_is(&j, "reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
         else if (orli_json_is(&j, "chosen_reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
         else if (orli_json_is(&j, "chosen_reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
         else if (orli_json_is(&j, "rejected_reward")) r->rejected_reward = orli_json_number(&j);
-        else if (orli_json_is(&j, "rejected_reward_raw")) r->rejected_reward_raw = orli_json_number(&j), raw_rejected = 1;
+        else if (orli_json_is(&j, "rejected_reward_raw"))
+            r->rejected_reward_raw = orli_json_number(&j), raw_rejected = 1;
         else if (orli_json_is(&j, "margin")) r->margin = orli_json_null(&j) ? 0 : orli_json_number(&j);
         else if (orli_json_is(&j, "condition")) r->condition = orli_json_number(&j), r->flags |= ORL_CONDITIONED;
-        else if (orli_json_is(&j, "logprob")) r->logp = orli_json_null(&j) ? nan("") : orli_json_number(&j), r->flags |= ORL_LOGP; /* null: it did not fit */
+        /* null: it did not fit */
+        else if (orli_json_is(&j, "logprob"))
+            r->logp = orli_json_null(&j) ? nan("") : orli_json_number(&j), r->flags |= ORL_LOGP;
         else if (orli_json_is(&j, "tokens")) r->tokens = (size_t)orli_json_int(&j, 0, INT32_MAX);
-        else if (orli_json_is(&j, "sample")) r->sample = (size_t)orli_json_int(&j, 0, INT32_MAX), r->flags |= ORL_SAMPLED;
+        else if (orli_json_is(&j, "sample"))
+            r->sample = (size_t)orli_json_int(&j, 0, INT32_MAX), r->flags |= ORL_SAMPLED;
         else if (orli_json_is(&j, "truncated")) r->flags |= orli_json_bool(&j) ? ORL_TRUNCATED : 0;
         else orli_json_skip(&j);
     }
     orli_json_end(&j);
     if (!orl_failed(ctx)) {
         if (rejected != chosen) orli_json_fail_at(&j, 0, "a pair needs both \"chosen\" and \"rejected\"");
-        else if (!prompt && !response && !chosen) orli_json_fail_at(&j, 0, "none of \"text\", \"prompt\", \"completion\", \"chosen\", \"messages\": no row of a kind that is known");
+        else if (!prompt && !response && !chosen)
+            orli_json_fail_at(&j, 0,
+                              "none of \"text\", \"prompt\", \"completion\", \"chosen\", \"messages\": no row of a "
+                              "kind that is known");
         else if (rejected) r->flags |= ORL_PAIR;
         if (!raw) r->reward_raw = r->reward;
         if (!raw_rejected) r->rejected_reward_raw = r->rejected_reward;
@@ -9564,7 +9833,9 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else orli_json_fail_at(&j, 0, "a pair of token ids needs \"prompt_ids\"");
     }
     if (!orl_failed(ctx) && !r->prompt.text && !r->prompt.ids) r->prompt.text = "";
-    if (!orl_failed(ctx) && ((response && orli_text_empty(&r->response)) || (rejected && (orli_text_empty(&r->response) || orli_text_empty(&r->rejected)))))
+    if (!orl_failed(ctx) &&
+        ((response && orli_text_empty(&r->response)) ||
+         (rejected && (orli_text_empty(&r->response) || orli_text_empty(&r->rejected)))))
         orli_json_fail_at(&j, 0, "an empty response: remove the row or fill it in");
     orli_names_free(&seen);
     return orl_failed(ctx) ? orl_error_status(ctx) : orli_dataset_group(d, r);
@@ -9632,7 +9903,8 @@ ORL_API orl_status orl_dataset_add(orl_dataset *d, const char *prompt, const cha
     return orli_dataset_add_row(d, prompt, response, NULL) ? ORL_OK : orl_error_status(orl_dataset_ctx(d));
 }
 ORL_API orl_status orl_dataset_add_pair(orl_dataset *d, const char *prompt, const char *chosen, const char *rejected) {
-    if (d && (!chosen || !rejected)) return orli_fail(d->object.ctx, ORL_ERR_ARGUMENT, "orl_dataset_add_pair: a side is NULL");
+    if (d && (!chosen || !rejected))
+        return orli_fail(d->object.ctx, ORL_ERR_ARGUMENT, "orl_dataset_add_pair: a side is NULL");
     return orli_dataset_add_row(d, prompt, chosen, rejected) ? ORL_OK : orl_error_status(orl_dataset_ctx(d));
 }
 
@@ -9672,10 +9944,13 @@ static void orli_row_put_number(orli_str *s, const char *key, double x) {
 
 /* Fields that are written from the row itself; all others of its JSON go out as they came in. */
 static int orli_row_owns(const orl_row *r, const orli_json *j) {
-    static const char *const sampled[] = {"completion", "completion_ids", "sample", "truncated", "logprob", "tokens", "text", "messages", "chosen", "rejected",
-                                          "chosen_ids", "rejected_ids", "margin", "reward", "reward_raw", "condition", NULL};
+    static const char *const sampled[] = {
+        "completion", "completion_ids", "sample",     "truncated", "logprob",    "tokens",
+        "text",       "messages",       "chosen",     "rejected",  "chosen_ids", "rejected_ids",
+        "margin",     "reward",         "reward_raw", "condition", NULL};
     static const char *const labelled[] = {"reward", "reward_raw", NULL}, *const logp[] = {"logprob", "tokens", NULL};
-    static const char *const pair[] = {"chosen_reward", "chosen_reward_raw", "rejected_reward", "rejected_reward_raw", NULL};
+    static const char *const pair[] = {"chosen_reward", "chosen_reward_raw", "rejected_reward", "rejected_reward_raw",
+                                       NULL};
     const char *const *lists[3];
     size_t n = 0, k, i;
     if (r->flags & ORL_SAMPLED) lists[n++] = sampled;
@@ -9714,7 +9989,9 @@ static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const ch
         orli_row_put_text(s, "rejected", &r->rejected);
         if (r->rejected.ids) orli_row_put_ids(s, "rejected_ids", &r->rejected);
     }
-    if (r->flags & ORL_SAMPLED) orli_str_printf(s, ", \"sample\": %zu, \"truncated\": %s", r->sample, r->flags & ORL_TRUNCATED ? "true" : "false");
+    if (r->flags & ORL_SAMPLED)
+        orli_str_printf(s, ", \"sample\": %zu, \"truncated\": %s", r->sample,
+                        r->flags & ORL_TRUNCATED ? "true" : "false");
     if (r->flags & (ORL_SAMPLED | ORL_LOGP)) {
         orli_row_put_number(s, "logprob", r->logp);
         orli_str_printf(s, ", \"tokens\": %zu", r->tokens);
@@ -9724,7 +10001,9 @@ static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const ch
         int pair = (r->flags & ORL_PAIR) != 0;
         orli_row_put_number(s, pair ? "chosen_reward_raw" : "reward_raw", r->reward_raw);
         orli_row_put_number(s, pair ? "chosen_reward" : "reward", r->reward);
-        if (pair) orli_row_put_number(s, "rejected_reward_raw", r->rejected_reward_raw), orli_row_put_number(s, "rejected_reward", r->rejected_reward);
+        if (pair)
+            orli_row_put_number(s, "rejected_reward_raw", r->rejected_reward_raw),
+                orli_row_put_number(s, "rejected_reward", r->rejected_reward);
     }
     orli_str_puts(s, "}");
     if (s->failed) return;
@@ -9785,7 +10064,8 @@ ORL_API orl_dataset *orl_dataset_view(const orl_dataset *d, size_t first, size_t
     size_t i;
     if (!d || orl_failed(d->object.ctx)) return NULL;
     if (first > d->count || count > d->count - first) {
-        orli_fail(d->object.ctx, ORL_ERR_ARGUMENT, "orl_dataset_view: rows %zu to %zu of %zu", first, first + count, d->count);
+        orli_fail(d->object.ctx, ORL_ERR_ARGUMENT, "orl_dataset_view: rows %zu to %zu of %zu", first, first + count,
+                  d->count);
         return NULL;
     }
     if (!(keep = (unsigned char *)orli_alloc_zero(d->object.ctx, d->count, 1))) return NULL;
@@ -9800,7 +10080,9 @@ ORL_API orl_dataset *orl_dataset_join(const orl_dataset *a, const orl_dataset *b
     size_t i;
     if (!a || !b || orl_failed(a->object.ctx)) return NULL;
     if (a->condition.kind != ORL_CONDITION_NONE || b->condition.kind != ORL_CONDITION_NONE) {
-        orli_fail(a->object.ctx, ORL_ERR_ARGUMENT, "orl_dataset_join: %s is a conditioned view: join first, then condition", a->condition.kind != ORL_CONDITION_NONE ? a->name : b->name);
+        orli_fail(a->object.ctx, ORL_ERR_ARGUMENT,
+                  "orl_dataset_join: %s is a conditioned view: join first, then condition",
+                  a->condition.kind != ORL_CONDITION_NONE ? a->name : b->name);
         return NULL;
     }
     if (!(v = orli_dataset_new(a->object.ctx, a->store, b->store))) return NULL;
@@ -9859,7 +10141,8 @@ static unsigned char *orli_split_lots(const orli_names *names, size_t tests, uin
     return test;
 }
 
-ORL_API orl_status orl_dataset_split(const orl_dataset *d, const char *field, double fraction, uint64_t seed, orl_dataset **train, orl_dataset **test) {
+ORL_API orl_status orl_dataset_split(const orl_dataset *d, const char *field, double fraction, uint64_t seed,
+                                     orl_dataset **train, orl_dataset **test) {
     orl_ctx *ctx = orl_dataset_ctx(d);
     unsigned char *keep, *chosen = NULL;
     size_t i, groups, *group, tests;
@@ -9867,19 +10150,22 @@ ORL_API orl_status orl_dataset_split(const orl_dataset *d, const char *field, do
     if (train) *train = NULL;
     if (test) *test = NULL;
     if (!d || !train || !test || orl_failed(ctx)) return orl_error_status(ctx);
-    if (!(fraction > 0 && fraction < 1)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_dataset_split: the test fraction must lie between 0 and 1");
+    if (!(fraction > 0 && fraction < 1))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_dataset_split: the test fraction must lie between 0 and 1");
     keep = (unsigned char *)orli_alloc(ctx, d->count, 1);
     group = (size_t *)orli_alloc(ctx, d->count, sizeof *group);
     for (i = 0; i < d->count && keep && group && !orl_failed(ctx); i++) {
         const orl_row *r = &d->row[i];
         const char *value = r->prompt.text ? r->prompt.text : (const char *)r->prompt.ids;
         size_t bytes = r->prompt.text ? r->prompt.bytes : r->prompt.tokens * sizeof(int32_t);
-        if (field && !orli_row_field(ctx, r, field, &value, &bytes)) orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: has no field \"%s\" to split by", d->name, r->line, field);
+        if (field && !orli_row_field(ctx, r, field, &value, &bytes))
+            orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: has no field \"%s\" to split by", d->name, r->line, field);
         else group[i] = orli_names_add(&names, value, bytes);
     }
     groups = names.count;
     tests = (size_t)((double)groups * fraction + 0.5);
-    if (!orl_failed(ctx) && (groups < 2)) orli_fail(ctx, ORL_ERR_DATA, "%s: all rows are of one group: nothing to split", d->name);
+    if (!orl_failed(ctx) && (groups < 2))
+        orli_fail(ctx, ORL_ERR_DATA, "%s: all rows are of one group: nothing to split", d->name);
     tests = ORLI_MIN(ORLI_MAX(tests, 1), groups ? groups - 1 : 0);
     if (!orl_failed(ctx)) chosen = orli_split_lots(&names, tests, seed);
     if (!orl_failed(ctx)) {
@@ -9919,12 +10205,14 @@ static size_t orli_condition_bin(const orli_condition *c, double reward) {
     size_t i = 0;
     double share;
     while (i < 100 && c->quantile[i + 1] <= reward) i++;
-    share = (double)i + (i < 100 && reward > c->quantile[i] ? (reward - c->quantile[i]) / (c->quantile[i + 1] - c->quantile[i]) : 0);
+    share = (double)i +
+        (i < 100 && reward > c->quantile[i] ? (reward - c->quantile[i]) / (c->quantile[i + 1] - c->quantile[i]) : 0);
     return ORLI_MIN((size_t)(share / 100 * (double)c->bins), c->bins - 1);
 }
 
 /* Appends the ids of a condition; told 0: those that stand for "not told". */
-static orl_status orli_condition_ids(orl_ctx *ctx, const orl_model *m, double reward, int told, int32_t **ids, size_t *capacity, size_t *count) {
+static orl_status orli_condition_ids(orl_ctx *ctx, const orl_model *m, double reward, int told, int32_t **ids,
+                                     size_t *capacity, size_t *count) {
     const orli_condition *c = &m->condition;
     orl_status status = ORL_OK;
     if (c->kind == ORL_CONDITION_BINS) {
@@ -9934,7 +10222,9 @@ static orl_status orli_condition_ids(orl_ctx *ctx, const orl_model *m, double re
         orli_str text = orli_str_new(ctx);
         int32_t *more = NULL;
         size_t n = 0;
-        if (!m->tokenizer) return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins", m->name);
+        if (!m->tokenizer)
+            return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins",
+                             m->name);
         orli_condition_text(c, reward, &text);
         status = text.failed ? ORL_ERR_MEMORY : orli_encode(m->tokenizer, text.data, text.length, 0, 1, &more, &n);
         if (status == ORL_OK) status = ORLI_RESERVE(ctx, *ids, *capacity, *count + n);
@@ -9999,32 +10289,38 @@ static int orli_text_by_ids(const orl_model *m, const orl_text *t, int continues
 
 /* Appends a text's ids; gives their number, or ORLI_NONE. A response continues its prompt: a tokenizer that
  * puts a blank before a text puts none there; a prompt may hold special tokens, spelled out. */
-static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, const orl_text *t, int by_ids, int continues) {
+static size_t orli_examples_encode(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r,
+                                   const orl_text *t, int by_ids, int continues) {
     int32_t *ids = NULL;
     const int32_t *from = t->ids;
     size_t n = t->tokens, i;
     if (!by_ids) {
         if (!m->tokenizer) {
-            orli_fail(e->ctx, ORL_ERR_ARGUMENT, "%s:%zu: is text, and %s has no tokenizer: give it one, or rows of ids", d->name, r->line, m->name);
+            orli_fail(e->ctx, ORL_ERR_ARGUMENT, "%s:%zu: is text, and %s has no tokenizer: give it one, or rows of ids",
+                      d->name, r->line, m->name);
             return ORLI_NONE;
         }
-        if (orli_encode(m->tokenizer, t->text, t->bytes, t == &r->prompt, continues, &ids, &n) != ORL_OK) return ORLI_NONE;
+        if (orli_encode(m->tokenizer, t->text, t->bytes, t == &r->prompt, continues, &ids, &n) != ORL_OK)
+            return ORLI_NONE;
         from = ids;
     }
     for (i = 0; i < n; i++)
         if (from[i] < 0 || (size_t)from[i] >= m->config.vocab) {
-            orli_fail(e->ctx, ORL_ERR_MISMATCH, "%s:%zu: token id %d is outside the vocabulary of %zu: model and data do not belong together", d->name, r->line, (int)from[i],
-                      m->config.vocab);
+            orli_fail(e->ctx, ORL_ERR_MISMATCH,
+                      "%s:%zu: token id %d is outside the vocabulary of %zu: model and data do not belong together",
+                      d->name, r->line, (int)from[i], m->config.vocab);
             n = ORLI_NONE;
             break;
         }
-    if (n != ORLI_NONE && ORLI_RESERVE(e->ctx, e->ids, e->id_capacity, e->id_count + n + 2) != ORL_OK) n = ORLI_NONE; /* room for BOS or EOS too */
+    /* room for BOS or EOS too */
+    if (n != ORLI_NONE && ORLI_RESERVE(e->ctx, e->ids, e->id_capacity, e->id_count + n + 2) != ORL_OK) n = ORLI_NONE;
     if (n != ORLI_NONE && n) memcpy(e->ids + e->id_count, from, n * sizeof *from), e->id_count += n;
     orli_free(e->ctx, ids);
     return n;
 }
 
-static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, orli_example *x) {
+static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r,
+                                       orli_example *x) {
     orl_ctx *ctx = e->ctx;
     int given = orli_text_by_ids(m, &r->prompt, 0), told = (r->flags & ORL_CONDITIONED) != 0;
     int32_t bos = m->tokenizer ? orl_bos(m->tokenizer) : -1;
@@ -10036,27 +10332,36 @@ static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, con
     if (n == ORLI_NONE) return orl_error_status(ctx);
     if (n && e->id_count - n > x->prompt && e->ids[x->prompt + 1] == bos) /* the text begins with it already */
         e->id_count--, memmove(e->ids + x->prompt, e->ids + x->prompt + 1, n * sizeof *e->ids);
-    if (e->id_count == x->prompt && !given && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos; /* a first token needs something before it */
+    /* a first token needs something before it */
+    if (e->id_count == x->prompt && !given && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos;
     x->prompt_count = e->id_count - x->prompt;
-    if (!x->prompt_count) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: an empty prompt, and no begin or end token to stand for it", d->name, r->line);
+    if (!x->prompt_count)
+        return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: an empty prompt, and no begin or end token to stand for it",
+                         d->name, r->line);
     x->told = e->id_count;
-    if (orli_condition_ids(ctx, m, r->condition, told, &e->ids, &e->id_capacity, &e->id_count) != ORL_OK) return orl_error_status(ctx);
+    if (orli_condition_ids(ctx, m, r->condition, told, &e->ids, &e->id_capacity, &e->id_count) != ORL_OK)
+        return orl_error_status(ctx);
     x->told_count = e->id_count - x->told;
     x->untold = e->id_count;
-    if (orli_condition_ids(ctx, m, 0, 0, &e->ids, &e->id_capacity, &e->id_count) != ORL_OK) return orl_error_status(ctx);
+    if (orli_condition_ids(ctx, m, 0, 0, &e->ids, &e->id_capacity, &e->id_count) != ORL_OK)
+        return orl_error_status(ctx);
     x->untold_count = e->id_count - x->untold;
     return ORL_OK;
 }
 
-static orl_status orli_examples_response(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r, int side, orli_example *x, int *cut) {
+static orl_status orli_examples_response(orli_examples *e, const orl_model *m, const orl_dataset *d, const orl_row *r,
+                                         int side, orli_example *x, int *cut) {
     const orl_text *t = side ? &r->rejected : &r->response;
     int continues = !orli_text_empty(&r->prompt), given = orli_text_by_ids(m, t, continues);
-    size_t room = m->config.context - ORLI_MIN(m->config.context, x->prompt_count + ORLI_MAX(x->told_count, x->untold_count)), n;
+    size_t room = m->config.context -
+        ORLI_MIN(m->config.context, x->prompt_count + ORLI_MAX(x->told_count, x->untold_count)),
+           n;
     x->response[side] = e->id_count;
     n = orli_examples_encode(e, m, d, r, t, given, continues);
     if (n == ORLI_NONE) return orl_error_status(e->ctx);
     if (!given && !(r->flags & ORL_TRUNCATED) && m->config.eos >= 0) e->ids[e->id_count++] = m->config.eos;
-    if (e->id_count == x->response[side]) return orli_fail(e->ctx, ORL_ERR_DATA, "%s:%zu: an empty response", d->name, r->line);
+    if (e->id_count == x->response[side])
+        return orli_fail(e->ctx, ORL_ERR_DATA, "%s:%zu: an empty response", d->name, r->line);
     if (e->id_count - x->response[side] > room) e->id_count = x->response[side] + room, *cut = 1;
     x->count[side] = e->id_count - x->response[side];
     return ORL_OK;
@@ -10077,17 +10382,23 @@ static orl_status orli_examples_build(orli_examples *e, const orl_model *m, cons
         int cut = 0, drop;
         memset(&x, 0, sizeof x);
         x.row = i;
-        if (sides == 2 && !(r->flags & ORL_PAIR)) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: is no pair: \"chosen\" and \"rejected\" are needed here", d->name, r->line);
-        if (sides == 1 && !r->response.text && !r->response.ids) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: has no response to learn from or to score", d->name, r->line);
-        if (!(r->weight - r->weight == 0)) return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: its weight is not finite", d->name, r->line);
+        if (sides == 2 && !(r->flags & ORL_PAIR))
+            return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: is no pair: \"chosen\" and \"rejected\" are needed here",
+                             d->name, r->line);
+        if (sides == 1 && !r->response.text && !r->response.ids)
+            return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: has no response to learn from or to score", d->name, r->line);
+        if (!(r->weight - r->weight == 0))
+            return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: its weight is not finite", d->name, r->line);
         if (orli_examples_prompt(e, m, d, r, &x) != ORL_OK) return orl_error_status(ctx);
         drop = x.prompt_count + ORLI_MAX(x.told_count, x.untold_count) >= m->config.context;
         for (side = 0; side < sides && !drop; side++)
             if (orli_examples_response(e, m, d, r, side, &x, &cut) != ORL_OK) return orl_error_status(ctx);
-        if (!drop && sides == 2 && cut && x.count[0] == x.count[1] && memcmp(e->ids + x.response[0], e->ids + x.response[1], x.count[0] * sizeof *e->ids) == 0)
+        if (!drop && sides == 2 && cut && x.count[0] == x.count[1] &&
+            memcmp(e->ids + x.response[0], e->ids + x.response[1], x.count[0] * sizeof *e->ids) == 0)
             drop = 1; /* what told them apart was cut off */
         if ((drop || cut) && ctx->config.strict)
-            return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: does not fit the context of %zu tokens", d->name, r->line, m->config.context);
+            return orli_fail(ctx, ORL_ERR_DATA, "%s:%zu: does not fit the context of %zu tokens", d->name, r->line,
+                             m->config.context);
         if (drop) {
             e->dropped++;
             e->id_count = begin;
@@ -10097,9 +10408,13 @@ static orl_status orli_examples_build(orli_examples *e, const orl_model *m, cons
         if (ORLI_RESERVE(ctx, e->example, e->capacity, e->count + 1) == ORL_OK) e->example[e->count++] = x;
     }
     if (!orl_failed(ctx) && (e->cut || e->dropped))
-        orli_note(ctx, "%s: of %zu rows, %zu responses were cut to the context of %zu tokens and %zu rows dropped, whose prompts fill it", d->name, d->count, e->cut,
-                  m->config.context, e->dropped);
-    if (!orl_failed(ctx) && !e->count) orli_fail(ctx, ORL_ERR_DATA, "%s: no row is left that fits the context of %zu tokens", d->name, m->config.context);
+        orli_note(ctx,
+                  "%s: of %zu rows, %zu responses were cut to the context of %zu tokens and %zu rows dropped, whose "
+                  "prompts fill it",
+                  d->name, d->count, e->cut, m->config.context, e->dropped);
+    if (!orl_failed(ctx) && !e->count)
+        orli_fail(ctx, ORL_ERR_DATA, "%s: no row is left that fits the context of %zu tokens", d->name,
+                  m->config.context);
     return orl_error_status(ctx);
 }
 
@@ -10166,7 +10481,10 @@ ORL_API char *orl_dataset_dump(orl_dataset *d, orl_model *m, size_t n) {
             const orli_example *x = &e.example[i];
             const orl_row *r = &d->row[x->row];
             for (side = 0; side <= pairs; side++) {
-                orli_str_printf(&s, "row %zu%s\n      id  weight     token\n", x->row + 1, !pairs ? "" : side ? ", rejected" : ", chosen");
+                orli_str_printf(&s, "row %zu%s\n      id  weight     token\n", x->row + 1,
+                                !pairs     ? ""
+                                    : side ? ", rejected"
+                                           : ", chosen");
                 orli_dump_span(&s, m, e.ids + x->prompt, x->prompt_count, 0);
                 orli_dump_span(&s, m, e.ids + x->told, x->told_count, 0);
                 orli_dump_span(&s, m, e.ids + x->response[side], x->count[side], r->weight);
@@ -10231,13 +10549,19 @@ static void orli_micro_clear(orli_micro *b) {
 
 /* Adds one example: its prompt, then each side's response, which continues the prompt's segment (one
  * side) or is a child of it (two). A language model is not fed the last token: nothing follows it. */
-static orl_status orli_micro_add(orli_micro *b, const orli_examples *e, const orli_example *x, const orl_row *r, int sides, int untold, int feed_last) {
+static orl_status orli_micro_add(orli_micro *b, const orli_examples *e, const orli_example *x, const orl_row *r,
+                                 int sides, int untold, int feed_last) {
     orl_ctx *ctx = b->ctx;
-    size_t root, side, i, at = b->tokens, s = b->sequences, n = (size_t)sides, more = x->count[0] + (sides > 1 ? x->count[1] : 0), border;
-    if (ORLI_RESERVE(ctx, b->predict, b->c_predict, at + more) != ORL_OK || ORLI_RESERVE(ctx, b->target, b->c_target, at + more) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->ref_logp, b->c_ref, at + more) != ORL_OK || ORLI_RESERVE(ctx, b->last, b->c_last, s + n) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->offset, b->c_offset, s + n + 1) != ORL_OK || ORLI_RESERVE(ctx, b->row, b->c_row, s + n) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->weight, b->c_weight, s + n) != ORL_OK || ORLI_RESERVE(ctx, b->reward, b->c_reward, s + n) != ORL_OK ||
+    size_t root, side, i, at = b->tokens, s = b->sequences, n = (size_t)sides,
+                          more = x->count[0] + (sides > 1 ? x->count[1] : 0), border;
+    if (ORLI_RESERVE(ctx, b->predict, b->c_predict, at + more) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->target, b->c_target, at + more) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->ref_logp, b->c_ref, at + more) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->last, b->c_last, s + n) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->offset, b->c_offset, s + n + 1) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->row, b->c_row, s + n) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->weight, b->c_weight, s + n) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->reward, b->c_reward, s + n) != ORL_OK ||
         ORLI_RESERVE(ctx, b->margin, b->c_margin, s + n) != ORL_OK)
         return ORL_ERR_MEMORY;
     root = orl_stream_add(b->stream, e->ids + x->prompt, x->prompt_count, ORL_ROOT);
@@ -10272,8 +10596,12 @@ static orl_status orli_micro_run(orl_tape *tape, orl_model *m, const orli_micro 
     out->sequences = b->sequences;
     out->offset = b->offset, out->row = b->row;
     out->weight = b->weight, out->reward = b->reward, out->margin = b->margin;
-    if (m->reward) out->score = orl_linear(tape, orl_gather(tape, h, b->last, b->sequences), orli_weight_use(tape, m, ORLI_W_SCORE, 0), NULL);
-    else out->logp = orl_token_logp(tape, orl_gather(tape, h, b->predict, b->tokens), orl_head(tape, m), m->classes, b->target, NULL);
+    if (m->reward)
+        out->score = orl_linear(tape, orl_gather(tape, h, b->last, b->sequences),
+                                orli_weight_use(tape, m, ORLI_W_SCORE, 0), NULL);
+    else
+        out->logp = orl_token_logp(tape, orl_gather(tape, h, b->predict, b->tokens), orl_head(tape, m), m->classes,
+                                   b->target, NULL);
     return orl_error_status(m->object.ctx);
 }
 
@@ -10311,14 +10639,16 @@ static orl_tensor *orli_constant_of(orl_tape *tape, const double *x, const size_
 /* −Σ_s w_s Σ_t log π(y_t | c, y_<t) */
 ORL_API orl_tensor *orl_loss_nll(orl_tape *tape, const orl_batch *b, void *user) {
     (void)user;
-    return orl_scale(tape, orl_sum(tape, orl_mul(tape, b->logp, orli_constant_of(tape, b->weight, b->offset, b->sequences))), -1);
+    return orl_scale(
+        tape, orl_sum(tape, orl_mul(tape, b->logp, orli_constant_of(tape, b->weight, b->offset, b->sequences))), -1);
 }
 
 /* Σ pairs −log σ(r_c − r_r − margin) + center·(r_c + r_r)² */
 ORL_API orl_tensor *orl_loss_reward(orl_tape *tape, const orl_batch *b, void *user) {
     const orl_rm_loss *o = (const orl_rm_loss *)user;
     orl_tensor *c = orl_every(tape, b->score, 0, 2), *r = orl_every(tape, b->score, 1, 2), *gap, *loss;
-    gap = orl_sub(tape, orl_sub(tape, c, r), orl_every(tape, orli_constant_of(tape, b->margin, NULL, b->sequences), 0, 2));
+    gap = orl_sub(tape, orl_sub(tape, c, r),
+                  orl_every(tape, orli_constant_of(tape, b->margin, NULL, b->sequences), 0, 2));
     if (o && o->margin != 0) gap = orl_shift(tape, gap, -o->margin);
     loss = orl_sum(tape, orl_softplus(tape, orl_scale(tape, gap, -1)));
     if (!o || o->center == 0) return loss;
@@ -10354,7 +10684,8 @@ static void orli_tape_reserve(orl_tape *tape, size_t bytes) { /* at once: growin
 static orl_status orli_micro_reference(orl_tape *tape, orl_model *reference, orli_micro *b) {
     orl_batch batch;
     orl_tape_reset(tape);
-    if (orli_micro_run(tape, reference, b, &batch) != ORL_OK || !batch.logp || orli_dry(tape)) return orl_error_status(b->ctx);
+    if (orli_micro_run(tape, reference, b, &batch) != ORL_OK || !batch.logp || orli_dry(tape))
+        return orl_error_status(b->ctx);
     memcpy(b->ref_logp, batch.logp->data, b->tokens * sizeof *b->ref_logp);
     return ORL_OK;
 }
@@ -10372,7 +10703,8 @@ static size_t orli_examples_plan(orl_model *m, const orli_examples *e, int sides
     while (i < e->count && !orl_failed(ctx)) {
         orl_batch batch;
         i = orli_micro_fill(&b, e, NULL, i, e->count, NULL, sides, m->reward, ORLI_MICRO_TOKENS);
-        if (b.stream->tokens < largest - largest / 8) continue; /* what needs most is among the large ones, not always the largest */
+        /* what needs most is among the large ones, not always the largest */
+        if (b.stream->tokens < largest - largest / 8) continue;
         largest = ORLI_MAX(largest, b.stream->tokens);
         orl_tape_reset(tape);
         orli_micro_run(tape, m, &b, &batch);
@@ -10383,13 +10715,15 @@ static size_t orli_examples_plan(orl_model *m, const orli_examples *e, int sides
     return bytes;
 }
 
-static orl_status orli_examples_visit(orl_model *m, const orl_dataset *d, const orli_examples *e, int sides, orl_model *reference, orli_visit_fn visit, void *user) {
+static orl_status orli_examples_visit(orl_model *m, const orl_dataset *d, const orli_examples *e, int sides,
+                                      orl_model *reference, orli_visit_fn visit, void *user) {
     orl_ctx *ctx = m->object.ctx;
     orl_tape *tape = orli_tape_inference(ctx);
     orli_micro b;
-    size_t i = 0;
+    size_t i = 0, plan;
     orli_micro_create(&b, ctx);
-    orli_tape_reserve(tape, orli_examples_plan(m, e, sides));
+    plan = orli_examples_plan(m, e, sides);
+    orli_tape_reserve(tape, plan + plan / 8); /* so that the next pass, which may need a little more, finds this chunk good */
     while (i < e->count && !orl_failed(ctx)) {
         orl_batch batch;
         i = orli_micro_fill(&b, e, NULL, i, e->count, d, sides, m->reward, ORLI_MICRO_TOKENS);
@@ -10429,7 +10763,8 @@ static void orli_checkpoint_put(orli_st_writer *w, const char *key, uint64_t val
     orli_st_put_metadata(w, key, number);
 }
 
-static orl_status orli_checkpoint_save(orl_ctx *ctx, const char *path, const orli_checkpoint_part *part, size_t parts, const orli_progress *p) {
+static orl_status orli_checkpoint_save(orl_ctx *ctx, const char *path, const orli_checkpoint_part *part, size_t parts,
+                                       const orli_progress *p) {
     orli_st_writer w = orli_st_writer_new(ctx);
     char name[200];
     uint64_t bits;
@@ -10467,23 +10802,28 @@ static uint64_t orli_checkpoint_number(const orli_safetensors *st, const char *k
     const char *text = orli_safetensors_metadata(st, key);
     uint64_t x = 0;
     if (!text || !*text) {
-        orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: no \"%s\" in its metadata: it is no checkpoint of this library", st->path, key);
+        orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: no \"%s\" in its metadata: it is no checkpoint of this library",
+                  st->path, key);
         return 0;
     }
     for (; *text >= '0' && *text <= '9'; text++) x = x * 10 + (uint64_t)(*text - '0');
     return x;
 }
 
-static void orli_checkpoint_read(const orli_safetensors *st, const char *name, size_t n, orl_real *to) { /* to NULL: only looks */
+/* to NULL: only looks */
+static void orli_checkpoint_read(const orli_safetensors *st, const char *name, size_t n, orl_real *to) {
     const orli_st_tensor *t = orli_safetensors_find(st, name);
     if (!t || orli_st_count(t) != n)
-        orli_fail(st->ctx, ORL_ERR_MISMATCH, "%s: tensor \"%s\" is missing or of another shape: the checkpoint is of another model", st->path, name);
+        orli_fail(st->ctx, ORL_ERR_MISMATCH,
+                  "%s: tensor \"%s\" is missing or of another shape: the checkpoint is of another model", st->path,
+                  name);
     else if (to) orli_safetensors_read(st, t, 0, n, to);
 }
 
 /* Loads into the parts; expected->stage, seed, rows and steps must be the run's own. Nothing is changed
  * unless everything fits: a first pass only looks. */
-static orl_status orli_checkpoint_load(orl_ctx *ctx, const char *path, const orli_checkpoint_part *part, size_t parts, orli_progress *p) {
+static orl_status orli_checkpoint_load(orl_ctx *ctx, const char *path, const orli_checkpoint_part *part, size_t parts,
+                                       orli_progress *p) {
     orli_safetensors st;
     const char *stage;
     char name[200];
@@ -10493,10 +10833,16 @@ static orl_status orli_checkpoint_load(orl_ctx *ctx, const char *path, const orl
     if (orli_safetensors_open(ctx, path, &st) != ORL_OK) return orl_error_status(ctx);
     stage = orli_safetensors_metadata(&st, "stage");
     if (!stage || strcmp(stage, p->stage) != 0)
-        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: is a checkpoint of stage \"%.60s\" and this run is \"%s\": give it another directory", path, stage ? stage : "?", p->stage);
-    else if (orli_checkpoint_number(&st, "seed") != p->seed) orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made with another seed: resume with the same options", path);
-    else if (orli_checkpoint_number(&st, "rows") != p->rows) orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made with another number of rows: resume with the same data", path);
-    else if (orli_checkpoint_number(&st, "steps") != p->steps) orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made for another number of steps: resume with the same options", path);
+        orli_fail(ctx, ORL_ERR_MISMATCH,
+                  "%s: is a checkpoint of stage \"%.60s\" and this run is \"%s\": give it another directory", path,
+                  stage ? stage : "?", p->stage);
+    else if (orli_checkpoint_number(&st, "seed") != p->seed)
+        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made with another seed: resume with the same options", path);
+    else if (orli_checkpoint_number(&st, "rows") != p->rows)
+        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made with another number of rows: resume with the same data", path);
+    else if (orli_checkpoint_number(&st, "steps") != p->steps)
+        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: was made for another number of steps: resume with the same options",
+                  path);
     p->step = orli_checkpoint_number(&st, "step");
     p->log_bytes = orli_checkpoint_number(&st, "log_bytes");
     bits = orli_checkpoint_number(&st, "extra");
@@ -10549,13 +10895,15 @@ static void orli_log_end(orli_log *log) {
     log->line.length = 0;
 }
 
-/* Opens the log, cut back to `keep` bytes (0: a fresh one; what is shorter already is left as it is). path may be NULL. */
+/* Opens the log, cut back to `keep` bytes (0: a fresh one; what is shorter already is left as it is).
+ * path may be NULL. */
 static orl_status orli_log_open(orli_log *log, orl_ctx *ctx, const char *path, uint64_t keep) {
     struct stat info;
     memset(log, 0, sizeof *log);
     log->ctx = ctx, log->path = path, log->line = orli_str_new(ctx);
     if (!path || orl_failed(ctx)) return orl_error_status(ctx);
-    if (keep && stat(path, &info) == 0 && (uint64_t)info.st_size > keep && truncate(path, (off_t)keep) != 0) return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be cut back to the checkpoint: %s", path, strerror(errno));
+    if (keep && stat(path, &info) == 0 && (uint64_t)info.st_size > keep && truncate(path, (off_t)keep) != 0)
+        return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be cut back to the checkpoint: %s", path, strerror(errno));
     log->file = fopen(path, keep ? "ab" : "wb");
     return log->file ? ORL_OK : orli_fail(ctx, ORL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
 }
@@ -10644,7 +10992,8 @@ static double orli_trainer_micro(orli_trainer *t) {
     if (orl_failed(t->ctx) || orli_micro_run(t->tape, t->m, &t->micro, &batch) != ORL_OK) return 0;
     batch.ref_logp = t->o.reference ? t->micro.ref_logp : NULL;
     loss = t->o.loss(t->tape, &batch, t->o.loss_user);
-    if (!loss && !orl_failed(t->ctx)) orli_fail(t->ctx, ORL_ERR_ARGUMENT, "%s: the loss function returned NULL", t->o.stage);
+    if (!loss && !orl_failed(t->ctx))
+        orli_fail(t->ctx, ORL_ERR_ARGUMENT, "%s: the loss function returned NULL", t->o.stage);
     orl_backward(t->tape, loss);
     t->tokens += t->micro.stream->tokens;
     return orl_failed(t->ctx) || orli_dry(t->tape) ? 0 : (double)loss->data[0];
@@ -10661,12 +11010,15 @@ static double orli_trainer_step(orli_trainer *t, size_t step, double lr, double 
     }
     if (orl_failed(t->ctx)) return 0;
     if (!(loss - loss == 0)) {
-        orli_fail(t->ctx, ORL_ERR_DATA, "%s: the loss is not finite at step %zu: lower the learning rate or look at the data", t->o.stage, step + 1);
+        orli_fail(t->ctx, ORL_ERR_DATA,
+                  "%s: the loss is not finite at step %zu: lower the learning rate or look at the data", t->o.stage,
+                  step + 1);
         return 0;
     }
     loss /= divisor;
     if (t->o.reduce) t->o.reduce(t->o.reduce_user, t->m->params->grads, t->m->params->count, &divisor);
-    a.lr = lr, a.beta1 = t->o.beta1, a.beta2 = t->o.beta2, a.eps = t->o.eps, a.weight_decay = t->o.weight_decay, a.clip = t->o.clip;
+    a.lr = lr, a.beta1 = t->o.beta1, a.beta2 = t->o.beta2, a.eps = t->o.eps, a.weight_decay = t->o.weight_decay,
+    a.clip = t->o.clip;
     orli_adam_step(&t->adam, &a, divisor, norm);
     return loss;
 }
@@ -10706,8 +11058,10 @@ static orl_status orli_train_check(orl_ctx *ctx, const orl_train_options *o) {
     if (!o->batch) bad = "batch must be at least 1";
     else if (!o->steps && !(o->epochs > 0 && o->epochs < 1e9)) bad = "give steps, or epochs above 0";
     else if (!(o->lr > 0 && o->lr < 1e6)) bad = "lr must be positive";
-    else if (!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1)) bad = "beta1 and beta2 must be 0 to below 1";
-    else if (!(o->eps >= 0) || !(o->weight_decay >= 0) || !(o->clip >= 0)) bad = "eps, weight_decay and clip must not be negative";
+    else if (!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1))
+        bad = "beta1 and beta2 must be 0 to below 1";
+    else if (!(o->eps >= 0) || !(o->weight_decay >= 0) || !(o->clip >= 0))
+        bad = "eps, weight_decay and clip must not be negative";
     else if (!(o->min_lr >= 0 && o->min_lr <= 1)) bad = "min_lr is a share of lr: 0 to 1";
     return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "training: %s", bad) : ORL_OK;
 }
@@ -10739,11 +11093,14 @@ static orl_status orli_condition_attach(orl_model *m, const orl_dataset *d) {
     orli_condition c = d->condition;
     orl_status status = ORL_OK;
     if (c.kind == ORL_CONDITION_NONE) return ORL_OK;
-    if (c.kind == ORL_CONDITION_TEXT && !m->tokenizer) return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins", m->name);
+    if (c.kind == ORL_CONDITION_TEXT && !m->tokenizer)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins",
+                         m->name);
     if (c.kind == ORL_CONDITION_BINS) {
         int same = m->condition.kind == ORL_CONDITION_BINS && m->condition.bins == c.bins;
         if (m->condition.kind == ORL_CONDITION_BINS && !same)
-            return orli_fail(ctx, ORL_ERR_MISMATCH, "%s has %zu reward bins and the data asks for %zu: use as many", m->name, m->condition.bins, c.bins);
+            return orli_fail(ctx, ORL_ERR_MISMATCH, "%s has %zu reward bins and the data asks for %zu: use as many",
+                             m->name, m->condition.bins, c.bins);
         c.first_id = (int32_t)(same ? (size_t)m->condition.first_id : m->config.vocab);
         if (!same) status = orli_model_grow(m, c.bins + 1);
         m->classes = (size_t)c.first_id;
@@ -10752,7 +11109,8 @@ static orl_status orli_condition_attach(orl_model *m, const orl_dataset *d) {
     return status;
 }
 
-static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_dataset *d, const orl_train_options *options) {
+static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_dataset *d,
+                                      const orl_train_options *options) {
     orl_ctx *ctx = m->object.ctx;
     size_t i, pairs = 0;
     memset(t, 0, sizeof *t);
@@ -10765,13 +11123,20 @@ static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_d
     t->sides = pairs ? 2 : 1;
     if (pairs && t->o.loss == orl_loss_nll) { /* nobody learns to say what was rejected */
         t->sides = 1;
-        orli_note(ctx, "%s: %zu of its %zu rows are pairs: their chosen answers are learned, the rejected ones left out", d->name, pairs, d->count);
+        orli_note(ctx,
+                  "%s: %zu of its %zu rows are pairs: their chosen answers are learned, the rejected ones left out",
+                  d->name, pairs, d->count);
     }
     if (orli_train_check(ctx, &t->o) != ORL_OK) return orl_error_status(ctx);
-    if (t->o.reference && t->o.reference->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a reward model: a reference must be a language model", t->o.reference->name);
-    if (m->reward && t->sides != 2 && t->o.loss == orl_loss_reward) return orli_fail(ctx, ORL_ERR_DATA, "%s: rows of pairs are needed to train a reward model", d->name);
-    if (orli_condition_attach(m, d) != ORL_OK || orli_examples_build(&t->examples, m, d, t->sides) != ORL_OK) return orl_error_status(ctx);
-    t->steps = t->o.steps ? t->o.steps : (size_t)ceil(t->o.epochs * (double)t->examples.count / (double)t->o.batch - 1e-9);
+    if (t->o.reference && t->o.reference->reward)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a reward model: a reference must be a language model",
+                         t->o.reference->name);
+    if (m->reward && t->sides != 2 && t->o.loss == orl_loss_reward)
+        return orli_fail(ctx, ORL_ERR_DATA, "%s: rows of pairs are needed to train a reward model", d->name);
+    if (orli_condition_attach(m, d) != ORL_OK || orli_examples_build(&t->examples, m, d, t->sides) != ORL_OK)
+        return orl_error_status(ctx);
+    t->steps =
+        t->o.steps ? t->o.steps : (size_t)ceil(t->o.epochs * (double)t->examples.count / (double)t->o.batch - 1e-9);
     t->order = (size_t *)orli_alloc(ctx, t->examples.count, sizeof *t->order);
     t->tape = orl_tape_create(ctx);
     if (t->o.reference) t->reference_tape = orli_tape_inference(ctx);
@@ -10810,13 +11175,15 @@ static void orli_trainer_log(orli_log *log, const orl_step_info *info) {
     orli_log_end(log);
 }
 
-static orl_status orli_trainer_save(orli_trainer *t, const orli_checkpoint_part *part, orli_progress *p, const orli_log *log, size_t step) {
+static orl_status orli_trainer_save(orli_trainer *t, const orli_checkpoint_part *part, orli_progress *p,
+                                    const orli_log *log, size_t step) {
     p->step = step;
     p->log_bytes = orli_log_bytes(log);
     return orli_checkpoint_save(t->ctx, t->o.checkpoint, part, 1, p);
 }
 
-static orl_status orli_trainer_loop(orli_trainer *t, const orli_examples *eval, orli_log *log, const orli_checkpoint_part *part, orli_progress *p) {
+static orl_status orli_trainer_loop(orli_trainer *t, const orli_examples *eval, orli_log *log,
+                                    const orli_checkpoint_part *part, orli_progress *p) {
     orl_ctx *ctx = t->ctx;
     double begin = orl_seconds();
     size_t step;
@@ -10830,14 +11197,17 @@ static orl_status orli_trainer_loop(orli_trainer *t, const orli_examples *eval, 
         info.loss = orli_trainer_step(t, step, info.lr, &info.grad_norm);
         if (orl_failed(ctx)) break;
         info.val_loss = info.reward = info.kl = nan("");
-        if (t->o.eval && (last || (t->o.eval_every && (step + 1) % t->o.eval_every == 0))) info.val_loss = orli_validate(t, eval);
+        if (t->o.eval && (last || (t->o.eval_every && (step + 1) % t->o.eval_every == 0)))
+            info.val_loss = orli_validate(t, eval);
         info.tokens = t->tokens;
         info.seconds = orl_seconds() - from, info.elapsed = orl_seconds() - begin;
         orli_trainer_log(log, &info);
-        if (t->o.checkpoint && t->o.save_every && (step + 1) % t->o.save_every == 0 && !last) orli_trainer_save(t, part, p, log, step + 1);
+        if (t->o.checkpoint && t->o.save_every && (step + 1) % t->o.save_every == 0 && !last)
+            orli_trainer_save(t, part, p, log, step + 1);
         if (t->o.progress && t->o.progress(t->o.user, &info) && !last) {
             if (t->o.checkpoint) orli_trainer_save(t, part, p, log, step + 1);
-            return orli_fail(ctx, ORL_ERR_STOPPED, "%s: stopped after step %zu of %zu%s", t->o.stage, step + 1, t->steps, t->o.checkpoint ? "; resume goes on from there" : "");
+            return orli_fail(ctx, ORL_ERR_STOPPED, "%s: stopped after step %zu of %zu%s", t->o.stage, step + 1,
+                             t->steps, t->o.checkpoint ? "; resume goes on from there" : "");
         }
     }
     return orl_error_status(ctx);
@@ -10889,7 +11259,8 @@ static double orli_flops_per_second(const orl_model *m) {
     double flops = ctx->flops, begin = orl_seconds(), speed = 0;
     if (!x) return 0;
     while (rounds++ < 3 || orl_seconds() - begin < 0.03)
-        orli_gemm(ctx, n, p->rows, p->cols, orli_mat_of(x, p->cols, 1), orli_mat_of(p->data, 1, p->cols), x + n * p->cols, p->rows, 0);
+        orli_gemm(ctx, n, p->rows, p->cols, orli_mat_of(x, p->cols, 1), orli_mat_of(p->data, 1, p->cols),
+                  x + n * p->cols, p->rows, 0);
     speed = (ctx->flops - flops) / (orl_seconds() - begin);
     ctx->flops = flops; /* a measurement is no training */
     orli_free(ctx, x);
@@ -10928,13 +11299,15 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
 static double orli_head_flops(const orl_model *m, const orli_examples *e, int sides) {
     double tokens = 0;
     size_t i;
-    for (i = 0; i < e->count; i++) tokens += (double)(e->example[i].count[0] + (sides > 1 ? e->example[i].count[1] : 0));
+    for (i = 0; i < e->count; i++)
+        tokens += (double)(e->example[i].count[0] + (sides > 1 ? e->example[i].count[1] : 0));
     return m->reward ? 0 : 8 * (double)m->classes * (double)m->config.dim * tokens;
 }
 
 static size_t orli_params_bytes(const orl_model *m) { return m->params->count * sizeof(orl_real); }
 
-ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const orl_train_options *options, orl_estimate *out) {
+ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const orl_train_options *options,
+                                      orl_estimate *out) {
     orl_ctx *ctx = orl_model_ctx(m);
     orli_trainer t;
     orli_examples eval;
@@ -10959,8 +11332,9 @@ ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const 
         out->flops = orli_trunk_flops(m, &t.examples, t.sides, &out->tokens) + orli_head_flops(m, &t.examples, t.sides);
         out->flops *= t.o.steps ? share : t.o.epochs;
         out->tokens = (uint64_t)((double)out->tokens * (t.o.steps ? share : t.o.epochs));
-        out->total = out->weights + out->gradients + out->moments + out->activations + t.examples.id_capacity * sizeof(int32_t) +
-                     t.examples.capacity * sizeof *t.examples.example + ctx->pool->threads * ORLI_SCRATCH;
+        out->total = out->weights + out->gradients + out->moments + out->activations +
+            t.examples.id_capacity * sizeof(int32_t) + t.examples.capacity * sizeof *t.examples.example +
+            ctx->pool->threads * ORLI_SCRATCH;
         out->seconds = out->flops / (0.6 * orli_flops_per_second(m));
     }
     orli_trainer_free(&t);
@@ -11041,7 +11415,8 @@ static const orli_labels *orli_labels_of(orl_dataset *d) {
     for (i = 0; i < d->count; i++) square += (d->row[i].reward_raw - l->mean) * (d->row[i].reward_raw - l->mean);
     l->sd = sqrt(square / (double)d->count);
     if (!d->count || !(l->sd > 1e-12 * (fabs(l->mean) + 1e-300))) {
-        orli_fail(ctx, ORL_ERR_DATA, "%s: all %zu rewards are equal: there is nothing to tell samples apart by", d->name, d->count);
+        orli_fail(ctx, ORL_ERR_DATA, "%s: all %zu rewards are equal: there is nothing to tell samples apart by",
+                  d->name, d->count);
         return NULL;
     }
     for (i = 0; i < d->count; i++) l->sorted[i] = (d->row[i].reward_raw - l->mean) / l->sd;
@@ -11100,7 +11475,8 @@ ORL_API orl_status orl_score_with(orl_dataset *d, orl_reward_fn reward, void *us
         orl_row *r = &d->row[i];
         r->reward = r->reward_raw = reward(r, user);
         r->flags |= ORL_LABELLED;
-        if (!(r->reward - r->reward == 0)) return orli_fail(ctx, ORL_ERR_DATA, "%s: the reward of row %zu is not finite", d->name, i + 1);
+        if (!(r->reward - r->reward == 0))
+            return orli_fail(ctx, ORL_ERR_DATA, "%s: the reward of row %zu is not finite", d->name, i + 1);
     }
     d->labels = NULL;
     return ORL_OK;
@@ -11125,8 +11501,10 @@ ORL_API orl_dataset *orl_filter(orl_dataset *d, orl_filter_rule rule, double x) 
     double threshold = x;
     size_t i, k = 0, best = 0, kept = 0;
     if (!d || orl_failed(ctx) || !(l = orli_labels_of(d))) return NULL;
-    if (rule == ORL_ABOVE_QUANTILE && !(x >= 0 && x <= 1)) orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_filter: a quantile lies between 0 and 1");
-    if ((rule == ORL_TOP_K || rule == ORL_BEST_OF) && !(x >= 1)) orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_filter: the number of samples must be at least 1");
+    if (rule == ORL_ABOVE_QUANTILE && !(x >= 0 && x <= 1))
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_filter: a quantile lies between 0 and 1");
+    if ((rule == ORL_TOP_K || rule == ORL_BEST_OF) && !(x >= 1))
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_filter: the number of samples must be at least 1");
     if (orl_failed(ctx) || !(keep = (unsigned char *)orli_alloc_zero(ctx, d->count, 1))) return NULL;
     if (rule == ORL_ABOVE_QUANTILE) threshold = orli_quantile(l->sorted, l->count, x);
     if (rule == ORL_TOP_K) ranked = orli_rank(d, orli_by_rank, NULL);
@@ -11150,13 +11528,16 @@ ORL_API orl_dataset *orl_filter(orl_dataset *d, orl_filter_rule rule, double x) 
     }
     orli_free(ctx, ranked);
     for (i = 0; i < d->count; i++) kept += keep[i];
-    if (!orl_failed(ctx) && !kept) orli_fail(ctx, ORL_ERR_DATA, "%s: the filter keeps none of %zu rows: lower the threshold (the best r̂ is %.3g)", d->name, d->count, l->sorted[l->count - 1]);
+    if (!orl_failed(ctx) && !kept)
+        orli_fail(ctx, ORL_ERR_DATA, "%s: the filter keeps none of %zu rows: lower the threshold (the best r̂ is %.3g)",
+                  d->name, d->count, l->sorted[l->count - 1]);
     if (!orl_failed(ctx)) out = orli_dataset_select(d, keep);
     if (out) {
         double sum = 0;
         for (i = 0; i < out->count; i++) sum += out->row[i].weight;
         for (i = 0; i < out->count && sum > 0; i++) out->row[i].weight *= (double)out->count / sum;
-        orli_note(ctx, "%s: the filter keeps %zu of %zu rows, of %zu prompts of %zu", d->name, out->count, d->count, orli_groups_kept(out), orli_groups_kept(d));
+        orli_note(ctx, "%s: the filter keeps %zu of %zu rows, of %zu prompts of %zu", d->name, out->count, d->count,
+                  orli_groups_kept(out), orli_groups_kept(d));
     }
     orli_free(ctx, keep);
     return out;
@@ -11186,8 +11567,8 @@ ORL_API orl_dataset *orl_weight(orl_dataset *d, double beta, orl_baseline baseli
         square += out->row[i].weight * out->row[i].weight;
     }
     ess = (double)out->count / square; /* (Σw)²/Σw² as a share, for Σw = n */
-    orli_note(ctx, "%s: weights of β = %g: effective sample size %.1f %% of %zu rows%s", d->name, beta, 100 * ess, out->count,
-              ess < 0.1 ? ": few rows do all the pulling, raise β or lower the clip" : "");
+    orli_note(ctx, "%s: weights of β = %g: effective sample size %.1f %% of %zu rows%s", d->name, beta, 100 * ess,
+              out->count, ess < 0.1 ? ": few rows do all the pulling, raise β or lower the clip" : "");
     return out;
 }
 
@@ -11203,7 +11584,8 @@ ORL_API orl_condition_options orl_condition_default(orl_condition_kind kind) {
     return o;
 }
 
-/* The rank among all samples of a prompt as a number of −3 (worst) … 3 (best); equals share the middle of their ranks. */
+/* The rank among all samples of a prompt as a number of −3 (worst) … 3 (best); equals share the
+ * middle of their ranks. */
 static double orli_condition_rank(const orli_labels *l, const orl_row *r) {
     orli_standing s = orli_standing_of(l, r);
     return 3.0 - 6.0 * ((double)s.better + 0.5 * (double)s.equal) / (double)s.count;
@@ -11220,7 +11602,9 @@ ORL_API orl_dataset *orl_condition(orl_dataset *d, const orl_condition_options *
     size_t i, n;
     if (!d || orl_failed(ctx) || !(l = orli_labels_of(d))) return NULL;
     if (o.kind != ORL_CONDITION_TEXT && o.kind != ORL_CONDITION_BINS) bad = "kind must be text or bins";
-    else if (o.kind == ORL_CONDITION_TEXT && (!o.format || !strstr(o.format, "{reward}") || strlen(o.format) >= sizeof c->format)) bad = "format must contain {reward} and be short";
+    else if (o.kind == ORL_CONDITION_TEXT &&
+             (!o.format || !strstr(o.format, "{reward}") || strlen(o.format) >= sizeof c->format))
+        bad = "format must contain {reward} and be short";
     else if (o.kind == ORL_CONDITION_TEXT && (o.decimals < 0 || o.decimals > 6)) bad = "decimals must be 0 to 6";
     else if (o.kind == ORL_CONDITION_BINS && (o.bins < 2 || o.bins > 1000)) bad = "bins must be 2 to 1000";
     else if (!(o.dropout >= 0 && o.dropout < 1)) bad = "dropout must be 0 to below 1";
@@ -11253,7 +11637,9 @@ ORL_API orl_dataset *orl_condition(orl_dataset *d, const orl_condition_options *
 
 ORL_API orl_condition_kind orl_model_condition(const orl_model *m, double quantile, double *target) {
     if (!m) return ORL_CONDITION_NONE;
-    if (target) *target = m->condition.kind == ORL_CONDITION_NONE ? nan("") : orli_quantile(m->condition.quantile, 101, quantile);
+    if (target)
+        *target =
+            m->condition.kind == ORL_CONDITION_NONE ? nan("") : orli_quantile(m->condition.quantile, 101, quantile);
     return m->condition.kind;
 }
 
@@ -11267,23 +11653,28 @@ static orl_status orli_target_of(const orl_model *m, const orl_generate_options 
     *target = c->target;
     if (c->kind == ORL_CONDITION_NONE) {
         if (o->target == ORL_TARGET_VALUE || o->target == ORL_TARGET_QUANTILE)
-            return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s was not trained with a condition: a target reward means nothing to it", m->name);
+            return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                             "%s was not trained with a condition: a target reward means nothing to it", m->name);
         return ORL_OK;
     }
     if (o->target == ORL_TARGET_QUANTILE) {
-        if (!(o->target_value >= 0 && o->target_value <= 1)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "a target quantile lies between 0 and 1");
+        if (!(o->target_value >= 0 && o->target_value <= 1))
+            return orli_fail(ctx, ORL_ERR_ARGUMENT, "a target quantile lies between 0 and 1");
         *target = orli_quantile(c->quantile, 101, o->target_value);
     }
     if (o->target == ORL_TARGET_VALUE) {
-        if (!(o->target_value - o->target_value == 0)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "the target reward is not a number");
+        if (!(o->target_value - o->target_value == 0))
+            return orli_fail(ctx, ORL_ERR_ARGUMENT, "the target reward is not a number");
         *target = ORLI_MAX(c->quantile[0], ORLI_MIN(c->quantile[100], o->target_value));
         if (*target < o->target_value || *target > o->target_value)
-            orli_note(ctx, "%s: the target %g lies outside the rewards it was trained on and is clamped to %g", m->name, o->target_value, *target);
+            orli_note(ctx, "%s: the target %g lies outside the rewards it was trained on and is clamped to %g", m->name,
+                      o->target_value, *target);
     }
     return ORL_OK;
 }
 
-static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dataset *asked, const orli_examples *e, const orl_generate_options *o, const orli_sampled *s) {
+static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dataset *asked, const orli_examples *e,
+                                   const orl_generate_options *o, const orli_sampled *s) {
     orl_ctx *ctx = m->object.ctx;
     size_t i, k, t;
     for (i = 0; i < e->count && !orl_failed(ctx); i++) {
@@ -11292,7 +11683,8 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
             char *text = NULL;
             if (!r) break;
             *r = asked->row[e->example[i].row];
-            r->flags = (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN)) | ORL_SAMPLED | (s->truncated ? ORL_TRUNCATED : 0);
+            r->flags =
+                (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN)) | ORL_SAMPLED | (s->truncated ? ORL_TRUNCATED : 0);
             r->sample = k, r->tokens = s->count, r->weight = 1;
             r->reward = r->reward_raw = r->logp = 0;
             for (t = 0; t < s->count; t++) r->logp += (double)s->logp[t];
@@ -11300,7 +11692,9 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
             memset(&r->rejected, 0, sizeof r->rejected);
             r->response.ids = (const int32_t *)orli_store_copy(out->store, s->ids, s->count * sizeof *s->ids);
             r->response.tokens = s->count;
-            if (m->tokenizer && orli_decode(m->tokenizer, s->ids, s->count, 1, !orli_text_empty(&r->prompt), &text, &r->response.bytes) == ORL_OK)
+            if (m->tokenizer &&
+                orli_decode(m->tokenizer, s->ids, s->count, 1, !orli_text_empty(&r->prompt), &text,
+                            &r->response.bytes) == ORL_OK)
                 r->response.text = (const char *)orli_store_copy(out->store, text, r->response.bytes);
             orli_free(ctx, text);
         }
@@ -11319,7 +11713,9 @@ ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const 
     size_t i, used = 0;
     double target;
     int told;
-    if (!m || !prompts || orl_failed(ctx) || orli_generate_check(ctx, m, &o) != ORL_OK || orli_target_of(m, &o, &target, &told) != ORL_OK) return NULL;
+    if (!m || !prompts || orl_failed(ctx) || orli_generate_check(ctx, m, &o) != ORL_OK ||
+        orli_target_of(m, &o, &target, &told) != ORL_OK)
+        return NULL;
     if (!(asked = orli_dataset_select(prompts, NULL))) return NULL;
     for (i = 0; i < asked->count; i++) {
         asked->row[i].flags = (asked->row[i].flags & ~ORL_CONDITIONED) | (told ? ORL_CONDITIONED : 0u);
@@ -11327,12 +11723,14 @@ ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const 
     }
     if (orli_examples_build(&e, m, asked, 0) == ORL_OK) {
         prompt = (orli_prompt *)orli_alloc_zero(ctx, e.count, sizeof *prompt);
-        ids = (int32_t *)orli_alloc(ctx, 2 * e.id_count + 1, sizeof *ids); /* prompts with and without their condition, end to end */
+        /* prompts with and without their condition, end to end */
+        ids = (int32_t *)orli_alloc(ctx, 2 * e.id_count + 1, sizeof *ids);
     }
     for (i = 0; prompt && ids && i < e.count; i++) {
         const orli_example *x = &e.example[i];
         prompt[i].ids = ids + used, prompt[i].count = x->prompt_count + x->told_count;
-        memcpy(ids + used, e.ids + x->prompt, prompt[i].count * sizeof *ids); /* the condition follows the prompt in e.ids */
+        /* the condition follows the prompt in e.ids */
+        memcpy(ids + used, e.ids + x->prompt, prompt[i].count * sizeof *ids);
         used += prompt[i].count;
         prompt[i].plain = ids + used, prompt[i].plain_count = x->prompt_count + x->untold_count;
         memcpy(ids + used, e.ids + x->prompt, x->prompt_count * sizeof *ids);
@@ -11340,7 +11738,8 @@ ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const 
         used += prompt[i].plain_count;
     }
     if (!told) o.guidance = 0; /* nothing to guide towards */
-    if (prompt && ids && orli_generate(m, prompt, e.count, &o, &samples) == ORL_OK && (out = orli_dataset_new(ctx, prompts->store, NULL)) != NULL) {
+    if (prompt && ids && orli_generate(m, prompt, e.count, &o, &samples) == ORL_OK &&
+        (out = orli_dataset_new(ctx, prompts->store, NULL)) != NULL) {
         memcpy(out->name, prompts->name, sizeof out->name);
         orli_sample_rows(m, out, asked, &e, &o, samples);
     }
@@ -11362,7 +11761,8 @@ ORL_API char *orl_generate_text(orl_model *m, const char *prompt, const orl_gene
     o.samples = 1;
     orl_dataset_add(ask, prompt, NULL);
     answer = orl_sample(m, ask, &o);
-    if (answer && !answer->row[0].response.text) orli_fail(ctx, ORL_ERR_ARGUMENT, "%s has no tokenizer: sample from rows of ids", m->name);
+    if (answer && !answer->row[0].response.text)
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "%s has no tokenizer: sample from rows of ids", m->name);
     else if (answer) text = orli_copy_bytes(ctx, answer->row[0].response.text, answer->row[0].response.bytes);
     orl_dataset_free(answer);
     orl_dataset_free(ask);
@@ -11401,10 +11801,12 @@ ORL_API orl_status orl_logprob(orl_model *m, orl_dataset *d, orl_real **per_toke
     if (per_token) *per_token = NULL;
     if (total) *total = 0;
     if (!m || !d || orl_failed(ctx)) return orl_error_status(ctx);
-    if (m->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a reward model: it has no log-probabilities", m->name);
+    if (m->reward)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a reward model: it has no log-probabilities", m->name);
     memset(&job, 0, sizeof job);
     job.ctx = ctx, job.data = d;
-    for (i = 0; i < d->count; i++) d->row[i].logp = nan(""), d->row[i].tokens = 0, d->row[i].flags |= ORL_LOGP; /* of rows that do not fit */
+    /* of rows that do not fit */
+    for (i = 0; i < d->count; i++) d->row[i].logp = nan(""), d->row[i].tokens = 0, d->row[i].flags |= ORL_LOGP;
     if (orli_examples_build(&e, m, d, 1) == ORL_OK) orli_examples_visit(m, d, &e, 1, NULL, orli_logprob_visit, &job);
     orli_examples_free(&e);
     if (orl_failed(ctx) || !per_token) orli_free(ctx, job.token);
@@ -11436,11 +11838,15 @@ ORL_API orl_status orl_score(orl_model *m, orl_dataset *d) {
     orli_examples e;
     size_t i;
     if (!m || !d || orl_failed(ctx)) return orl_error_status(ctx);
-    if (!m->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a language model, no reward model: orl_reward_model() makes one of it", m->name);
+    if (!m->reward)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                         "%s is a language model, no reward model: orl_reward_model() makes one of it", m->name);
     if (!d->count) return orli_fail(ctx, ORL_ERR_DATA, "%s: there are no rows to score", d->name);
     job.data = d, job.sides = d->row[0].flags & ORL_PAIR ? 2 : 1;
-    for (i = 0; i < d->count; i++) d->row[i].reward_raw = d->row[i].rejected_reward_raw = nan(""); /* of rows that do not fit */
-    if (orli_examples_build(&e, m, d, job.sides) == ORL_OK) orli_examples_visit(m, d, &e, job.sides, NULL, orli_score_visit, &job);
+    /* of rows that do not fit */
+    for (i = 0; i < d->count; i++) d->row[i].reward_raw = d->row[i].rejected_reward_raw = nan("");
+    if (orli_examples_build(&e, m, d, job.sides) == ORL_OK)
+        orli_examples_visit(m, d, &e, job.sides, NULL, orli_score_visit, &job);
     orli_examples_free(&e);
     for (i = 0; i < d->count && !orl_failed(ctx); i++) {
         orl_row *r = &d->row[i];
@@ -11454,7 +11860,8 @@ ORL_API orl_status orl_score(orl_model *m, orl_dataset *d) {
 
 /* Wilson's 95 % interval for `wins` of n. */
 static void orli_wilson(double wins, double n, double *low, double *high) {
-    double z = 1.959963984540054, p = n > 0 ? wins / n : 0.5, center = p + z * z / (2 * n), half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+    double z = 1.959963984540054, p = n > 0 ? wins / n : 0.5, center = p + z * z / (2 * n),
+           half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
     *low = n > 0 ? (center - half) / (1 + z * z / n) : 0;
     *high = n > 0 ? (center + half) / (1 + z * z / n) : 1;
 }
@@ -11469,7 +11876,8 @@ ORL_API orl_status orl_pair_accuracy(const orl_dataset *d, orl_accuracy *out) {
         const orl_row *r = &d->row[i];
         double gap = r->reward - r->rejected_reward, sure, win = gap > 0 ? 1 : gap < 0 ? 0 : 0.5;
         size_t bin;
-        if (!(r->flags & ORL_PAIR) || !(r->flags & ORL_LABELLED)) return orli_fail(ctx, ORL_ERR_DATA, "%s: row %zu is no scored pair", d->name, i + 1);
+        if (!(r->flags & ORL_PAIR) || !(r->flags & ORL_LABELLED))
+            return orli_fail(ctx, ORL_ERR_DATA, "%s: row %zu is no scored pair", d->name, i + 1);
         if (!(gap - gap == 0)) continue; /* a row that did not fit: said when it was scored */
         sure = 1.0 / (1.0 + exp(-fabs(r->reward_raw - r->rejected_reward_raw)));
         bin = ORLI_MIN((size_t)((sure - 0.5) * 20), (size_t)9);
@@ -11503,9 +11911,12 @@ ORL_API orl_status orl_train_reward(orl_model *m, const orl_dataset *pairs, cons
     double sum = 0, square = 0, x;
     int side;
     if (!m || !pairs || orl_failed(ctx)) return orl_error_status(ctx);
-    if (!m->reward) return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a language model: orl_reward_model() gives it a scalar head", m->name);
+    if (!m->reward)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s is a language model: orl_reward_model() gives it a scalar head",
+                         m->name);
     m->reward_mean = 0, m->reward_sd = 1;
-    if (orl_train(m, pairs, options) != ORL_OK || !(keep = (unsigned char *)orli_alloc_zero(ctx, pairs->count, 1))) return orl_error_status(ctx);
+    if (orl_train(m, pairs, options) != ORL_OK || !(keep = (unsigned char *)orli_alloc_zero(ctx, pairs->count, 1)))
+        return orl_error_status(ctx);
     for (i = 0; i < some; i++) keep[(size_t)((double)i * (double)pairs->count / (double)some)] = 1;
     scored = orli_dataset_select(pairs, keep);
     orli_free(ctx, keep);
@@ -11522,20 +11933,26 @@ ORL_API orl_status orl_train_reward(orl_model *m, const orl_dataset *pairs, cons
         m->reward_sd = n ? sqrt(square / (double)n) : 0;
         if (!(m->reward_sd > 0)) {
             m->reward_sd = 1;
-            orli_fail(ctx, ORL_ERR_DATA, "%s: the reward model gives all responses the same score: train longer, or with a higher learning rate", pairs->name);
+            orli_fail(
+                ctx, ORL_ERR_DATA,
+                "%s: the reward model gives all responses the same score: train longer, or with a higher learning rate",
+                pairs->name);
         }
     }
     orl_dataset_free(scored);
     return orl_error_status(ctx);
 }
 
-ORL_API orl_status orl_train_dpo(orl_model *m, const orl_dataset *pairs, orl_model *reference, double beta, const orl_train_options *options) {
+ORL_API orl_status orl_train_dpo(orl_model *m, const orl_dataset *pairs, orl_model *reference, double beta,
+                                 const orl_train_options *options) {
     orl_train_options o = options ? *options : orl_train_default();
     orl_ctx *ctx = orl_model_ctx(m);
     orl_model *copy = NULL;
     if (!m || !pairs || orl_failed(ctx)) return orl_error_status(ctx);
     if (!(beta > 0)) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_train_dpo: beta must be positive");
-    if (pairs->count && !(pairs->row[0].flags & ORL_PAIR)) return orli_fail(ctx, ORL_ERR_DATA, "%s: rows of pairs are needed for DPO: \"chosen\" and \"rejected\"", pairs->name);
+    if (pairs->count && !(pairs->row[0].flags & ORL_PAIR))
+        return orli_fail(ctx, ORL_ERR_DATA, "%s: rows of pairs are needed for DPO: \"chosen\" and \"rejected\"",
+                         pairs->name);
     if (!reference) reference = copy = orl_model_copy(m);
     o.loss = orl_loss_dpo, o.loss_user = &beta, o.per_pair = 1, o.reference = reference;
     if (!o.stage) o.stage = "dpo";
@@ -11559,7 +11976,8 @@ typedef struct orli_rollouts {
 } orli_rollouts;
 
 typedef struct orli_ppo_stats { /* of one iteration */
-    double reward, kl, k1, k3, entropy_k, clipped, explained, drift, policy_loss, value_loss, norm, critic_norm, length, unfinished;
+    double reward, kl, k1, k3, entropy_k, clipped, explained, drift, policy_loss, value_loss, norm, critic_norm, length,
+        unfinished;
     size_t steps;
 } orli_ppo_stats;
 
@@ -11620,7 +12038,8 @@ static void orli_spread_logp(void *user, orl_tape *tape, const orl_batch *b) {
     size_t q;
     (void)tape;
     for (q = 0; q < b->sequences; q++)
-        memcpy(s->to + s->r->start[b->row[q]], orl_data(b->logp) + b->offset[q], (b->offset[q + 1] - b->offset[q]) * sizeof(orl_real));
+        memcpy(s->to + s->r->start[b->row[q]], orl_data(b->logp) + b->offset[q],
+               (b->offset[q + 1] - b->offset[q]) * sizeof(orl_real));
 }
 static void orli_spread_score(void *user, orl_tape *tape, const orl_batch *b) {
     orli_rollouts *r = (orli_rollouts *)user;
@@ -11631,7 +12050,8 @@ static void orli_spread_score(void *user, orl_tape *tape, const orl_batch *b) {
 
 /* The critic's values at the position before each response token: (tokens, 1), normalised. */
 static orl_tensor *orli_ppo_values(orl_tape *tape, const orl_model *critic, const orli_micro *b) {
-    orl_tensor *h = orl_gather(tape, orl_hidden(tape, (orl_model *)(uintptr_t)critic, b->stream), b->predict, b->tokens);
+    orl_tensor *h =
+        orl_gather(tape, orl_hidden(tape, (orl_model *)(uintptr_t)critic, b->stream), b->predict, b->tokens);
     orl_tensor *v = orl_linear(tape, h, orli_weight_use(tape, critic, ORLI_W_SCORE, 0), NULL);
     return orl_scale(tape, orl_shift(tape, v, -critic->reward_mean), 1.0 / critic->reward_sd);
 }
@@ -11646,7 +12066,8 @@ static orl_status orli_ppo_old_values(orli_ppo *p) {
         orl_tape_reset(tape);
         v = orl_failed(p->ctx) ? NULL : orli_ppo_values(tape, p->critic, &p->micro);
         for (q = 0; v && q < p->micro.sequences; q++)
-            memcpy(r->value + r->start[p->micro.row[q]], v->data + p->micro.offset[q], (p->micro.offset[q + 1] - p->micro.offset[q]) * sizeof(orl_real));
+            memcpy(r->value + r->start[p->micro.row[q]], v->data + p->micro.offset[q],
+                   (p->micro.offset[q + 1] - p->micro.offset[q]) * sizeof(orl_real));
     }
     orl_tape_free(tape);
     return orl_error_status(p->ctx);
@@ -11662,13 +12083,51 @@ static const orli_example *orli_ppo_prompt(orli_ppo *p, size_t g) {
     return &p->prompts.example[p->prompt_order[g % n]];
 }
 
+/* One sampled response behind its prompt. */
+static orl_status orli_rollouts_add(orli_rollouts *r, const orli_prompt *prompt, const orli_sampled *s) {
+    orli_examples *e = &r->examples;
+    orli_example x;
+    if (ORLI_RESERVE(e->ctx, e->ids, e->id_capacity, e->id_count + prompt->count + s->count) != ORL_OK ||
+        ORLI_RESERVE(e->ctx, e->example, e->capacity, e->count + 1) != ORL_OK)
+        return ORL_ERR_MEMORY;
+    memset(&x, 0, sizeof x);
+    x.row = e->count;
+    x.prompt = e->id_count, x.prompt_count = prompt->count;
+    x.told = x.untold = x.response[0] = x.prompt + x.prompt_count;
+    x.count[0] = s->count;
+    memcpy(e->ids + x.prompt, prompt->ids, x.prompt_count * sizeof *e->ids);
+    memcpy(e->ids + x.response[0], s->ids, x.count[0] * sizeof *e->ids);
+    e->id_count = x.response[0] + x.count[0];
+    r->start[e->count] = r->tokens;
+    r->unfinished[e->count] = (unsigned char)s->truncated;
+    r->tokens += s->count;
+    e->example[e->count++] = x;
+    return ORL_OK;
+}
+
+/* A reward function sees a row as a sampled data set would have it. */
+static double orli_ppo_reward_of(orli_ppo *p, const orl_row *asked, const orli_sampled *s) {
+    const orl_tokenizer *tok = p->policy->tokenizer;
+    orl_row row = *asked;
+    char *text = NULL;
+    double reward;
+    row.response.ids = s->ids, row.response.tokens = row.tokens = s->count;
+    row.flags = ORL_SAMPLED | (s->truncated ? ORL_TRUNCATED : 0);
+    if (tok) orli_decode(tok, s->ids, s->count, 1, !orli_text_empty(&row.prompt), &text, &row.response.bytes);
+    row.response.text = text;
+    reward = p->o->reward(&row, p->o->reward_user);
+    orli_free(p->ctx, text);
+    return reward;
+}
+
 /* Samples one response to each of this iteration's prompts. */
 static orl_status orli_ppo_roll(orli_ppo *p, size_t iteration) {
     orl_ctx *ctx = p->ctx;
     const orl_ppo_options *o = p->o;
     orl_generate_options g = orl_generate_default();
-    orli_prompt *prompt = (orli_prompt *)orli_alloc_zero(ctx, o->rollouts, sizeof *prompt);
-    size_t *source = (size_t *)orli_alloc(ctx, o->rollouts, sizeof *source), i, t, n = o->rollouts;
+    const size_t n = o->rollouts;
+    orli_prompt *prompt = (orli_prompt *)orli_alloc_zero(ctx, n, sizeof *prompt);
+    size_t *source = (size_t *)orli_alloc(ctx, n, sizeof *source), i, t;
     orli_sampled *s = NULL;
     orli_rollouts *r = &p->roll;
     for (i = 0; prompt && source && i < n; i++) {
@@ -11684,42 +12143,17 @@ static orl_status orli_ppo_roll(orli_ppo *p, size_t iteration) {
     r->start = (size_t *)orli_alloc(ctx, n + 1, sizeof *r->start);
     r->score = (double *)orli_alloc_zero(ctx, n, sizeof *r->score);
     r->unfinished = (unsigned char *)orli_alloc_zero(ctx, n, 1);
-    for (i = 0; s && i < n && !orl_failed(ctx); i++) {
-        orli_examples *e = &r->examples;
-        orli_example x;
-        if (ORLI_RESERVE(ctx, e->ids, e->id_capacity, e->id_count + prompt[i].count + s[i].count) != ORL_OK || ORLI_RESERVE(ctx, e->example, e->capacity, i + 1) != ORL_OK) break;
-        memset(&x, 0, sizeof x);
-        x.row = i;
-        x.prompt = e->id_count, x.prompt_count = prompt[i].count;
-        x.told = x.untold = x.response[0] = x.prompt + x.prompt_count;
-        x.count[0] = s[i].count;
-        memcpy(e->ids + x.prompt, prompt[i].ids, x.prompt_count * sizeof *e->ids);
-        memcpy(e->ids + x.response[0], s[i].ids, x.count[0] * sizeof *e->ids);
-        e->id_count = x.response[0] + x.count[0];
-        e->example[e->count++] = x;
-        r->start[i] = r->tokens;
-        r->tokens += s[i].count;
-        r->unfinished[i] = (unsigned char)s[i].truncated;
-    }
+    for (i = 0; s && i < n && !orl_failed(ctx); i++) orli_rollouts_add(r, &prompt[i], &s[i]);
     if (!orl_failed(ctx)) {
         orl_real **arrays[6];
-        arrays[0] = &r->behaviour, arrays[1] = &r->old_logp, arrays[2] = &r->ref_logp, arrays[3] = &r->value, arrays[4] = &r->advantage, arrays[5] = &r->target;
+        arrays[0] = &r->behaviour, arrays[1] = &r->old_logp, arrays[2] = &r->ref_logp;
+        arrays[3] = &r->value, arrays[4] = &r->advantage, arrays[5] = &r->target;
         r->start[n] = r->tokens;
         for (i = 0; i < 6; i++) *arrays[i] = (orl_real *)orli_alloc(ctx, r->tokens, sizeof(orl_real));
     }
-    for (i = 0; !orl_failed(ctx) && i < n; i++)
+    for (i = 0; !orl_failed(ctx) && i < n; i++) {
         for (t = 0; t < s[i].count; t++) r->behaviour[r->start[i] + t] = s[i].logp[t];
-    if (!orl_failed(ctx) && !p->rm) { /* a reward function sees a row as a sampled data set would have it */
-        for (i = 0; i < n && !orl_failed(ctx); i++) {
-            orl_row row = p->prompt_rows->row[source[i]];
-            char *text = NULL;
-            row.response.ids = s[i].ids, row.response.tokens = row.tokens = s[i].count;
-            row.flags = ORL_SAMPLED | (s[i].truncated ? ORL_TRUNCATED : 0);
-            if (p->policy->tokenizer && orli_decode(p->policy->tokenizer, s[i].ids, s[i].count, 1, !orli_text_empty(&row.prompt), &text, &row.response.bytes) == ORL_OK)
-                row.response.text = text;
-            r->score[i] = o->reward(&row, o->reward_user);
-            orli_free(ctx, text);
-        }
+        if (!p->rm) r->score[i] = orli_ppo_reward_of(p, &p->prompt_rows->row[source[i]], &s[i]);
     }
     orli_sampled_free(ctx, s, n);
     orli_free(ctx, prompt);
@@ -11746,7 +12180,8 @@ static orl_status orli_ppo_measure(orli_ppo *p) {
 
 /* Generalised advantage estimation over one response (Schulman et al., arXiv 1506.02438):
  * δ_t = r_t + γ V_{t+1} − V_t,  A_t = δ_t + γλ A_{t+1},  return = A + V;  V behind the end is 0. */
-static void orli_gae(const double *reward, const orl_real *value, size_t n, double gamma, double lambda, orl_real *advantage, orl_real *target) {
+static void orli_gae(const double *reward, const orl_real *value, size_t n, double gamma, double lambda,
+                     orl_real *advantage, orl_real *target) {
     double a = 0, next = 0;
     size_t t;
     for (t = n; t-- > 0;) {
@@ -11773,7 +12208,8 @@ static void orli_ppo_rewards(const orli_ppo *p, size_t i, double *reward) {
     const orli_rollouts *r = &p->roll;
     size_t t, n = r->start[i + 1] - r->start[i];
     double score = ORLI_MAX(-p->o->reward_clip, ORLI_MIN(p->o->reward_clip, r->score[i]));
-    for (t = 0; t < n; t++) reward[t] = -p->kl * ((double)r->old_logp[r->start[i] + t] - (double)r->ref_logp[r->start[i] + t]);
+    for (t = 0; t < n; t++)
+        reward[t] = -p->kl * ((double)r->old_logp[r->start[i] + t] - (double)r->ref_logp[r->start[i] + t]);
     reward[n - 1] += score - (r->unfinished[i] ? p->o->unfinished_penalty : 0.0);
 }
 
@@ -11785,7 +12221,8 @@ static orl_status orli_ppo_advantages(orli_ppo *p, orli_ppo_stats *stats) {
     reward = (double *)orli_alloc(p->ctx, longest, sizeof *reward);
     for (i = 0; reward && i < n; i++) {
         orli_ppo_rewards(p, i, reward);
-        orli_gae(reward, r->value + r->start[i], r->start[i + 1] - r->start[i], p->o->gamma, p->o->lambda, r->advantage + r->start[i], r->target + r->start[i]);
+        orli_gae(reward, r->value + r->start[i], r->start[i + 1] - r->start[i], p->o->gamma, p->o->lambda,
+                 r->advantage + r->start[i], r->target + r->start[i]);
         stats->reward += r->score[i] / (double)n;
         stats->unfinished += (double)r->unfinished[i] / (double)n;
     }
@@ -11814,20 +12251,24 @@ static orl_tensor *orli_ppo_slice(orli_ppo *p, const orl_real *x) {
     orl_tensor *y = orl_constant(p->tape, NULL, b->tokens, 1);
     size_t q;
     for (q = 0; y && y->data && q < b->sequences; q++)
-        memcpy(y->data + b->offset[q], x + p->roll.start[b->row[q]], (b->offset[q + 1] - b->offset[q]) * sizeof(orl_real));
+        memcpy(y->data + b->offset[q], x + p->roll.start[b->row[q]],
+               (b->offset[q + 1] - b->offset[q]) * sizeof(orl_real));
     return y;
 }
 
 /* −Σ min(ρA, clip(ρ, 1 − ε_lo, 1 + ε_hi)·A), ρ = π/π_old. ratio receives ρ. */
-static orl_tensor *orli_loss_ppo(orl_tape *tape, orl_tensor *logp, orl_tensor *old_logp, orl_tensor *advantage, double low, double high, orl_tensor **ratio) {
+static orl_tensor *orli_loss_ppo(orl_tape *tape, orl_tensor *logp, orl_tensor *old_logp, orl_tensor *advantage,
+                                 double low, double high, orl_tensor **ratio) {
     orl_tensor *rho = orl_exp(tape, orl_clamp(tape, orl_sub(tape, logp, old_logp), -20, 20));
-    orl_tensor *plain = orl_mul(tape, rho, advantage), *clipped = orl_mul(tape, orl_clamp(tape, rho, 1 - low, 1 + high), advantage);
+    orl_tensor *plain = orl_mul(tape, rho, advantage),
+               *clipped = orl_mul(tape, orl_clamp(tape, rho, 1 - low, 1 + high), advantage);
     *ratio = rho;
     return orl_scale(tape, orl_sum(tape, orl_min(tape, plain, clipped)), -1);
 }
 
 /* ½ Σ max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²) */
-static orl_tensor *orli_loss_value(orl_tape *tape, orl_tensor *value, orl_tensor *old_value, orl_tensor *target, double clip) {
+static orl_tensor *orli_loss_value(orl_tape *tape, orl_tensor *value, orl_tensor *old_value, orl_tensor *target,
+                                   double clip) {
     orl_tensor *near = orl_add(tape, old_value, orl_clamp(tape, orl_sub(tape, value, old_value), -clip, clip));
     orl_tensor *a = orl_square(tape, orl_sub(tape, value, target)), *b = orl_square(tape, orl_sub(tape, near, target));
     return orl_scale(tape, orl_sum(tape, orl_max(tape, a, b)), 0.5);
@@ -11858,7 +12299,9 @@ static orl_status orli_ppo_micro(orli_ppo *p, orli_ppo_stats *stats, int first) 
         double rho = (double)ratio->data[t];
         if (rho < 1 - o->clip_low || rho > 1 + o->clip_high) stats->clipped += 1;
         if (first && (rho < 1 || rho > 1))
-            return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: a ratio before the first step is %.9g and not 1: training and scoring disagree", rho);
+            return orli_fail(p->ctx, ORL_ERR_DATA,
+                             "ppo: a ratio before the first step is %.9g and not 1: training and scoring disagree",
+                             rho);
     }
     loss = orli_ppo_critic_loss(p);
     if (orl_backward(p->tape, loss) != ORL_OK || !loss) return orl_error_status(p->ctx);
@@ -11875,10 +12318,12 @@ static orl_status orli_ppo_ptx(orli_ppo *p, double tokens) {
         orli_micro_add(&p->micro, &p->ptx, &p->ptx.example[p->ptx_at % p->ptx.count], NULL, 1, 0, 0);
     orl_tape_reset(p->tape);
     if (orli_micro_run(p->tape, p->policy, &p->micro, &batch) != ORL_OK) return orl_error_status(p->ctx);
-    return orl_backward(p->tape, orl_scale(p->tape, orl_loss_nll(p->tape, &batch, NULL), p->o->ptx * tokens / (double)p->micro.tokens));
+    return orl_backward(
+        p->tape, orl_scale(p->tape, orl_loss_nll(p->tape, &batch, NULL), p->o->ptx * tokens / (double)p->micro.tokens));
 }
 
-static orl_status orli_ppo_step(orli_ppo *p, size_t iteration, const size_t *chosen, size_t n, orli_ppo_stats *stats, int first) {
+static orl_status orli_ppo_step(orli_ppo *p, size_t iteration, const size_t *chosen, size_t n, orli_ppo_stats *stats,
+                                int first) {
     const orl_ppo_options *o = p->o;
     orli_adam_options a;
     size_t i = 0, budget = o->micro_tokens ? o->micro_tokens : ORLI_MICRO_TOKENS;
@@ -11905,14 +12350,21 @@ static orl_status orli_ppo_iteration(orli_ppo *p, size_t iteration, orli_ppo_sta
     const orl_ppo_options *o = p->o;
     size_t epoch, at, n = o->rollouts;
     memset(stats, 0, sizeof *stats);
-    if (orli_ppo_roll(p, iteration) != ORL_OK || orli_ppo_measure(p) != ORL_OK || orli_ppo_advantages(p, stats) != ORL_OK) return orl_error_status(p->ctx);
+    if (orli_ppo_roll(p, iteration) != ORL_OK || orli_ppo_measure(p) != ORL_OK ||
+        orli_ppo_advantages(p, stats) != ORL_OK)
+        return orl_error_status(p->ctx);
     for (at = 0; at < n; at++)
-        if (!(p->roll.score[at] - p->roll.score[at] == 0)) return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: the reward of a rollout is not finite");
-    if (!iteration && (stats->kl < 0 || stats->kl > 0)) return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: KL to the reference is %.9g before the first step and not 0", stats->kl);
+        if (!(p->roll.score[at] - p->roll.score[at] == 0))
+            return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: the reward of a rollout is not finite");
+    if (!iteration && (stats->kl < 0 || stats->kl > 0))
+        return orli_fail(p->ctx, ORL_ERR_DATA, "ppo: KL to the reference is %.9g before the first step and not 0",
+                         stats->kl);
     for (epoch = 0; epoch < o->epochs; epoch++) {
         orli_shuffle(p->order, n, o->seed, ((uint64_t)(iteration + 1) << 16) + epoch);
         for (at = 0; at < n; at += o->minibatch)
-            if (orli_ppo_step(p, iteration, p->order + at, ORLI_MIN(o->minibatch, n - at), stats, !epoch && !at) != ORL_OK) return orl_error_status(p->ctx);
+            if (orli_ppo_step(p, iteration, p->order + at, ORLI_MIN(o->minibatch, n - at), stats, !epoch && !at) !=
+                ORL_OK)
+                return orl_error_status(p->ctx);
     }
     if (o->kl_target > 0) { /* Ziegler et al., arXiv 1909.08593 */
         double error = ORLI_MAX(-0.2, ORLI_MIN(0.2, stats->kl / o->kl_target - 1));
@@ -11949,14 +12401,19 @@ static void orli_ppo_log(orli_log *log, const orl_step_info *info, const orli_pp
 static orl_status orli_ppo_check(orl_ctx *ctx, const orl_model *policy, const orl_model *rm, const orl_ppo_options *o) {
     const char *bad = NULL;
     if (policy->reward) bad = "the policy is a reward model";
-    else if (rm && !rm->reward) bad = "the reward model is a language model: orl_reward_model() and training make one of it";
+    else if (rm && !rm->reward)
+        bad = "the reward model is a language model: orl_reward_model() and training make one of it";
     else if (!rm && !o->reward) bad = "neither a reward model nor a reward function is given";
     else if (rm && rm->config.vocab < policy->config.vocab) bad = "policy and reward model have different vocabularies";
-    else if (!o->iterations || !o->rollouts || !o->epochs || !o->minibatch) bad = "iterations, rollouts, epochs and minibatch must be at least 1";
+    else if (!o->iterations || !o->rollouts || !o->epochs || !o->minibatch)
+        bad = "iterations, rollouts, epochs and minibatch must be at least 1";
     else if (!(o->lr > 0 && o->critic_lr > 0)) bad = "lr and critic_lr must be positive";
-    else if (!(o->clip_low > 0 && o->clip_low < 1 && o->clip_high > 0 && o->value_clip > 0)) bad = "the clip ranges must be positive, clip_low below 1";
-    else if (!(o->gamma >= 0 && o->gamma <= 1 && o->lambda >= 0 && o->lambda <= 1)) bad = "gamma and lambda must be 0 to 1";
-    else if (!(o->kl >= 0) || !(o->temperature > 0)) bad = "kl must not be negative and the temperature must be positive";
+    else if (!(o->clip_low > 0 && o->clip_low < 1 && o->clip_high > 0 && o->value_clip > 0))
+        bad = "the clip ranges must be positive, clip_low below 1";
+    else if (!(o->gamma >= 0 && o->gamma <= 1 && o->lambda >= 0 && o->lambda <= 1))
+        bad = "gamma and lambda must be 0 to 1";
+    else if (!(o->kl >= 0) || !(o->temperature > 0))
+        bad = "kl must not be negative and the temperature must be positive";
     return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "ppo: %s", bad) : ORL_OK;
 }
 
@@ -11969,10 +12426,12 @@ static orl_model *orli_ppo_make_critic(const orl_model *policy, const orl_model 
 }
 
 /* Prompts as examples, each answered by as many tokens as allowed: what rollouts may come to. */
-static orl_status orli_ppo_prompts(orli_examples *e, const orl_model *policy, const orl_dataset *prompts, size_t max_tokens) {
+static orl_status orli_ppo_prompts(orli_examples *e, const orl_model *policy, const orl_dataset *prompts,
+                                   size_t max_tokens) {
     const size_t context = policy->config.context, most = max_tokens ? ORLI_MIN(max_tokens, context) : context;
     size_t i;
-    if (orli_examples_build(e, policy, prompts, 0) != ORL_OK || ORLI_RESERVE(e->ctx, e->ids, e->id_capacity, e->id_count + most) != ORL_OK)
+    if (orli_examples_build(e, policy, prompts, 0) != ORL_OK ||
+        ORLI_RESERVE(e->ctx, e->ids, e->id_capacity, e->id_count + most) != ORL_OK)
         return orl_error_status(e->ctx);
     memset(e->ids + e->id_count, 0, most * sizeof *e->ids);
     for (i = 0; i < e->count; i++) {
@@ -11985,7 +12444,8 @@ static orl_status orli_ppo_prompts(orli_examples *e, const orl_model *policy, co
 /* Bytes of the training tape for a minibatch of the longest rollouts: dry runs of both losses, and of ptx. */
 static size_t orli_ppo_plan(orli_ppo *p) {
     const orli_examples *e = &p->prompts;
-    size_t budget = p->o->micro_tokens ? p->o->micro_tokens : ORLI_MICRO_TOKENS, n = ORLI_MIN(e->count, p->o->minibatch), i;
+    size_t budget = p->o->micro_tokens ? p->o->micro_tokens : ORLI_MICRO_TOKENS,
+           n = ORLI_MIN(e->count, p->o->minibatch), i;
     orli_ranked *ranked = (orli_ranked *)orli_alloc_zero(p->ctx, e->count, sizeof *ranked);
     orl_tensor *ratio;
     if (!ranked) return 0;
@@ -12033,19 +12493,23 @@ static orl_status orli_ppo_loop(orli_ppo *p, orli_log *log, const orli_checkpoin
             progress->step = it + 1, progress->extra = p->kl, progress->log_bytes = orli_log_bytes(log);
             orli_checkpoint_save(ctx, o->checkpoint, part, 2, progress);
         }
-        if (stop) return orli_fail(ctx, ORL_ERR_STOPPED, "ppo: stopped after iteration %zu of %zu%s", it + 1, o->iterations, o->checkpoint ? "; resume goes on from there" : "");
+        if (stop)
+            return orli_fail(ctx, ORL_ERR_STOPPED, "ppo: stopped after iteration %zu of %zu%s", it + 1, o->iterations,
+                             o->checkpoint ? "; resume goes on from there" : "");
     }
     return orl_error_status(ctx);
 }
 
-ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dataset *prompts, const orl_ppo_options *options) {
+ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dataset *prompts,
+                                 const orl_ppo_options *options) {
     orl_ppo_options o = options ? *options : orl_ppo_default();
     orl_ctx *ctx = orl_model_ctx(policy);
     orli_ppo p;
     orli_log log;
     orli_checkpoint_part part[2];
     orli_progress progress;
-    if (!policy || !prompts || orl_failed(ctx) || orli_ppo_check(ctx, policy, rm, &o) != ORL_OK) return orl_error_status(ctx);
+    if (!policy || !prompts || orl_failed(ctx) || orli_ppo_check(ctx, policy, rm, &o) != ORL_OK)
+        return orl_error_status(ctx);
     memset(&p, 0, sizeof p);
     memset(&log, 0, sizeof log);
     memset(&progress, 0, sizeof progress);
@@ -12065,14 +12529,16 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     part[1].name = "critic", part[1].set = p.critic ? p.critic->params : NULL, part[1].adam = &p.critic_adam;
     progress.stage = "ppo", progress.seed = o.seed, progress.rows = p.prompts.count, progress.steps = o.iterations;
     if (!orl_failed(ctx) && o.resume && o.checkpoint) {
-        if (!orli_exists(o.checkpoint)) orli_note(ctx, "%s: there is no checkpoint to resume from: starting at step 0", o.checkpoint);
+        if (!orli_exists(o.checkpoint))
+            orli_note(ctx, "%s: there is no checkpoint to resume from: starting at step 0", o.checkpoint);
         else if (orli_checkpoint_load(ctx, o.checkpoint, part, 2, &progress) == ORL_OK) p.kl = progress.extra;
     }
     if (!orl_failed(ctx) && orli_log_open(&log, ctx, o.log, progress.log_bytes) == ORL_OK) {
         if (!progress.step) orli_log_header(&log, "ppo", policy, o.seed);
         else orli_log_number(&log, "resumed_from", (double)progress.step);
         orli_log_end(&log);
-        p.ptx_at = (size_t)progress.step * o.epochs * ((o.rollouts + o.minibatch - 1) / o.minibatch) * ORLI_MIN(o.minibatch, p.ptx.count);
+        p.ptx_at = (size_t)progress.step * o.epochs * ((o.rollouts + o.minibatch - 1) / o.minibatch) *
+            ORLI_MIN(o.minibatch, p.ptx.count);
         orli_ppo_loop(&p, &log, part, &progress);
     }
     orli_log_close(&log);
@@ -12095,19 +12561,23 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
 static size_t orli_ppo_rollout_bytes(orl_model *policy, const orli_examples *longest, size_t rollouts) {
     orli_pages pages = orli_pages_new(policy);
     size_t i, positions = 0, live = ORLI_MIN(rollouts, orl_generate_default().batch);
-    for (i = 0; i < longest->count; i++) positions += orli_round_up(orli_example_tokens(&longest->example[i]), ORLI_TILE);
+    for (i = 0; i < longest->count; i++)
+        positions += orli_round_up(orli_example_tokens(&longest->example[i]), ORLI_TILE);
     positions = orli_round_up(positions / longest->count * live, ORLI_TILE * ORLI_PAGES_PER_CHUNK);
-    return positions / ORLI_TILE * pages.page * sizeof(orl_real) + live * policy->config.vocab * sizeof(orl_real) + orli_examples_plan(policy, longest, 1);
+    return positions / ORLI_TILE * pages.page * sizeof(orl_real) + live * policy->config.vocab * sizeof(orl_real) +
+        orli_examples_plan(policy, longest, 1);
 }
 
-ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_dataset *prompts, const orl_ppo_options *options, orl_estimate *out) {
+ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_dataset *prompts,
+                                    const orl_ppo_options *options, orl_estimate *out) {
     orl_ppo_options o = options ? *options : orl_ppo_default();
     orl_ctx *ctx = orl_model_ctx(policy);
     orli_ppo p;
     double passes, trunk, head;
     size_t rest;
     if (out) memset(out, 0, sizeof *out);
-    if (!policy || !prompts || !out || orl_failed(ctx) || orli_ppo_check(ctx, policy, rm, &o) != ORL_OK) return orl_error_status(ctx);
+    if (!policy || !prompts || !out || orl_failed(ctx) || orli_ppo_check(ctx, policy, rm, &o) != ORL_OK)
+        return orl_error_status(ctx);
     memset(&p, 0, sizeof p);
     p.ctx = ctx, p.o = &o, p.policy = policy;
     p.critic = rm ? rm : orl_reward_model(policy); /* of its shape */
@@ -12116,9 +12586,11 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
     orli_micro_create(&p.micro, ctx);
     if (orli_ppo_prompts(&p.prompts, policy, prompts, o.max_tokens) == ORL_OK) {
         const orli_examples *e = &p.prompts;
-        orli_params_train(policy->params), orli_params_train(p.critic->params); /* so that a dry run sees what needs gradients */
+        /* so that a dry run sees what needs gradients */
+        orli_params_train(policy->params), orli_params_train(p.critic->params);
         out->gradients = orli_params_bytes(policy) + orli_params_bytes(p.critic), out->moments = 2 * out->gradients;
-        out->weights = 2 * (2 * orli_params_bytes(policy) + (rm ? 2 : 1) * orli_params_bytes(p.critic)); /* with reference and reward model; packed, as all score */
+        /* with reference and reward model; packed, as all score */
+        out->weights = 2 * (2 * orli_params_bytes(policy) + (rm ? 2 : 1) * orli_params_bytes(p.critic));
         out->activations = orli_ppo_plan(&p) + orli_ppo_rollout_bytes(policy, e, o.rollouts);
         rest = ctx->pool->threads * ORLI_SCRATCH + e->id_capacity * sizeof *e->ids + e->capacity * sizeof *e->example;
         out->total = out->weights + out->gradients + out->moments + out->activations + rest;
@@ -12126,7 +12598,8 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
         trunk = orli_trunk_flops(policy, e, 1, &out->tokens), head = orli_head_flops(policy, e, 1);
         passes = (double)o.iterations * (double)o.rollouts / (double)e->count;
         out->tokens = (uint64_t)((double)out->tokens * passes * (double)o.epochs * 2);
-        /* updates of both; then without gradient rollouts, policy, reference, values, and scores if a model gives them */
+        /* updates of both; then without gradient rollouts, policy, reference, values, and scores
+         * if a model gives them */
         out->flops = passes * ((double)o.epochs * (2 * trunk + head) + (rm ? 5 : 4) * trunk / 3 + 3 * head / 4);
         out->seconds = out->flops / (0.6 * orli_flops_per_second(policy));
         orli_params_freeze(policy->params), orli_params_freeze(p.critic->params);
@@ -12154,20 +12627,26 @@ static double orli_distinct2(const orl_dataset *d) {
     size_t i, t, all = 0;
     double share;
     for (i = 0; i < d->count; i++)
-        for (t = 1; t < d->row[i].response.tokens; t++, all++) orli_names_add(&seen, (const char *)(d->row[i].response.ids + t - 1), 2 * sizeof(int32_t));
+        for (t = 1; t < d->row[i].response.tokens; t++, all++)
+            orli_names_add(&seen, (const char *)(d->row[i].response.ids + t - 1), 2 * sizeof(int32_t));
     share = all ? (double)seen.count / (double)all : 0;
     orli_names_free(&seen);
     return share;
 }
 
-ORL_API orl_status orl_evaluate_samples(orl_dataset *d, orl_dataset *base, orl_model *rm, const orl_eval_options *options, orl_result *out) {
+ORL_API orl_status orl_evaluate_samples(orl_dataset *d, orl_dataset *base, orl_model *rm,
+                                        const orl_eval_options *options, orl_result *out) {
     orl_eval_options o = options ? *options : orl_eval_default();
     orl_ctx *ctx = orl_dataset_ctx(d);
     size_t i;
     double wins = 0, n;
     if (out) memset(out, 0, sizeof *out);
     if (!d || !base || !out || orl_failed(ctx)) return orl_error_status(ctx);
-    if (d->count != base->count || !d->count) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_evaluate_samples: %zu samples against %zu: they must answer the same prompts in the same order", d->count, base->count);
+    if (d->count != base->count || !d->count)
+        return orli_fail(
+            ctx, ORL_ERR_ARGUMENT,
+            "orl_evaluate_samples: %zu samples against %zu: they must answer the same prompts in the same order",
+            d->count, base->count);
     if (rm && orl_score(rm, d) != ORL_OK) return orl_error_status(ctx);
     if (rm && base != d && orl_score(rm, base) != ORL_OK) return orl_error_status(ctx);
     n = (double)d->count;
@@ -12187,7 +12666,8 @@ ORL_API orl_status orl_evaluate_samples(orl_dataset *d, orl_dataset *base, orl_m
     orli_wilson(wins, n, &out->win_rate_lo, &out->win_rate_hi);
     out->distinct2 = orli_distinct2(d);
     out->kl = out->percent_of_ppo = out->percent_of_ppo_total = nan("");
-    out->train_tokens = out->train_flops = out->train_seconds = out->data_flops = out->data_seconds = nan(""); /* for who knows what it cost to fill in */
+    /* for who knows what it cost to fill in */
+    out->train_tokens = out->train_flops = out->train_seconds = out->data_flops = out->data_seconds = nan("");
     return orl_error_status(ctx);
 }
 
@@ -12202,7 +12682,8 @@ static double orli_sample_kl(orl_model *base, const orl_dataset *d) {
     return kl;
 }
 
-ORL_API orl_status orl_evaluate(orl_model **models, size_t count, const orl_dataset *prompts, orl_model *rm, const orl_eval_options *options, orl_result *results) {
+ORL_API orl_status orl_evaluate(orl_model **models, size_t count, const orl_dataset *prompts, orl_model *rm,
+                                const orl_eval_options *options, orl_result *results) {
     orl_eval_options o = options ? *options : orl_eval_default();
     orl_ctx *ctx = count && models ? orl_model_ctx(models[0]) : NULL;
     orl_dataset *base = NULL, *d;
@@ -12211,7 +12692,8 @@ ORL_API orl_status orl_evaluate(orl_model **models, size_t count, const orl_data
     if (!ctx || !prompts || !results || orl_failed(ctx)) return orl_error_status(ctx);
     for (i = 0; i < count && !orl_failed(ctx); i++) {
         orl_generate_options g = o.generate;
-        if (models[i] && models[i]->condition.kind == ORL_CONDITION_NONE) g.target = ORL_TARGET_NONE; /* targets are for those that know them */
+        /* targets are for those that know them */
+        if (models[i] && models[i]->condition.kind == ORL_CONDITION_NONE) g.target = ORL_TARGET_NONE;
         d = orl_sample(models[i], prompts, &g);
         if (!d) break;
         if (!i) base = d;

@@ -529,6 +529,7 @@ static orl_result demo_average(const demo_outcome *o, size_t n, size_t row, doub
     r.kl = DEMO_FIELD(NULL, o, n, row, kl);
     r.length = DEMO_FIELD(NULL, o, n, row, length);
     r.distinct2 = DEMO_FIELD(NULL, o, n, row, distinct2);
+    r.train_tokens = DEMO_FIELD(NULL, o, n, row, train_tokens);
     r.train_flops = DEMO_FIELD(NULL, o, n, row, train_flops);
     r.train_seconds = DEMO_FIELD(NULL, o, n, row, train_seconds);
     r.data_flops = DEMO_FIELD(NULL, o, n, row, data_flops);

@@ -29,6 +29,14 @@ static void test_contains(const char *text, const char *part, const char *file, 
 }
 #define check_contains(text, part) test_contains((text), (part), __FILE__, __LINE__)
 
+/* The context has failed with this status and such a sentence; the failure is cleared. */
+static void test_error(orl_ctx *c, orl_status status, const char *part, const char *file, int line) {
+    test_check(orl_error_status(c) == status, "the status is the expected one", file, line);
+    test_contains(orl_error(c), part, file, line);
+    orl_clear_error(c);
+}
+#define expect_error(status, part) test_error(ctx, (status), (part), __FILE__, __LINE__)
+
 static int test_report(const char *name) {
     printf("%s: %d passed, %d failed\n", name, test_passed, test_failed);
     return test_failed != 0;

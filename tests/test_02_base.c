@@ -307,7 +307,14 @@ static void test_arena(void) {
     orl_clear_error(ctx);
     fill(&a, 2); /* it goes on after a failure */
     orli_arena_free(&a);
-    check(orl_memory_now(ctx) == before);
+    check(ctx->spare && orl_memory_now(ctx) == before + orli_block_of(ctx->spare)->bytes); /* a large chunk stays … */
+    calls_before = calls;
+    check(orli_arena_alloc(&a, ORLI_SPARE, 1) != NULL && !ctx->spare && calls == calls_before); /* … for the next arena */
+    orli_arena_free(&a);
+    check(ctx->spare != NULL);
+    ctx->config.memory_limit = orl_memory_now(ctx) + 4096; /* or until memory is wanted elsewhere */
+    orli_free(ctx, orli_alloc(ctx, orli_block_of(ctx->spare)->bytes, 1));
+    check(!orl_failed(ctx) && !ctx->spare && orl_memory_now(ctx) == before);
     orl_destroy(ctx);
 }
 

@@ -9,8 +9,7 @@ static void fault_free(void *p);
 #define ORL_FREE(p) fault_free(p)
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
-#include "test.h"
-#include <dirent.h>
+#include "files.h"
 
 static void *fault_malloc(size_t n) {
     void *p;
@@ -24,36 +23,12 @@ static void fault_free(void *p) {
     free(p);
 }
 
-#ifdef TEST_OWN_CTX /* before section 7 is there */
-static orl_ctx *test_ctx(void) { return (orl_ctx *)calloc(1, sizeof(orl_ctx)); }
-static void test_ctx_free(orl_ctx *ctx) {
-    while (ctx && ctx->objects) orli_object_free(ctx->objects);
-    free(ctx);
-}
-#else
 static orl_ctx *test_ctx(void) {
     orl_config config = orl_config_default();
     config.threads = 1;
     return orl_create(&config);
 }
 static void test_ctx_free(orl_ctx *ctx) { orl_destroy(ctx); }
-#endif
-
-static char dir[256]; /* a fresh directory for the files of this run */
-static const char *in_dir(const char *name) {
-    static char path[4][512];
-    static int turn;
-    turn = (turn + 1) % 4;
-    snprintf(path[turn], sizeof path[turn], "%s/%s", dir, name);
-    return path[turn];
-}
-static void write_bytes(const char *path, const void *bytes, size_t n) {
-    FILE *f = fopen(path, "wb");
-    if (f) {
-        if (n) fwrite(bytes, 1, n, f);
-        fclose(f);
-    }
-}
 
 /* ---- JSON reader ---- */
 
@@ -807,22 +782,9 @@ static void real_file(orl_ctx *ctx) {
     orli_safetensors_close(&st);
 }
 
-static void remove_dir(void) {
-    DIR *d = opendir(dir);
-    struct dirent *e;
-    char path[800];
-    while (d && (e = readdir(d)) != NULL) {
-        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
-        if (e->d_name[0] != '.') remove(path);
-    }
-    if (d) closedir(d);
-    remove(dir);
-}
-
 int main(void) {
     orl_ctx *ctx = test_ctx();
-    snprintf(dir, sizeof dir, "%s/test_09_XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    if (!ctx || !mkdtemp(dir)) return 1;
+    if (!ctx || !make_dir("test_09", NULL)) return 1;
     json_grammar(ctx);
     json_depth(ctx);
     json_positions(ctx);
@@ -845,6 +807,6 @@ int main(void) {
     if (orl_failed(ctx)) printf("    %s\n", orl_error(ctx));
     test_ctx_free(ctx);
     check(fault_live == 0);
-    remove_dir();
+    remove_tree(dir);
     return test_report("test_09_formats");
 }

@@ -11,7 +11,7 @@ static void fault_free(void *p);
 #define ORL_FREE(p) fault_free(p)
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
-#include "test.h"
+#include "files.h"
 
 static void *fault_malloc(size_t n) {
     void *p;
@@ -25,50 +25,15 @@ static void fault_free(void *p) {
     free(p);
 }
 
-#ifdef TEST_OWN_CTX /* before section 7 is there */
-static orl_ctx *test_ctx(void) { return (orl_ctx *)calloc(1, sizeof(orl_ctx)); }
-static void test_ctx_free(orl_ctx *ctx) {
-    while (ctx && ctx->objects) orli_object_free(ctx->objects);
-    free(ctx);
-}
-#else
 static orl_ctx *test_ctx(void) {
     orl_config config = orl_config_default();
     config.threads = 1;
     return orl_create(&config);
 }
 static void test_ctx_free(orl_ctx *ctx) { orl_destroy(ctx); }
-#endif
 
-static char dir[256];           /* a fresh directory for the files of this run */
 static char golden[512] = "golden"; /* where this file's golden/ is */
 
-static const char *in_dir(const char *name) {
-    static char path[4][800];
-    static int turn;
-    turn = (turn + 1) % 4;
-    snprintf(path[turn], sizeof path[turn], "%s/%s", dir, name);
-    return path[turn];
-}
-static void write_bytes(const char *path, const void *bytes, size_t n) {
-    FILE *f = fopen(path, "wb");
-    if (f) {
-        if (n) fwrite(bytes, 1, n, f);
-        fclose(f);
-    }
-}
-static char *read_bytes(const char *path, size_t *n) { /* malloc'ed, zero-terminated, or NULL */
-    FILE *f = fopen(path, "rb");
-    char *p = NULL;
-    if (!f) return NULL;
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    p = (char *)malloc(*n + 1);
-    if (p && fread(p, 1, *n, f) == *n) p[*n] = 0;
-    fclose(f);
-    return p;
-}
 /* Puts `text` into DIR/name/file, making the directory; gives the directory. */
 static const char *made(const char *name, const char *file, const char *text) {
     char path[800];
@@ -942,23 +907,16 @@ static void comma_locale(orl_ctx *ctx) {
     setlocale(LC_ALL, "C");
 }
 
-static void remove_tree(void) {
-    char command[400];
-    snprintf(command, sizeof command, "rm -r '%s'", dir);
-    if (system(command) != 0) printf("test_10_tokenizer: %s is left\n", dir);
-}
-
 int main(int argc, char **argv) {
     orl_ctx *ctx = test_ctx();
     const char *slash = strrchr(__FILE__, '/');
     int failed;
-    snprintf(dir, sizeof dir, "%s/test_10_XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     if (slash) snprintf(golden, sizeof golden, "%.*s/golden", (int)(slash - __FILE__), __FILE__);
-    if (!ctx || !mkdtemp(dir)) return 1;
+    if (!ctx || !make_dir("test_10", NULL)) return 1;
     if (argc > 2 && strcmp(argv[1], "--make") == 0) {
         failed = make_golden(ctx, argv[2]);
         if (failed) printf("%s\n", orl_error(ctx));
-        remove_tree();
+        remove_tree(dir);
         test_ctx_free(ctx);
         return failed;
     }
@@ -979,7 +937,7 @@ int main(int argc, char **argv) {
     comma_locale(ctx);
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("    %s\n", orl_error(ctx));
-    remove_tree();
+    remove_tree(dir);
     test_ctx_free(ctx);
     check(fault_live == 0);
     return test_report("test_10_tokenizer");

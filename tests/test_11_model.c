@@ -2,24 +2,9 @@
  * builds: float double */
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
-#include "test.h"
+#include "files.h"
 
 static orl_ctx *ctx;
-static char dir[64] = "/tmp/test_11_XXXXXX";
-
-static const char *in_dir(const char *name) { /* good until the next call but three */
-    static char paths[4][512];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
-    return path;
-}
-
-static void expect_error(orl_status status, const char *part) {
-    check(orl_error_status(ctx) == status);
-    check_contains(orl_error(ctx), part);
-    orl_clear_error(ctx);
-}
 
 /* ---- small models with weights far from their beginnings ---- */
 
@@ -555,10 +540,9 @@ static void test_instruction_sets(void) {
 
 int main(void) {
     orl_config config = orl_config_default();
-    char command[128];
     config.threads = ORLI_DOUBLE ? 1 : 2;
     ctx = orl_create(&config);
-    if (!ctx || !mkdtemp(dir)) return 1;
+    if (!ctx || !make_dir("test_11", NULL)) return 1;
     test_gradients();
     test_round_trips();
     test_damaged();
@@ -567,7 +551,6 @@ int main(void) {
     if (!getenv("ORL_ISA")) test_instruction_sets();
     check(!orl_failed(ctx));
     orl_destroy(ctx);
-    snprintf(command, sizeof command, "rm -rf %s", dir);
-    check(system(command) == 0);
+    remove_tree(dir);
     return test_report("test_11_model");
 }

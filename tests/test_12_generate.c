@@ -17,12 +17,6 @@ static orl_ctx *context(size_t threads, size_t memory_limit) {
     return orl_create(&config);
 }
 
-static void expect_error(orl_status status, const char *part) {
-    check(orl_error_status(ctx) == status);
-    check_contains(orl_error(ctx), part);
-    orl_clear_error(ctx);
-}
-
 static orl_model *make_model(orl_ctx *c, orl_arch arch, double spread) {
     orl_model_config mc = orl_model_config_default(arch);
     orl_model *m;

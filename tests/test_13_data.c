@@ -1,25 +1,10 @@
 /* test_13_data.c - section 13: JSONL in and out, views, and what a model sees of a row. */
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
-#include "test.h"
+#include "files.h"
 
 static orl_ctx *ctx;
-static char dir[64] = "/tmp/test_13_XXXXXX";
 static orl_tokenizer *tok; /* bytes: <eos> 0, <bos> 1, then 256 bytes */
-
-static const char *in_dir(const char *name) { /* good until the next call but three */
-    static char paths[4][512];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
-    return path;
-}
-
-static void expect_error(orl_status status, const char *part) {
-    check(orl_error_status(ctx) == status);
-    check_contains(orl_error(ctx), part);
-    orl_clear_error(ctx);
-}
 
 static char last_note[700];
 static void take_note(void *user, const char *sentence) {
@@ -563,7 +548,7 @@ static orl_tokenizer *byte_tokenizer(orl_ctx *c) {
 
 int main(void) {
     orl_config config = orl_config_default();
-    if (!mkdtemp(dir)) return 1;
+    if (!make_dir("test_13", NULL)) return 1;
     config.threads = 2;
     ctx = orl_create(&config);
     orl_on_note(ctx, take_note, NULL);
@@ -586,10 +571,6 @@ int main(void) {
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("%s\n", orl_error(ctx));
     orl_destroy(ctx);
-    {
-        char command[128];
-        snprintf(command, sizeof command, "rm -rf %s", dir);
-        if (system(command) != 0) printf("%s stays\n", dir);
-    }
+    remove_tree(dir);
     return test_report("test_13_data");
 }

@@ -3,28 +3,13 @@
  * independent implementation are in test_golden.c. */
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
-#include "test.h"
+#include "files.h"
 #include <signal.h>
 #include <sys/wait.h>
 
 #define ROWS 22
 
 static orl_ctx *ctx;
-static char dir[64] = "/tmp/test_14_XXXXXX";
-
-static const char *in_dir(const char *name) { /* good until the next call but three */
-    static char paths[4][512];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
-    return path;
-}
-
-static void expect_error(orl_status status, const char *part) {
-    check(orl_error_status(ctx) == status);
-    check_contains(orl_error(ctx), part);
-    orl_clear_error(ctx);
-}
 
 static char last_note[700];
 static void take_note(void *user, const char *sentence) {
@@ -774,7 +759,7 @@ static void test_options(void) {
 
 int main(void) {
     int i;
-    if (!mkdtemp(dir)) return 1;
+    if (!make_dir("test_14", NULL)) return 1;
     ctx = make_ctx();
     test_micro_batches();
     test_last_batch();
@@ -796,10 +781,6 @@ int main(void) {
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("%s\n", orl_error(ctx));
     orl_destroy(ctx);
-    {
-        char command[128];
-        snprintf(command, sizeof command, "rm -rf %s", dir);
-        if (system(command) != 0) printf("%s stays\n", dir);
-    }
+    remove_tree(dir);
     return test_report("test_14_train");
 }

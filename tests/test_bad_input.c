@@ -12,7 +12,7 @@ static void counted_free(void *p);
 #define ORL_FREE(p) counted_free(p)
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
-#include "test.h"
+#include "files.h"
 
 static void *counted_malloc(size_t n) {
     void *p;
@@ -27,16 +27,7 @@ static void counted_free(void *p) {
 }
 
 static orl_ctx *ctx;
-static char dir[64] = "/dev/shm/test_bad_XXXXXX"; /* in memory where there is such a place: thousands of files are written and synced */
 static int quick; /* under sanitizers */
-
-static const char *in_dir(const char *name) { /* good until the next call but three */
-    static char paths[4][512];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
-    return path;
-}
 
 static orl_ctx *make_ctx(size_t limit) {
     orl_config c = orl_config_default();
@@ -56,29 +47,9 @@ static void check_refused(orl_ctx *c, orl_status status, const char *part, int l
 
 /* ---- files ---- */
 
-static void put_file(const char *path, const void *bytes, size_t n) {
-    FILE *f = fopen(path, "wb");
-    check(f && fwrite(bytes, 1, n, f) == n);
-    if (f) fclose(f);
-}
-static void put_text(const char *path, const char *text) { put_file(path, text, strlen(text)); }
-
-static char *get_file(const char *path, size_t *n) { /* free() it */
-    FILE *f = fopen(path, "rb");
-    char *bytes = (char *)calloc(1, 1u << 20);
-    *n = f && bytes ? fread(bytes, 1, (1u << 20) - 1, f) : 0;
-    check(*n > 0);
-    if (f) fclose(f);
-    return bytes;
-}
+static void put_text(const char *path, const char *text) { write_bytes(path, text, strlen(text)); }
 
 static int exists(const char *path) { return access(path, F_OK) == 0; }
-
-static void remove_tree(const char *path) {
-    char command[800];
-    snprintf(command, sizeof command, "rm -rf '%s'", path);
-    check(system(command) == 0);
-}
 
 /* What `from` says becomes `to`, once, in a copy of the text; NULL if it does not say so. */
 static char *replaced(const char *text, const char *from, const char *to) {
@@ -305,7 +276,7 @@ static void test_model_files(orl_arch arch) {
         if (!e->to) check(remove(path) == 0);
         else if (!e->from) put_text(path, e->to);
         else {
-            char *text = get_file(path, &n), *changed = replaced(text, e->from, e->to);
+            char *text = read_bytes(path, &n), *changed = replaced(text, e->from, e->to);
             put_text(path, changed);
             free(text), free(changed);
         }
@@ -326,12 +297,12 @@ static void test_model_files(orl_arch arch) {
         size_t k;
         copy_dir(good, bad);
         snprintf(path, sizeof path, "%s/model.safetensors", bad);
-        bytes = get_file(path, &n);
+        bytes = read_bytes(path, &n);
         for (k = 8; k + strlen(names[arch]) < n; k++)
             if (memcmp(bytes + k, names[arch], strlen(names[arch])) == 0) break;
         snprintf(swapped, sizeof swapped, "%s", names[arch]);
         bytes[k] = 'x', swapped[0] = 'x'; /* the tensor is called something else */
-        put_file(path, bytes, n);
+        write_bytes(path, bytes, n);
         check(!orl_model_load(ctx, bad)), refused(ORL_ERR_FORMAT, names[arch]);
         bytes[k] = names[arch][0];
         for (i = 0; i < 3; i++) { /* the header may or may not have blanks: only what is found is changed */
@@ -341,22 +312,22 @@ static void test_model_files(orl_arch arch) {
                 if (memcmp(bytes + to, shapes[i][0], length) == 0) at = bytes + to;
             if (!at || strlen(shapes[i][1]) != length) continue;
             memcpy(at, shapes[i][1], length);
-            put_file(path, bytes, n);
+            write_bytes(path, bytes, n);
             check(!orl_model_load(ctx, bad)), refused(ORL_ERR_FORMAT, "model.safetensors");
             memcpy(at, shapes[i][0], length);
         }
         for (i = n - 1; i > 0; i -= 1 + i / 20) { /* cut off at any place */
-            put_file(path, bytes, i);
+            write_bytes(path, bytes, i);
             check(!orl_model_load(ctx, bad)), refused(ORL_ERR_FORMAT, "model.safetensors");
         }
-        put_file(path, bytes, n);
+        write_bytes(path, bytes, n);
         check(orl_model_load(ctx, bad) != NULL);
         free(bytes);
     }
     check(!orl_model_load(ctx, in_dir("nowhere"))), refused(ORL_ERR_IO, "nowhere");
     put_text(in_dir("llama2c.bin"), "too short");
     check(!orl_model_load_llama2c(ctx, in_dir("llama2c.bin"), NULL)), refused(ORL_ERR_FORMAT, "llama2c.bin");
-    put_file(in_dir("llama2c.bin"), "\10\0\0\0\10\0\0\0\1\0\0\0\2\0\0\0\2\0\0\0\10\0\0\0\10\0\0\0....", 32);
+    write_bytes(in_dir("llama2c.bin"), "\10\0\0\0\10\0\0\0\1\0\0\0\2\0\0\0\2\0\0\0\10\0\0\0\10\0\0\0....", 32);
     check(!orl_model_load_llama2c(ctx, in_dir("llama2c.bin"), NULL)), refused(ORL_ERR_FORMAT, "cut off");
     remove_tree(good), remove_tree(bad);
 }
@@ -368,10 +339,10 @@ static void test_existing(void) {
     char *before, *after;
     size_t n, k;
     check(orl_model_save(m, in_dir("there")) == ORL_OK);
-    before = get_file(in_dir("there/model.safetensors"), &n);
+    before = read_bytes(in_dir("there/model.safetensors"), &n);
     m->params->first->data[0] = 7;
     check(orl_model_save(m, in_dir("there")) == ORL_ERR_EXISTS), refused(ORL_ERR_EXISTS, "there");
-    after = get_file(in_dir("there/model.safetensors"), &k);
+    after = read_bytes(in_dir("there/model.safetensors"), &k);
     check(n == k && memcmp(before, after, n) == 0);
     put_text(in_dir("file"), "x");
     check(orl_model_save(m, in_dir("file")) != ORL_OK);
@@ -396,19 +367,19 @@ static void test_checkpoints(void) {
     snprintf(path, sizeof path, "%s", in_dir("checkpoint"));
     o.checkpoint = path, o.save_every = 1;
     check(orl_train(m, d, &o) == ORL_OK);
-    bytes = get_file(path, &n);
+    bytes = read_bytes(path, &n);
     o.resume = 1;
     for (i = n - 1; i > 0; i -= 1 + i / 10) {
-        put_file(path, bytes, i);
+        write_bytes(path, bytes, i);
         check(orl_train(m, d, &o) == ORL_ERR_FORMAT), refused(ORL_ERR_FORMAT, "checkpoint");
     }
-    put_file(path, "", 0);
+    write_bytes(path, "", 0);
     check(orl_train(m, d, &o) == ORL_ERR_FORMAT), refused(ORL_ERR_FORMAT, "checkpoint");
     check(orl_model_save(m, in_dir("model")) == ORL_OK); /* weights are no checkpoint */
     o.checkpoint = in_dir("model/model.safetensors");
     check(orl_train(m, d, &o) != ORL_OK), refused(ORL_ERR_MISMATCH, "model.safetensors");
     o.checkpoint = path;
-    put_file(path, bytes, n);
+    write_bytes(path, bytes, n);
     check(orl_train(m, d, &o) == ORL_OK);
     free(bytes);
     remove_tree(in_dir("model"));
@@ -518,7 +489,7 @@ static void fuzz_one(const char *what, const char *path, const char *bytes, size
             else if (how == 6 && at + 8 < size) memmove(copy + at, copy + at + 1 + orli_rng_below(&r, 7), size - at - 8), size -= 7;
             else if (size + 4 < n + 16) memmove(copy + at + 4, copy + at, size - at), size += 4;
         }
-        put_file(path, copy, size);
+        write_bytes(path, copy, size);
         kept = held;
         load();
         fine += !orl_failed(ctx);
@@ -531,7 +502,7 @@ static void fuzz_one(const char *what, const char *path, const char *bytes, size
         if (blocks && held != kept) check(held == kept), printf("    %s, round %zu leaks\n", what, round);
     }
     printf("%s: %zu changed files, of which %zu were read\n", what, rounds, fine);
-    put_file(path, bytes, n);
+    write_bytes(path, bytes, n);
     free(copy);
 }
 
@@ -610,7 +581,7 @@ static void test_fuzz(void) {
     check(orl_train(fuzz_model, told, &o) == ORL_OK && orl_model_save(fuzz_model, fuzz_dir) == ORL_OK);
     for (i = 0; i < 3; i++) {
         snprintf(fuzz_path, sizeof fuzz_path, "%s/%s", fuzz_dir, files[i]);
-        bytes = get_file(fuzz_path, &n);
+        bytes = read_bytes(fuzz_path, &n);
         fuzz_one(files[i], fuzz_path, bytes, n, rounds, i == 2 ? fuzz_load_tokenizer : fuzz_load_model, i == 2 ? &yes : NULL);
         free(bytes);
     }
@@ -619,16 +590,14 @@ static void test_fuzz(void) {
     snprintf(fuzz_path, sizeof fuzz_path, "%s", in_dir("fuzz.checkpoint"));
     o.checkpoint = fuzz_path, o.save_every = 1;
     check(orl_train(fuzz_model, fuzz_data, &o) == ORL_OK);
-    bytes = get_file(fuzz_path, &n);
+    bytes = read_bytes(fuzz_path, &n);
     fuzz_one("checkpoint", fuzz_path, bytes, n, rounds, fuzz_load_checkpoint, &yes);
     free(bytes);
 }
 
 int main(void) {
-    if (!mkdtemp(dir)) {
-        snprintf(dir, sizeof dir, "/tmp/test_bad_XXXXXX");
-        if (!mkdtemp(dir)) return 1;
-    }
+    /* in memory where there is such a place: thousands of files are written and synced */
+    if (!make_dir("test_bad", "/dev/shm")) return 1;
     quick = getenv("ORL_TEST_QUICK") != NULL;
     ctx = make_ctx(0);
     test_model_files(ORL_LLAMA);
