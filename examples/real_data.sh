@@ -67,14 +67,14 @@ step hh.init orl init --arch llama --layers 2 --dim 128 --heads 4 --ctx 512 --to
 resumed hh.base orl pretrain --model hh.init --data hh.jsonl --epochs 4 --batch 16 --lr 0.002 --out hh.base
 
 # Convincing arguments: 16 topics in four parts, each judged by a model that saw the other three. An
-# argument occurs in about twenty pairs, so a quarter of the pairs shows them all; more is learned by
+# argument occurs in about twenty pairs, so a third of the pairs shows them all; more is learned by
 # heart. No topic is in both training and test, nor the other side of one.
 split "$data/preference/ukp-convarg.jsonl" ukp.rest1 ukp.test1 --by topic --test-fraction 0.25
 split ukp.rest1 ukp.rest2 ukp.test2 --by topic --test-fraction 0.3334
 split ukp.rest2 ukp.test4 ukp.test3 --by topic --test-fraction 0.5
 for part in 1 2 3 4; do
-    for other in 1 2 3 4; do [ $other = $part ] || cat ukp.test$other; done | awk 'NR % 4 == 1' >ukp.train$part
-    resumed ukp.rm$part orl rm --model hh.base --data ukp.train$part --epochs 1 --batch 64 --lr 0.003 --warmup 5 \
+    for other in 1 2 3 4; do [ $other = $part ] || cat ukp.test$other; done | awk 'NR % 3 == 1' >ukp.train$part
+    resumed ukp.rm$part orl rm --model hh.base --data ukp.train$part --epochs 1 --batch 64 --lr 0.001 --warmup 5 \
         --out ukp.rm$part
     step ukp.scored$part orl score --rm ukp.rm$part --data ukp.test$part --out ukp.scored$part
 done
@@ -113,6 +113,7 @@ step samples.jsonl orl generate --model sft --data prompts.jsonl -n 8 $short --s
 step valued.jsonl valence --lexicon "$data/lexicon/vader_lexicon.txt" --data samples.jsonl --out valued.jsonl
 
 # pairs of neighbouring samples of one prompt, the happier one chosen: what a reward model learns from
+# (an answer that ended at once has no text to learn from)
 awk 'function field(name) {
          return match($0, "\"" name "\": *\"([^\"\\\\]|\\\\.)*\"") ? substr($0, RSTART, RLENGTH) : ""
      }
@@ -120,7 +121,7 @@ awk 'function field(name) {
      {
          prompt = field("prompt"); answer = text(field("completion"))
          match($0, /"reward": *[-0-9.e]+/); reward = substr($0, RSTART + 9, RLENGTH - 9) + 0
-         if (NR % 2 == 0 && prompt == before && reward != lower)
+         if (NR % 2 == 0 && prompt == before && reward != lower && answer != "\"\"" && other != "\"\"")
              print "{" prompt ", \"chosen\": " (reward > lower ? answer : other) \
                  ", \"rejected\": " (reward > lower ? other : answer) "}"
          before = prompt; other = answer; lower = reward
