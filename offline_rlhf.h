@@ -603,7 +603,8 @@ ORL_API void orl_dataset_free(orl_dataset *data);
 /* For pretraining: every token of every row is trained on, prompt and response alike, an end token after
  * each text, in rows of at most the context; a longer text goes on in the next row. */
 ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *data, const orl_model *model);
-/* What the model would see: every token of the first n rows with its loss weight. Free with orl_free. */
+/* What the model would see: every token of the first n rows with its loss weight. A conditioned view brings its
+ * condition to the model, as training does. Free with orl_free. */
 ORL_API char *orl_dataset_dump(orl_dataset *data, orl_model *model, size_t n);
 
 /* messages → text. The template owns BOS and the tags around each turn. */
@@ -10458,12 +10459,36 @@ ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *d, const orl_model *m
     return NULL;
 }
 
+/* A conditioned view brings its condition to the model; a model that has the same already is left alone. */
+static orl_status orli_condition_attach(orl_model *m, const orl_dataset *d) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_condition c = d->condition;
+    orl_status status = ORL_OK;
+    if (c.kind == ORL_CONDITION_NONE) return ORL_OK;
+    if (c.kind == ORL_CONDITION_TEXT && !m->tokenizer)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins",
+                         m->name);
+    if (c.kind == ORL_CONDITION_BINS) {
+        int same = m->condition.kind == ORL_CONDITION_BINS && m->condition.bins == c.bins;
+        if (m->condition.kind == ORL_CONDITION_BINS && !same)
+            return orli_fail(ctx, ORL_ERR_MISMATCH, "%s has %zu reward bins and the data asks for %zu: use as many",
+                             m->name, m->condition.bins, c.bins);
+        c.first_id = (int32_t)(same ? (size_t)m->condition.first_id : m->config.vocab);
+        if (!same) status = orli_model_grow(m, c.bins + 1);
+        m->classes = (size_t)c.first_id;
+    }
+    if (status == ORL_OK) m->condition = c;
+    return status;
+}
+
 static void orli_dump_span(orli_str *s, const orl_model *m, const int32_t *ids, size_t n, double weight) {
     size_t i, bytes = 0;
     for (i = 0; i < n; i++) {
-        const char *text = m->tokenizer ? orl_token_text(m->tokenizer, ids[i], &bytes) : NULL;
+        const int bin = m->condition.kind == ORL_CONDITION_BINS && ids[i] >= m->condition.first_id;
+        const char *text = m->tokenizer && !bin ? orl_token_text(m->tokenizer, ids[i], &bytes) : NULL;
         orli_str_printf(s, "%8d  %-10.4g ", (int)ids[i], weight);
-        if (text) orli_json_put_string(s, text, bytes);
+        if (bin) orli_str_printf(s, "reward bin %d of %zu", (int)(ids[i] - m->condition.first_id) + 1, m->condition.bins);
+        else if (text) orli_json_put_string(s, text, bytes);
         orli_str_puts(s, "\n");
     }
 }
@@ -10476,7 +10501,8 @@ ORL_API char *orl_dataset_dump(orl_dataset *d, orl_model *m, size_t n) {
     int side, pairs;
     if (!d || !m || orl_failed(ctx) || !d->count) return NULL;
     pairs = (d->row[0].flags & ORL_PAIR) != 0;
-    if (orli_examples_build(&e, m, d, pairs ? 2 : 1) == ORL_OK) {
+    memset(&e, 0, sizeof e);
+    if (orli_condition_attach(m, d) == ORL_OK && orli_examples_build(&e, m, d, pairs ? 2 : 1) == ORL_OK) {
         for (i = 0; i < e.count && rows < n; i++, rows++) {
             const orli_example *x = &e.example[i];
             const orl_row *r = &d->row[x->row];
@@ -11085,28 +11111,6 @@ static void orli_trainer_free(orli_trainer *t) {
     orli_micro_free(&t->micro);
     orli_examples_free(&t->examples);
     orli_free(t->ctx, t->order);
-}
-
-/* A conditioned view brings its condition to the model; a model that has the same already is left alone. */
-static orl_status orli_condition_attach(orl_model *m, const orl_dataset *d) {
-    orl_ctx *ctx = m->object.ctx;
-    orli_condition c = d->condition;
-    orl_status status = ORL_OK;
-    if (c.kind == ORL_CONDITION_NONE) return ORL_OK;
-    if (c.kind == ORL_CONDITION_TEXT && !m->tokenizer)
-        return orli_fail(ctx, ORL_ERR_ARGUMENT, "a text condition needs a tokenizer and %s has none: use bins",
-                         m->name);
-    if (c.kind == ORL_CONDITION_BINS) {
-        int same = m->condition.kind == ORL_CONDITION_BINS && m->condition.bins == c.bins;
-        if (m->condition.kind == ORL_CONDITION_BINS && !same)
-            return orli_fail(ctx, ORL_ERR_MISMATCH, "%s has %zu reward bins and the data asks for %zu: use as many",
-                             m->name, m->condition.bins, c.bins);
-        c.first_id = (int32_t)(same ? (size_t)m->condition.first_id : m->config.vocab);
-        if (!same) status = orli_model_grow(m, c.bins + 1);
-        m->classes = (size_t)c.first_id;
-    }
-    if (status == ORL_OK) m->condition = c;
-    return status;
 }
 
 static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_dataset *d,

@@ -131,14 +131,15 @@ awk 'function field(name) {
 resumed rm orl rm --model sft --data pairs.train.jsonl --eval-data pairs.test.jsonl --out rm --epochs 3 --batch 32 \
     --lr 0.0005 --schedule cosine --warmup 10
 
-# every method learns from the reward model's labels
+# Every method learns from the reward model's labels. PPO takes nothing off a story that is cut, as nearly all are:
+# a penalty teaches it to stop after a sentence of happy words.
 step scored.jsonl orl score --rm rm --data samples.jsonl --out scored.jsonl $ledger
 offline="--model sft --data scored.jsonl --batch 64 --lr 0.0005 --schedule cosine --warmup 10 $ledger"
 resumed mle orl align --method mle --quantile 0.8 --epochs 3 $offline --out mle
 resumed rwr orl align --method rwr --beta 0.5 --epochs 1 $offline --out rwr
 resumed dt orl align --method dt --condition bins --condition-dropout 0.1 --epochs 2 $offline --out dt
 resumed ppo orl align --method ppo --model sft --rm rm --data prompts.jsonl --steps 30 --rollouts 128 \
-    --minibatch 32 --lr 0.0001 --critic-lr 0.0005 --kl 0.05 $short $ledger --out ppo
+    --minibatch 32 --lr 0.0001 --critic-lr 0.0005 --kl 0.2 --unfinished-penalty 0 $short $ledger --out ppo
 
 [ -e compared ] || orl eval --model sft mle rwr dt ppo --data test.jsonl --rm rm --best-of 8 $short \
     --seed 2 $ledger --out compared >table.txt

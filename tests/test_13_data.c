@@ -483,6 +483,7 @@ static void test_dump(void) {
     orl_model *m = make_model(32, 0, tok);
     orl_dataset *d = parse("{\"prompt\": \"a\", \"completion\": \"\\\"\"}\n{\"prompt\": \"b\", \"completion\": \"c\"}\n"), *p = parse("{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}");
     char *text;
+    size_t i;
     orl_dataset_row(d, 0)->weight = 0.25;
     text = orl_dataset_dump(d, m, 1);
     check_contains(text, "row 1\n");
@@ -495,6 +496,23 @@ static void test_dump(void) {
     check_contains(text, "row 1, chosen");
     check_contains(text, "row 1, rejected");
     orl_free(ctx, text);
+    { /* a conditioned view shows its reward token, between prompt and response, as training would feed it */
+        orl_condition_options o = orl_condition_default(ORL_CONDITION_BINS);
+        char told[64];
+        orl_dataset *v;
+        for (i = 0; i < 2; i++) {
+            orl_row *r = orl_dataset_row(d, i);
+            r->reward = r->reward_raw = (double)i, r->flags |= ORL_LABELLED;
+        }
+        o.bins = 4;
+        v = orl_condition(d, &o);
+        text = orl_dataset_dump(v, m, 1);
+        snprintf(told, sizeof told, "\"a\"\n%8d  0", (int)orl_vocab(tok));
+        check_contains(text, told);
+        check_contains(text, "reward bin 1 of 4\n");
+        check(m->condition.kind == ORL_CONDITION_BINS);
+        orl_free(ctx, text), orl_dataset_free(v);
+    }
     orl_dataset_free(d), orl_dataset_free(p), orl_model_free(m);
 }
 
