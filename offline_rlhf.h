@@ -147,8 +147,9 @@
  * has policy and critic in training, reference and reward model in use. Activations are those of one
  * micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before its first
  * step, by a run without arithmetic, and the same run tells orl_train_estimate() what will be
- * needed. A batch is packed end to end: there is no padding; a prompt is computed once for both
- * sides of a pair and for all its samples; training never holds logits.
+ * needed. The largest chunk such an arena leaves is kept for the next one, counted as held, and given
+ * up when memory is short. A batch is packed end to end: there is no padding; a prompt is computed
+ * once for both sides of a pair and for all its samples; training never holds logits.
  *
  * H. ERRORS AND NOTES
  * The first failure stays in the context as a status and one sentence that names the file, the
@@ -10749,7 +10750,8 @@ static orl_status orli_examples_visit(orl_model *m, const orl_dataset *d, const 
     size_t i = 0, plan;
     orli_micro_create(&b, ctx);
     plan = orli_examples_plan(m, e, sides);
-    orli_tape_reserve(tape, plan + plan / 8); /* so that the next pass, which may need a little more, finds this chunk good */
+    /* more than it takes, so that the next pass, which may need a little more, finds this chunk good */
+    orli_tape_reserve(tape, plan + plan / 8);
     while (i < e->count && !orl_failed(ctx)) {
         orl_batch batch;
         i = orli_micro_fill(&b, e, NULL, i, e->count, d, sides, m->reward, ORLI_MICRO_TOKENS);
