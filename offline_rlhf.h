@@ -10488,7 +10488,8 @@ static void orli_dump_span(orli_str *s, const orl_model *m, const int32_t *ids, 
         const int bin = m->condition.kind == ORL_CONDITION_BINS && ids[i] >= m->condition.first_id;
         const char *text = m->tokenizer && !bin ? orl_token_text(m->tokenizer, ids[i], &bytes) : NULL;
         orli_str_printf(s, "%8d  %-10.4g ", (int)ids[i], weight);
-        if (bin) orli_str_printf(s, "reward bin %d of %zu", (int)(ids[i] - m->condition.first_id) + 1, m->condition.bins);
+        if (bin)
+            orli_str_printf(s, "reward bin %d of %zu", (int)(ids[i] - m->condition.first_id) + 1, m->condition.bins);
         else if (text) orli_json_put_string(s, text, bytes);
         orli_str_puts(s, "\n");
     }
