@@ -180,8 +180,8 @@
  *     {"prompt", "chosen", "rejected"}      a pair; "margin" if there is one
  *     {"chosen", "rejected"}                two transcripts as in hh-rlhf: the prompt ends with the
  *                                           last "\n\nAssistant:" of what they share
- *     {"messages": [{"role", "content"}]}   the last turn is the response; hh tags, or ChatML
- *                                           (orl_dataset_set_template)
+ *     {"messages": [{"role", "content"}]}   the last turn is the response, or a prompt alone if it is not the
+ *                                           assistant's; hh tags, or ChatML (orl_dataset_set_template)
  *     prompt_ids, completion_ids, chosen_ids, rejected_ids    token ids, used as they are
  *     reward, reward_raw, truncated, logprob, sample, condition    what this library writes
  *
@@ -9721,10 +9721,19 @@ static void orli_row_ids(orl_dataset *d, orli_json *j, orl_row *r, orl_text *t) 
     orli_free(j->ctx, ids);
 }
 
-/* [{"role", "content"}, …] → prompt (all before the last turn, and its tag) and response (the last turn). */
-static void orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, orl_template which) {
+/* The tag that opens turn `turn` of `role`. */
+static void orli_template_turn(orli_str *s, orl_template which, size_t turn, const char *role) {
+    if (which == ORL_TEMPLATE_CHATML) orli_str_printf(s, "%s<|im_start|>%s\n", turn ? "<|im_end|>\n" : "", role);
+    else if (strcmp(role, "assistant") == 0) orli_str_puts(s, "\n\nAssistant:");
+    else if (strcmp(role, "system") != 0) orli_str_puts(s, "\n\nHuman:");
+}
+
+/* [{"role", "content"}, …] → prompt (all before the assistant's last turn, and its tag) and response (that turn). If
+ * the last turn is another's there is no response: a prompt that waits for its answer. 1 if there is one. */
+static int orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, orl_template which) {
     orli_str all = orli_str_new(j->ctx), role = orli_str_new(j->ctx), content = orli_str_new(j->ctx);
     size_t border = 0, turns = 0;
+    int answered = 0;
     for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j); turns++) {
         role.length = content.length = 0;
         for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
@@ -9732,31 +9741,25 @@ static void orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, orl_temp
             else if (orli_json_is(j, "content")) orli_json_string(j, &content);
             else orli_json_skip(j);
         }
-        if (orl_failed(j->ctx)) break;
         if (!role.length) orli_json_fail_at(j, j->start, "a message without a role");
-        if (which == ORL_TEMPLATE_CHATML) {
-            if (turns) orli_str_puts(&all, "<|im_end|>\n");
-            orli_str_printf(&all, "<|im_start|>%s\n", role.data);
-        } else if (role.data && strcmp(role.data, "assistant") == 0) {
-            orli_str_puts(&all, "\n\nAssistant:");
-        } else if (role.data && strcmp(role.data, "system") != 0) {
-            orli_str_puts(&all, "\n\nHuman:");
-        }
+        if (orl_failed(j->ctx)) break;
+        orli_template_turn(&all, which, turns, role.data);
         border = all.length;
-        if (which == ORL_TEMPLATE_HH && content.length && role.data && strcmp(role.data, "system") != 0)
-            orli_str_puts(&all, " ");
+        if (which == ORL_TEMPLATE_HH && content.length && strcmp(role.data, "system") != 0) orli_str_puts(&all, " ");
         orli_str_add(&all, content.data ? content.data : "", content.length);
     }
-    if (!orl_failed(j->ctx) && (!turns || strcmp(role.data, "assistant") != 0)) /* a question waits for its answer */
-        orli_json_fail_at(j, j->start, "the last message is not the assistant's: there is nothing to learn from");
+    if (!orl_failed(j->ctx) && !turns) orli_json_fail_at(j, j->start, "no messages");
+    if (!orl_failed(j->ctx)) answered = strcmp(role.data, "assistant") == 0;
+    if (!orl_failed(j->ctx) && !answered) orli_template_turn(&all, which, turns, "assistant"), border = all.length;
     if (!orl_failed(j->ctx) && !all.failed) {
         const char *text = (const char *)orli_store_copy(d->store, all.data, all.length);
         r->prompt.text = text, r->prompt.bytes = border;
-        r->response.text = text ? text + border : NULL, r->response.bytes = all.length - border;
+        r->response.text = text && answered ? text + border : NULL, r->response.bytes = all.length - border;
     }
     orli_str_free(&all);
     orli_str_free(&role);
     orli_str_free(&content);
+    return answered;
 }
 
 /* hh-rlhf pairs are whole transcripts: the prompt ends with the last "\n\nAssistant:" inside the part both share. */
@@ -9800,7 +9803,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "rejected_ids")) rejected = 1, orli_row_ids(d, &j, r, &r->rejected);
         else if (orli_json_is(&j, "messages") && (prompt || response || chosen))
             orli_json_fail_at(&j, j.start, "\"messages\" beside a prompt or a response: keep one of them");
-        else if (orli_json_is(&j, "messages")) prompt = response = 1, orli_row_messages(d, &j, r, ORL_TEMPLATE_HH);
+        else if (orli_json_is(&j, "messages")) prompt = 1, response = orli_row_messages(d, &j, r, ORL_TEMPLATE_HH);
         else if (orli_json_is(&j, "reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
         else if (orli_json_is(&j, "reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
         else if (orli_json_is(&j, "chosen_reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;

@@ -123,7 +123,11 @@ static void test_messages(void) {
     }
     orl_dataset_free(d);
     check(!parse("{\"messages\": []}")), expect_error(ORL_ERR_FORMAT, "data:1");
-    check(!parse("{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}")), expect_error(ORL_ERR_FORMAT, "assistant");
+    d = parse("{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}"); /* a prompt that waits for its answer */
+    check_texts(orl_dataset_row(d, 0), "\n\nHuman: Hi\n\nAssistant:", NULL, NULL);
+    check(orl_dataset_set_template(d, ORL_TEMPLATE_CHATML) == ORL_OK);
+    check_texts(orl_dataset_row(d, 0), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", NULL, NULL);
+    orl_dataset_free(d);
     check(!parse("{\"messages\": [{\"content\": \"Hi\"}]}")), expect_error(ORL_ERR_FORMAT, "role");
     check(!parse("{\"messages\": [{\"role\": \"user\", \"content\": 3}]}")), expect_error(ORL_ERR_FORMAT, "data:1");
     check(!parse("{\"messages\": {\"role\": \"user\"}}")), expect_error(ORL_ERR_FORMAT, "data:1");
