@@ -1029,7 +1029,11 @@ static size_t orli_mul(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE
 static size_t orli_add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
 static size_t orli_round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
-/* ---- memory: every block is 64-byte aligned and carries its size and its origin in front ---- */
+/* ---- memory: every block is 64-byte aligned and carries its size and its origin in front. A large one begins at a
+ * huge page, as it is asked for: the processor keeps the addresses of some thousand pages at hand, no more ---- */
+#define ORLI_HUGE ((size_t)2 << 20)
+
+static size_t orli_alignment(size_t bytes) { return bytes < ORLI_HUGE ? ORLI_ALIGN : ORLI_HUGE; }
 
 typedef struct orli_block {
     void *origin;
@@ -1047,7 +1051,7 @@ static void orli_free(orl_ctx *ctx, const void *p) {
 }
 
 static char *orli_malloc(orl_ctx *ctx, size_t bytes) { /* within the limit */
-    const size_t limit = ctx->config.memory_limit, whole = orli_add(bytes, 2 * ORLI_ALIGN);
+    const size_t limit = ctx->config.memory_limit, whole = orli_add(bytes, ORLI_ALIGN + orli_alignment(bytes));
     if (whole == SIZE_MAX || (limit && bytes > limit - ORLI_MIN(ctx->memory_now, limit))) return NULL;
     return (char *)ORL_MALLOC(whole);
 }
@@ -1072,7 +1076,11 @@ static void *orli_alloc(orl_ctx *ctx, size_t count, size_t size) {
                   size, ctx->memory_now >> 20);
         return NULL;
     }
-    p = origin + 2 * ORLI_ALIGN - (uintptr_t)origin % ORLI_ALIGN;
+    p = origin + ORLI_ALIGN;
+    p += orli_round_up((uintptr_t)p, orli_alignment(bytes)) - (uintptr_t)p;
+#if defined(MADV_HUGEPAGE)
+    if (bytes >= ORLI_HUGE) madvise(p, bytes / ORLI_HUGE * ORLI_HUGE, MADV_HUGEPAGE);
+#endif
     orli_block_of(p)->origin = origin;
     orli_block_of(p)->bytes = bytes;
     ctx->memory_now += bytes;
@@ -1505,7 +1513,7 @@ typedef enum orli_work {
     ORLI_WORK_EMBEDDING, ORLI_WORK_HEAD, ORLI_WORK_OPTIMIZER, ORLI_WORK_SAMPLE, ORLI_WORK_OTHER, ORLI_WORK_COUNT
 } orli_work;
 
-#define ORLI_SCRATCH ((size_t)1 << 20) /* bytes per worker */
+#define ORLI_SCRATCH ((size_t)4 << 20) /* bytes per worker */
 #define ORLI_SPIN 1000                 /* polls before a thread parks: some tens of µs */
 
 typedef struct orli_worker {
@@ -2851,14 +2859,19 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 }
 
 /* ---- matrix products: the driver -------------------------------------------------------------------
- * A block of B, packed into panels of tile_cols columns, stays in the second-level cache while the row
- * tiles of A pass by it; a row tile stays in the first level while it meets each panel. A panel is (k,
- * tile_cols), one row for each step of k. Panels packed beforehand hold the whole k and are used in place. */
+ * C is worked through in blocks of k. Of each, a block of B packed into panels of tile_cols columns stays in the
+ * second-level cache while the row tiles of A pass by it; a row tile stays in the first level while it meets each
+ * panel, and its successor is fetched meanwhile. A panel is (k, tile_cols), one row for each step of k. Row tiles are
+ * copied when the first block of B meets them and kept for the others: rows of A far apart would fight for the same
+ * cache sets. Panels packed beforehand hold the whole k and are used in place. */
 
-#define ORLI_GEMM_A (ORLI_TILE * (ORLI_GEMM_K + 16)) /* numbers of scratch for a row tile, in whole vectors, … */
-#define ORLI_GEMM_B (ORLI_SCRATCH / 4 * 3 / sizeof(orl_real))         /* … for a block of B */
-#define ORLI_PACK_ROWS 32
-#define ORLI_GEMM_SERIAL 300000.0                                     /* FLOPs not worth a second thread */
+#define ORLI_GEMM_ROW (ORLI_GEMM_K + 16)         /* from one row of a copied row tile to the next */
+#define ORLI_GEMM_SLOT (ORLI_TILE * ORLI_GEMM_ROW) /* numbers of scratch for a row tile */
+#define ORLI_GEMM_B (ORLI_SCRATCH / 6 / sizeof(orl_real)) /* … for a block of B; the rest is for row tiles */
+#define ORLI_GEMM_SLOTS (ORLI_SCRATCH / sizeof(orl_real) - ORLI_GEMM_B) / ORLI_GEMM_SLOT
+#define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
+#define ORLI_PACK_TILES 8         /* row tiles of a transposed A that are copied side by side */
+#define ORLI_GEMM_SERIAL 300000.0 /* FLOPs not worth a second thread */
 
 typedef struct orli_gemm_job {
     const orli_kernels *kern;
@@ -2872,87 +2885,168 @@ typedef struct orli_gemm_job {
     size_t grid_m, grid_n;  /* tasks along m and n */
 } orli_gemm_job;
 
+static orli_mat orli_mat_of(const orl_real *data, size_t rs, size_t cs) {
+    orli_mat m;
+    m.data = data, m.rs = rs, m.cs = cs;
+    return m;
+}
+
 /* Where part `index` of `parts` of n things begins. */
 static size_t orli_part(size_t n, size_t parts, size_t index) { return n / parts * index + ORLI_MIN(index, n % parts); }
 
-/* B (k, n) into panels, `stride` numbers from one to the next. If rows of B lie whole in memory some of them
- * are read at a time, from end to end; if columns do, each strip is read from end to end. */
+/* Asks for `rows` rows of n numbers before they are read. */
+static void orli_fetch(const orl_real *data, size_t stride, size_t rows, size_t n) {
+    const size_t line = 64 / sizeof *data;
+    size_t i, j;
+    for (i = 0; i < rows; i++)
+        for (j = 0; j < n + line - 1; j += line) __builtin_prefetch(data + i * stride + ORLI_MIN(j, n - 1));
+}
+
+/* B (k, n) into panels, `stride` numbers from one to the next. If rows of B lie whole in memory a few of them are
+ * read at a time, from end to end; if columns do, each strip is read from end to end. */
 static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_mat b, orl_real *panels,
                              size_t stride) {
     const size_t w = kern->width, cols = kern->tile_cols, chunk = b.cs == 1 ? ORLI_PACK_ROWS : k;
-    size_t j, p;
-    for (p = 0; p < k; p += chunk)
+    size_t j, p, next;
+    for (p = 0; p < k; p = next) {
+        next = ORLI_MIN(p + chunk, k);
+        orli_fetch(b.data + next * b.rs, b.rs, ORLI_MIN(chunk, k - next), n);
         for (j = 0; j < orli_round_up(n, cols); j += w)
-            kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), ORLI_MIN(chunk, k - p),
-                       b.data + ORLI_MIN(j, n) * b.cs + p * b.rs, b.cs, b.rs,
+            kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), next - p, b.data + ORLI_MIN(j, n) * b.cs + p * b.rs, b.cs, b.rs,
                        panels + j / cols * stride + p * cols + j % cols, cols);
+    }
 }
 
-/* Copies a row tile where it lies badly: rows far apart fight for the same cache sets. Returns its strides in *a. */
-static void orli_gemm_row_tile(const orli_kernels *kern, size_t rows, size_t k, size_t panels, orl_real *copy,
-                               orli_mat *a) {
+/* Some rows of C, cut into row tiles of nearly the same size, at a block of k. */
+typedef struct orli_gemm_rows {
+    const orli_gemm_job *g;
+    size_t begin, count, tiles; /* rows of A and C */
+    size_t p, k;                /* steps p … p+k−1 */
+    int copy;                   /* are row tiles copied to their slots? */
+    orl_real *slots;
+} orli_gemm_rows;
+
+static size_t orli_gemm_row(const orli_gemm_rows *r, size_t tile) { return orli_part(r->count, r->tiles, tile); }
+
+/* Row tile t as it lies in A, or where its copy is. Rows of A that lie whole are copied as rows, others as columns. */
+static orli_mat orli_gemm_source(const orli_gemm_rows *r, size_t t) {
+    orli_mat a = r->g->a;
+    a.data += (r->begin + orli_gemm_row(r, t)) * a.rs + r->p * a.cs;
+    return a;
+}
+static orli_mat orli_gemm_slot(const orli_gemm_rows *r, size_t t) {
+    const orl_real *slot = r->slots + t * ORLI_GEMM_SLOT;
+    return r->g->a.cs == 1 ? orli_mat_of(slot, ORLI_GEMM_ROW, 1) : orli_mat_of(slot, 1, ORLI_TILE);
+}
+
+/* Copies a row tile whose rows lie whole. */
+static void orli_gemm_copy_rows(const orli_gemm_rows *r, size_t t) {
+    const orli_mat a = orli_gemm_source(r, t);
+    const size_t rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t);
     size_t i;
-    if (panels < 3 || (a->cs == 1 && rows <= 4)) return;
-    if (a->cs == 1) {
-        for (i = 0; i < rows; i++) memcpy(copy + i * (ORLI_GEMM_K + 16), a->data + i * a->rs, k * sizeof *copy);
-        a->rs = ORLI_GEMM_K + 16;
-    } else {
-        const size_t step = orli_round_up(rows, kern->width);
-        for (i = 0; i < rows; i += kern->width)
-            kern->pack(ORLI_MIN(rows - i, kern->width), k, a->data + i * a->rs, a->rs, a->cs, copy + i, step);
-        a->rs = 1;
-        a->cs = step;
+    for (i = 0; i < rows; i++)
+        memcpy(r->slots + t * ORLI_GEMM_SLOT + i * ORLI_GEMM_ROW, a.data + i * a.rs, r->k * sizeof *a.data);
+}
+
+/* Copies tiles first … end−1 of a transposed A together, as what is whole in memory runs through all of them. */
+static void orli_gemm_copy_columns(const orli_gemm_rows *r, size_t first, size_t end) {
+    const size_t w = r->g->kern->width, row0 = orli_gemm_row(r, first);
+    const orli_mat a = orli_gemm_source(r, first);
+    size_t t, p, next, i;
+    for (p = 0; p < r->k; p = next) {
+        next = ORLI_MIN(p + ORLI_PACK_ROWS, r->k);
+        orli_fetch(a.data + next * a.cs, a.cs, ORLI_MIN((size_t)ORLI_PACK_ROWS, r->k - next),
+                   orli_gemm_row(r, end) - row0);
+        for (t = first; t < end; t++) {
+            orl_real *to = r->slots + t * ORLI_GEMM_SLOT + p * ORLI_TILE;
+            const size_t begin = orli_gemm_row(r, t) - row0, rows = orli_gemm_row(r, t + 1) - row0 - begin;
+            for (i = 0; i < rows; i += w)
+                r->g->kern->pack(ORLI_MIN(rows - i, w), next - p, a.data + (begin + i) * a.rs + p * a.cs, a.rs, a.cs,
+                                 to + i, ORLI_TILE);
+        }
     }
-    a->data = copy;
+}
+
+/* Asks the second-level cache for share `step` of `steps` of what tile t is read from, while arithmetic goes on. */
+static void orli_gemm_fetch(const orli_gemm_rows *r, size_t t, int copied, size_t step, size_t steps) {
+    const size_t line = 64 / sizeof(orl_real);
+    orli_mat a;
+    size_t at, end, rows, n;
+    if (t >= r->tiles || (!copied && r->g->a.cs != 1)) return;
+    a = copied ? orli_gemm_slot(r, t) : orli_gemm_source(r, t);
+    if (a.cs == 1) rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t), n = (r->k + line - 1) / line + 1;
+    else rows = 1, n = r->k * ORLI_TILE / line + 1;
+    at = orli_part(rows * n, steps, step), end = orli_part(rows * n, steps, step + 1);
+    for (; at < end; at++) __builtin_prefetch(a.data + at / n * a.rs + at % n * line, 0, 2);
+}
+
+/* n columns of C from j on, from their panels: `stride` numbers from one to the next, `step` from one row of it to the
+ * next. `first`: the rows meet a panel for the first time. */
+static void orli_gemm_pass(const orli_gemm_rows *r, size_t j, size_t n, const orl_real *panels, size_t stride,
+                           size_t step, int first) {
+    const orli_gemm_job *g = r->g;
+    const orli_kernels *kern = g->kern;
+    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols;
+    const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET, copy = r->copy && first;
+    size_t t, x;
+    for (t = 0; t < r->tiles; t++) {
+        const size_t rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t);
+        orl_real *c = g->c + (r->begin + orli_gemm_row(r, t)) * g->ldc + j;
+        orli_mat a = r->copy ? orli_gemm_slot(r, t) : orli_gemm_source(r, t);
+        if (copy && g->a.cs == 1) orli_gemm_copy_rows(r, t);
+        else if (copy && t % ORLI_PACK_TILES == 0)
+            orli_gemm_copy_columns(r, t, ORLI_MIN(t + ORLI_PACK_TILES, r->tiles));
+        for (x = 0; rows == 1 && x + 4 * cols <= n; x += 4 * cols)
+            kern->thin_tile(r->k, a.data, a.cs, panels + x / cols * stride, stride, step, c + x, mode);
+        for (; x < n; x += cols) {
+            const orl_real *panel = panels + x / cols * stride;
+            orli_gemm_fetch(r, t + 1, r->copy && !first, x / cols, count);
+            kern->tile(rows, ORLI_MIN(cols, n - x), r->k, a.data, a.rs, a.cs, panel, panel + kern->width, step, c + x,
+                       g->ldc, mode);
+        }
+    }
+}
+
+/* Do rows so far apart fight for the same sets of a first-level cache of 4 KB a way? */
+static int orli_gemm_crowded(size_t stride) {
+    const size_t apart = stride * sizeof(orl_real) % 4096;
+    return ORLI_MIN(apart, 4096 - apart) < 4096 / ORLI_TILE;
 }
 
 /* Rows i0 … i1−1, columns j0 … j1−1 (j0 begins a panel) of C. */
 static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
     const orli_kernels *kern = g->kern;
-    const size_t cols = kern->tile_cols, k_blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K,
-                 row_tiles = (i1 - i0 + kern->tile_rows - 1) / kern->tile_rows;
-    const size_t kc = g->k ? orli_round_up((g->k + k_blocks - 1) / k_blocks, 16) : 16,
-                 most = ORLI_GEMM_B / kc / cols * cols;
-    const size_t nc =
-        j1 > j0 ? orli_round_up((j1 - j0 + (j1 - j0 - 1) / most) / ((j1 - j0 - 1) / most + 1), cols) : cols;
-    orl_real *a_copy = (orl_real *)scratch, *b_copy = a_copy + ORLI_GEMM_A;
-    size_t i, j, p, t, x;
+    const size_t cols = kern->tile_cols, k_blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K;
+    const size_t kc = g->k ? orli_round_up((g->k + k_blocks - 1) / k_blocks, 16) : 16;
+    const size_t most = ORLI_GEMM_B / kc / cols * cols, j_blocks = j1 > j0 ? (j1 - j0 - 1) / most + 1 : 1;
+    const size_t nc = orli_round_up((j1 - j0 + j_blocks - 1) / j_blocks, cols);
+    const size_t all = (i1 - i0 + kern->tile_rows - 1) / kern->tile_rows;
+    const size_t chunks = (all + ORLI_GEMM_SLOTS - 1) / (ORLI_GEMM_SLOTS);
+    orl_real *b_copy = (orl_real *)scratch;
+    orli_gemm_rows r;
+    size_t i, j, chunk;
     if (g->k == 0 && !g->accumulate)
         for (i = i0; i < i1; i++) memset(g->c + i * g->ldc + j0, 0, (j1 - j0) * sizeof *g->c);
-    for (j = j0; j < j1; j += nc) {
-        const size_t n = ORLI_MIN(nc, j1 - j);
-        for (p = 0; p < g->k; p += kc) {
-            const size_t k = ORLI_MIN(kc, g->k - p);
-            const int mode = p || g->accumulate ? ORLI_ADD : ORLI_SET;
-            const orl_real *panels = b_copy;
-            size_t stride = k * cols, step = cols; /* from one panel to the next, from one row of it to the next */
-            if (g->panels) {
-                panels = g->panels + j * g->k + p * cols;
-                stride = g->k * cols;
-            } else {
-                orli_mat part = g->b;
-                part.data += p * part.rs + j * part.cs;
-                if (part.cs == 1 && n % cols == 0 && row_tiles == 1) { /* used once: as it lies */
-                    panels = part.data;
-                    stride = cols;
-                    step = part.rs;
+    r.g = g;
+    r.slots = b_copy + ORLI_GEMM_B;
+    for (chunk = 0; chunk < chunks; chunk++) {
+        const size_t tile = orli_part(all, chunks, chunk), end = orli_part(all, chunks, chunk + 1);
+        r.begin = i0 + orli_part(i1 - i0, all, tile), r.count = i0 + orli_part(i1 - i0, all, end) - r.begin;
+        r.tiles = end - tile;
+        r.copy = (j1 - j0) > 2 * cols && (g->a.cs != 1 || (r.count > 4 && orli_gemm_crowded(g->a.rs)));
+        for (r.p = 0; r.p < g->k; r.p += kc) {
+            r.k = ORLI_MIN(kc, g->k - r.p);
+            for (j = j0; j < j1; j += nc) {
+                const size_t n = ORLI_MIN(nc, j1 - j);
+                orli_mat b = g->b;
+                b.data += r.p * b.rs + j * b.cs;
+                if (g->panels) {
+                    orli_gemm_pass(&r, j, n, g->panels + j * g->k + r.p * cols, g->k * cols, cols, j == j0);
+                } else if (b.cs == 1 && n % cols == 0 && all == 1) { /* used once: as it lies */
+                    orli_gemm_pass(&r, j, n, b.data, cols, b.rs, j == j0);
                 } else {
-                    orli_pack_panels(kern, n, k, part, b_copy, stride);
-                }
-            }
-            for (t = 0; t < row_tiles; t++) {
-                const size_t rows = orli_part(i1 - i0, row_tiles, t + 1) - orli_part(i1 - i0, row_tiles, t);
-                orli_mat a = g->a;
-                i = i0 + orli_part(i1 - i0, row_tiles, t);
-                a.data += i * a.rs + p * a.cs;
-                orli_gemm_row_tile(kern, rows, k, (n + cols - 1) / cols, a_copy, &a);
-                for (x = 0; rows == 1 && x + 4 * cols <= n; x += 4 * cols)
-                    kern->thin_tile(k, a.data, a.cs, panels + x / cols * stride, stride, step,
-                                    g->c + i * g->ldc + j + x, mode);
-                for (; x < n; x += cols) {
-                    const orl_real *panel = panels + x / cols * stride;
-                    kern->tile(rows, ORLI_MIN(cols, n - x), k, a.data, a.rs, a.cs, panel, panel + kern->width, step,
-                               g->c + i * g->ldc + j + x, g->ldc, mode);
+                    orli_pack_panels(kern, n, r.k, b, b_copy, r.k * cols);
+                    orli_gemm_pass(&r, j, n, b_copy, r.k * cols, cols, j == j0);
                 }
             }
         }
@@ -3683,11 +3777,6 @@ ORL_API orl_tensor *orl_every(orl_tape *tape, orl_tensor *x, size_t first, size_
 /* ---- 7.7 linear: y = x·wᵀ + b.   x: (n, in), w: (out, in), b: (1, out) → (n, out)
  *      dx = dy·w,  dw = dyᵀ·x,  db = Σ rows of dy.   Cost: 2·n·in·out each way and operand. ---- */
 
-static orli_mat orli_mat_of(const orl_real *data, size_t rs, size_t cs) {
-    orli_mat m;
-    m.data = data, m.rs = rs, m.cs = cs;
-    return m;
-}
 
 #define ORLI_COLUMN_BLOCK 64 /* per task of a sum over rows */
 #define ORLI_ROWS 32    /* rows per task of a row operator */
