@@ -400,7 +400,10 @@ ORL_API void orl_tape_free(orl_tape *tape);
 ORL_API size_t orl_rows(const orl_tensor *x);
 ORL_API size_t orl_cols(const orl_tensor *x);
 ORL_API const orl_real *orl_data(const orl_tensor *x);
-ORL_API const orl_real *orl_grad(const orl_tensor *x); /* after orl_backward; NULL if none flowed */
+/* After orl_backward, the gradient of a leaf, or of a result that orl_keep_grad was called for; NULL if none flowed.
+ * Other results' gradients are gone: their memory serves the next operator. */
+ORL_API const orl_real *orl_grad(const orl_tensor *x);
+ORL_API void orl_keep_grad(orl_tensor *x);
 
 ORL_API orl_tensor *orl_constant(orl_tape *tape, const orl_real *data, size_t rows, size_t cols);
 ORL_API orl_tensor *orl_variable(orl_tape *tape, const orl_real *data, size_t rows, size_t cols);
@@ -3336,8 +3339,16 @@ struct orl_tensor {
     void *saved;            /* the operator's own: attributes and what its backward needs */
     orl_param *param;       /* of a leaf */
     int needs_grad, flowed; /* flowed: a gradient was asked for, so that a dry tape counts it once */
+    int keeps_grad;         /* the gradient is read after this node's backward */
     orl_tensor *previous;   /* the node created before this one */
 };
+
+/* Numbers that the backward pass is done with, for the next that needs as many. */
+typedef struct orli_room {
+    size_t count;
+    orl_real *data; /* NULL on a dry tape */
+    struct orli_room *next;
+} orli_room;
 
 typedef struct orli_rope_table orli_rope_table;
 struct orli_rope_table { /* cos, sin, −sin of position·theta^(−2i/d): (positions, half) each */
@@ -3352,6 +3363,7 @@ struct orl_tape {
     orli_arena nodes, values; /* nodes: structs and attributes; values: numbers, not there when dry */
     orl_tensor *last;
     int inference;            /* frozen: nothing is recorded, packed weights are used */
+    orli_room *free, *lent;   /* lent: until the operator at work returns */
     orli_rope_table *rope;
     struct orli_tile_plan *plan; /* of the stream attended to last */
 };
@@ -3380,6 +3392,7 @@ ORL_API void orl_tape_reset(orl_tape *tape) {
     orli_arena_reset(&tape->values);
     tape->last = NULL;
     tape->plan = NULL;
+    tape->free = tape->lent = NULL;
 }
 
 ORL_API void orl_tape_free(orl_tape *tape) {
@@ -3390,11 +3403,44 @@ ORL_API size_t orl_rows(const orl_tensor *x) { return x ? x->rows : 0; }
 ORL_API size_t orl_cols(const orl_tensor *x) { return x ? x->cols : 0; }
 ORL_API const orl_real *orl_data(const orl_tensor *x) { return x ? x->data : NULL; }
 ORL_API const orl_real *orl_grad(const orl_tensor *x) { return x ? x->grad : NULL; }
+ORL_API void orl_keep_grad(orl_tensor *x) {
+    if (x) x->keeps_grad = 1;
+}
 
 static orl_real *orli_values(orl_tape *tape, size_t rows, size_t cols) {
     return (orl_real *)orli_arena_alloc(&tape->values, orli_mul(rows, cols), sizeof(orl_real));
 }
 static int orli_dry(const orl_tape *tape) { return tape->values.dry; }
+
+/* As many numbers as were given back before, or fresh ones. */
+static orl_real *orli_take(orl_tape *tape, size_t rows, size_t cols) {
+    orli_room **at = &tape->free, *found;
+    while (*at && (*at)->count != orli_mul(rows, cols)) at = &(*at)->next;
+    if (!(found = *at)) return orli_values(tape, rows, cols);
+    *at = found->next;
+    return found->data;
+}
+static void orli_put(orl_tape *tape, orli_room **list, orl_real *data, size_t count) {
+    orli_room *room = count ? (orli_room *)orli_arena_alloc(&tape->nodes, 1, sizeof *room) : NULL;
+    if (!room) return; /* it is not used again before the reset: nothing is lost but room */
+    room->count = count, room->data = data;
+    room->next = *list;
+    *list = room;
+}
+/* Scratch of an operator at work: orli_return gives it back. */
+static orl_real *orli_lend(orl_tape *tape, size_t rows, size_t cols) {
+    orl_real *data = orli_take(tape, rows, cols);
+    if (data || orli_dry(tape)) orli_put(tape, &tape->lent, data, orli_mul(rows, cols));
+    return data;
+}
+static void orli_return(orl_tape *tape) {
+    while (tape->lent) {
+        orli_room *room = tape->lent;
+        tape->lent = room->next;
+        room->next = tape->free;
+        tape->free = room;
+    }
+}
 
 /* A new node with room for its result. `saved_bytes` of zeroed memory for the operator. */
 static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tensor *a, orl_tensor *b, orl_tensor *c,
@@ -3419,7 +3465,7 @@ static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tenso
 static orl_real *orli_grad(orl_tape *tape, orl_tensor *x) {
     if (!x || !x->needs_grad) return NULL;
     if (!x->grad && !x->flowed) {
-        x->grad = orli_values(tape, x->rows, x->cols);
+        x->grad = orli_take(tape, x->rows, x->cols);
         if (x->grad) memset(x->grad, 0, x->rows * x->cols * sizeof(orl_real));
     }
     x->flowed = 1;
@@ -3430,7 +3476,7 @@ static orl_real *orli_grad(orl_tape *tape, orl_tensor *x) {
 static orl_real *orli_grad_or_fresh(orl_tape *tape, orl_tensor *x, int *accumulate) {
     if (!x || !x->needs_grad) return NULL;
     *accumulate = x->grad || x->flowed;
-    if (!*accumulate) x->grad = orli_values(tape, x->rows, x->cols);
+    if (!*accumulate) x->grad = orli_take(tape, x->rows, x->cols);
     x->flowed = 1;
     return x->grad;
 }
@@ -3438,7 +3484,7 @@ static orl_real *orli_grad_or_fresh(orl_tape *tape, orl_tensor *x, int *accumula
 /* The same for an operator that works out all its gradients at once: where none is wanted, scratch. */
 static orl_real *orli_grad_or_scratch(orl_tape *tape, orl_tensor *x, int *accumulate) {
     *accumulate = 0;
-    return x->needs_grad ? orli_grad_or_fresh(tape, x, accumulate) : orli_values(tape, x->rows, x->cols);
+    return x->needs_grad ? orli_grad_or_fresh(tape, x, accumulate) : orli_lend(tape, x->rows, x->cols);
 }
 
 static orl_tensor *orli_mismatch(orl_tape *tape, const char *op, const orl_tensor *a, const orl_tensor *b) {
@@ -3457,8 +3503,14 @@ ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss) {
     if (!loss->needs_grad) return ORL_OK;
     mode = orli_float_mode_enter();
     if (orli_grad(tape, loss)) loss->grad[0] += 1;
-    for (y = tape->last; y && !orl_failed(ctx); y = y->previous)
-        if (y->backward && y->needs_grad && (y->grad || y->flowed)) y->backward(tape, y);
+    for (y = tape->last; y && !orl_failed(ctx); y = y->previous) {
+        if (!y->backward || !y->needs_grad || !(y->grad || y->flowed)) continue;
+        y->backward(tape, y);
+        orli_return(tape);
+        if (y == loss || y->keeps_grad) continue;
+        orli_put(tape, &tape->free, y->grad, y->rows * y->cols); /* its inputs have what they need */
+        y->grad = NULL, y->flowed = 0;
+    }
     orli_float_mode_leave(mode);
     return orl_error_status(ctx);
 }
@@ -3949,7 +4001,7 @@ static void orli_norm_backward(orl_tape *tape, orl_tensor *y) {
     job.x = y->in[0]->data, job.w = y->in[1]->data, job.dy = y->grad;
     job.n = y->rows, job.d = y->cols;
     job.dx = orli_grad(tape, y->in[0]);
-    if (dw || db || (orli_dry(tape) && y->in[1]->needs_grad)) job.partial = orli_values(tape, tasks * 2, y->cols);
+    if (dw || db || (orli_dry(tape) && y->in[1]->needs_grad)) job.partial = orli_lend(tape, tasks * 2, y->cols);
     if (orli_dry(tape) || orl_failed(tape->object.ctx)) return;
     orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, tasks, orli_norm_backward_rows, &job);
     for (i = 0; i < tasks; i++) {
@@ -4133,7 +4185,7 @@ static void orli_rope_backward(orl_tape *tape, orl_tensor *y) {
     orl_ctx *ctx = tape->object.ctx;
     int accumulate = 0;
     orl_real *dx = orli_grad_or_fresh(tape, y->in[0], &accumulate),
-             *turned = accumulate ? orli_values(tape, y->rows, y->cols) : dx;
+             *turned = accumulate ? orli_lend(tape, y->rows, y->cols) : dx;
     if (orli_dry(tape) || orl_failed(ctx)) return;
     orli_rope_apply(ctx, s->table, s->table->minus_sine, y->grad, turned, s->stream->position, y->rows, s->heads);
     if (accumulate) ctx->kernels->add(y->rows * y->cols, dx, turned);
@@ -4368,8 +4420,8 @@ static void orli_attention_backward(orl_tape *tape, orl_tensor *y) {
     job.dk = orli_grad_or_scratch(tape, y->in[1], &job.add_k);
     job.dv = orli_grad_or_scratch(tape, y->in[2], &job.add_v);
     tiled = orli_mul(a->kv_heads * plan->tiles, ORLI_TILE * job.d);
-    job.dktile = orli_values(tape, tiled, 1);
-    job.dvtile = orli_values(tape, tiled, 1);
+    job.dktile = orli_lend(tape, tiled, 1);
+    job.dvtile = orli_lend(tape, tiled, 1);
     job.dpointers = (orl_real **)orli_arena_alloc(&tape->nodes, a->kv_heads * 2 * plan->chain[plan->segments],
                                                   sizeof *job.dpointers);
     if (orli_dry(tape) || orl_failed(ctx)) return;
@@ -4428,6 +4480,8 @@ typedef struct orli_head_saved {
     size_t classes;
     orl_real *lse;        /* (n) */
     orl_tensor *entropy;  /* its node, or NULL */
+    orl_real *known;      /* (n): the gradient that will arrive, if it is known, … */
+    orl_real *dh;         /* … and (n, d) what it makes of h's */
 } orli_head_saved;
 
 typedef struct orli_head_job {
@@ -4436,10 +4490,16 @@ typedef struct orli_head_job {
     size_t rows, classes;
     orl_real *logits;                 /* (rows, classes) */
     orl_real *lse, *logp, *entropy;   /* forward results */
-    const orl_real *dlogp, *dentropy; /* backward: NULL if none flowed */
+    const orl_real *dlogp, *dentropy; /* backward, or forward if it is known: NULL if none flowed */
 } orli_head_job;
 
 #define ORLI_HEAD_TASK 8 /* rows per task */
+
+static void orli_head_slope(const orli_head_job *j, size_t i) { /* probabilities of row i become g·(1[target] − p) */
+    orl_real *p = j->logits + i * j->classes, g = j->dlogp ? j->dlogp[i] : 0;
+    j->kern->scale(j->classes, p, -g);
+    p[j->target[i]] += g;
+}
 
 static void orli_head_forward_rows(void *arg, size_t task, size_t worker) {
     const orli_head_job *j = (const orli_head_job *)arg;
@@ -4447,17 +4507,16 @@ static void orli_head_forward_rows(void *arg, size_t task, size_t worker) {
     (void)worker;
     for (i = task * ORLI_HEAD_TASK; i < end; i++) {
         orl_real *z = j->logits + i * j->classes, target = z[j->target[i]];
-        if (j->entropy) { /* H = lse − Σ p·z */
-            double expected = 0;
-            orl_real *p = z; /* z is needed once more: undo the softmax by its logarithm p·(lse + log p) */
-            j->lse[i] = j->kern->softmax_row(j->classes, p, z);
-            for (c = 0; c < j->classes; c++)
-                if (p[c] > 0) expected += (double)p[c] * log((double)p[c]);
-            j->entropy[i] = (orl_real)-expected;
-        } else {
-            j->lse[i] = j->kern->log_sum_exp(j->classes, z);
-        }
+        const int softmax = j->entropy || j->dlogp;
+        j->lse[i] = softmax ? j->kern->softmax_row(j->classes, z, z) : j->kern->log_sum_exp(j->classes, z);
         j->logp[i] = target - j->lse[i];
+        if (j->entropy) { /* H = −Σ p·log p */
+            double expected = 0;
+            for (c = 0; c < j->classes; c++)
+                if (z[c] > 0) expected += (double)z[c] * log((double)z[c]);
+            j->entropy[i] = (orl_real)-expected;
+        }
+        if (j->dlogp) orli_head_slope(j, i);
     }
 }
 
@@ -4472,10 +4531,36 @@ static void orli_head_backward_rows(void *arg, size_t task, size_t worker) { /* 
             orl_real gh = j->dentropy[i], entropy = j->entropy[i];
             for (c = 0; c < j->classes; c++)
                 p[c] = p[c] > 0 ? -p[c] * (g + gh * ((orl_real)log((double)p[c]) + entropy)) : 0;
+            p[j->target[i]] += g;
         } else {
-            j->kern->scale(j->classes, p, -g);
+            orli_head_slope(j, i);
         }
-        p[j->target[i]] += g;
+    }
+}
+
+/* dh = dlogits·w and dw += dlogitsᵀ·h of a block of rows, where they are wanted. */
+static void orli_head_products(orl_ctx *ctx, const orli_head_job *j, const orl_real *h, const orl_real *w, size_t d,
+                               orl_real *dh, int accumulate, orl_real *dw) {
+    if (dh)
+        orli_gemm(ctx, j->rows, d, j->classes, orli_mat_of(j->logits, j->classes, 1), orli_mat_of(w, d, 1), dh, d,
+                  accumulate);
+    if (dw)
+        orli_gemm(ctx, j->classes, d, j->rows, orli_mat_of(j->logits, 1, j->classes), orli_mat_of(h, d, 1), dw, d, 1);
+}
+
+/* The gradient that was foretold has arrived: dw is done, dh waits. */
+static void orli_head_known_backward(orl_tape *tape, orl_tensor *y) {
+    const orli_head_saved *s = (orli_head_saved *)y->saved;
+    orl_tensor *h = y->in[0];
+    size_t i = 0;
+    while (!orli_dry(tape) && i < y->rows && y->grad[i] == s->known[i]) i++;
+    if (!orli_dry(tape) && i < y->rows) {
+        orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT, "the gradient of the log-probabilities is not the one foretold");
+    } else if (h->needs_grad && !h->grad && !h->flowed) {
+        h->grad = s->dh, h->flowed = 1;
+    } else if (h->needs_grad) {
+        orl_real *dh = orli_grad(tape, h);
+        if (dh) tape->object.ctx->kernels->add(h->rows * h->cols, dh, s->dh);
     }
 }
 
@@ -4487,7 +4572,7 @@ static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
     size_t n = y->rows, d = h->cols, at, block = ORLI_MIN(n, (size_t)ORLI_HEAD_ROWS);
     int accumulate = 0;
     dh = orli_grad_or_fresh(tape, h, &accumulate), dw = orli_grad(tape, w);
-    logits = orli_values(tape, block, s->classes);
+    logits = orli_lend(tape, block, s->classes);
     if (orli_dry(tape) || orl_failed(ctx)) return;
     for (at = 0; at < n; at += block) {
         orli_head_job job;
@@ -4500,12 +4585,7 @@ static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
                   s->classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_backward_rows,
                       &job);
-        if (dh)
-            orli_gemm(ctx, job.rows, d, s->classes, orli_mat_of(logits, s->classes, 1), orli_mat_of(w->data, d, 1),
-                      dh + at * d, d, accumulate);
-        if (dw)
-            orli_gemm(ctx, s->classes, d, job.rows, orli_mat_of(logits, 1, s->classes),
-                      orli_mat_of(h->data + at * d, d, 1), dw, d, 1);
+        orli_head_products(ctx, &job, h->data + at * d, w->data, d, dh ? dh + at * d : NULL, accumulate, dw);
     }
 }
 
@@ -4513,12 +4593,14 @@ static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
  * which runs after it, uses both. This makes sure that it runs. */
 static void orli_entropy_backward(orl_tape *tape, orl_tensor *entropy) { orli_grad(tape, entropy->in[0]); }
 
-ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w, size_t classes, const int32_t *target,
-                                   orl_tensor **entropy) {
+/* `known`: (n), the gradient that will reach the result, for a loss of known weights; or NULL. The logits of a block
+ * then become their gradient at once and w's is complete, instead of being computed twice. */
+static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w, size_t classes, const int32_t *target,
+                                   orl_tensor **entropy, const orl_real *known) {
     orl_tensor *y;
     orli_head_saved *s;
     orl_ctx *ctx;
-    orl_real *logits;
+    orl_real *logits, *dw = NULL;
     int32_t *copy;
     const orl_real *panels = NULL;
     size_t n, d, at, i, block;
@@ -4541,9 +4623,19 @@ ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         }
     }
     s->lse = orli_values(tape, n, 1);
+    if (known && y->needs_grad) {
+        y->backward = orli_head_known_backward;
+        s->known = orli_values(tape, n, 1);
+        s->dh = h->needs_grad ? orli_values(tape, n, d) : NULL;
+        dw = orli_grad(tape, w);
+        if (!orli_dry(tape) && (!s->known || (h->needs_grad && !s->dh))) return NULL;
+        if (s->known) memcpy(s->known, known, n * sizeof *known);
+    }
     if (entropy) *entropy = s->entropy = orli_node(tape, n, 1, y, NULL, NULL, orli_entropy_backward, 0);
+    if (entropy) orl_keep_grad(s->entropy);
     block = ORLI_MIN(n, (size_t)ORLI_HEAD_ROWS);
-    logits = orli_values(tape, block, classes);
+    logits = orli_lend(tape, block, classes);
+    orli_return(tape); /* nobody takes it before the next operator */
     if (orli_dry(tape)) return y;
     if (!s->lse || !logits || (entropy && !s->entropy)) return NULL;
     if (tape->inference && w->param && classes == w->rows && !(panels = orli_param_packed(ctx, w->param))) return NULL;
@@ -4554,12 +4646,19 @@ ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         job.kern = ctx->kernels, job.target = copy + at, job.rows = ORLI_MIN(block, n - at), job.classes = classes;
         job.logits = logits, job.lse = s->lse + at, job.logp = y->data + at;
         if (s->entropy) job.entropy = s->entropy->data + at;
+        if (s->known) job.dlogp = s->known + at;
         if (panels) orli_gemm_packed(ctx, job.rows, classes, d, hm, panels, logits, classes, 0);
         else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of(w->data, 1, d), logits, classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows,
                       &job);
+        if (s->known) orli_head_products(ctx, &job, hm.data, w->data, d, s->dh ? s->dh + at * d : NULL, 0, dw);
     }
     return y;
+}
+
+ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w, size_t classes, const int32_t *target,
+                                   orl_tensor **entropy) {
+    return orli_token_logp(tape, h, w, classes, target, entropy, NULL);
 }
 #endif /* section 7 */
 
@@ -10638,8 +10737,8 @@ typedef struct orli_micro { /* some examples, packed, with what the heads need *
     size_t *predict, *last, *offset, *row;  /* predict: (tokens) row before each token; last: (sequences) */
     int32_t *target;                        /* (tokens) */
     double *weight, *reward, *margin;       /* (sequences) */
-    orl_real *ref_logp;                     /* (tokens) */
-    size_t c_predict, c_last, c_offset, c_row, c_target, c_weight, c_reward, c_margin, c_ref;
+    orl_real *ref_logp, *slope;             /* (tokens); slope: of orl_loss_nll, −weight */
+    size_t c_predict, c_last, c_offset, c_row, c_target, c_weight, c_reward, c_margin, c_ref, c_slope;
 } orli_micro;
 
 static orl_status orli_micro_create(orli_micro *b, orl_ctx *ctx) {
@@ -10659,6 +10758,7 @@ static void orli_micro_free(orli_micro *b) {
     orli_free(b->ctx, b->reward);
     orli_free(b->ctx, b->margin);
     orli_free(b->ctx, b->ref_logp);
+    orli_free(b->ctx, b->slope);
     memset(b, 0, sizeof *b);
 }
 
@@ -10677,6 +10777,7 @@ static orl_status orli_micro_add(orli_micro *b, const orli_examples *e, const or
     if (ORLI_RESERVE(ctx, b->predict, b->c_predict, at + more) != ORL_OK ||
         ORLI_RESERVE(ctx, b->target, b->c_target, at + more) != ORL_OK ||
         ORLI_RESERVE(ctx, b->ref_logp, b->c_ref, at + more) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->slope, b->c_slope, at + more) != ORL_OK ||
         ORLI_RESERVE(ctx, b->last, b->c_last, s + n) != ORL_OK ||
         ORLI_RESERVE(ctx, b->offset, b->c_offset, s + n + 1) != ORL_OK ||
         ORLI_RESERVE(ctx, b->row, b->c_row, s + n) != ORL_OK ||
@@ -10696,6 +10797,7 @@ static orl_status orli_micro_add(orli_micro *b, const orli_examples *e, const or
         b->offset[s] = b->tokens;
         for (i = 0; i < x->count[side]; i++) {
             b->predict[b->tokens] = i ? first + i - 1 : border;
+            b->slope[b->tokens] = r ? (orl_real)-r->weight : -1;
             b->target[b->tokens++] = ids[i];
         }
         b->last[s] = fed ? first + fed - 1 : border;
@@ -10709,8 +10811,8 @@ static orl_status orli_micro_add(orli_micro *b, const orli_examples *e, const or
     return orl_error_status(ctx);
 }
 
-/* Forward pass and heads: what a loss sees. */
-static orl_status orli_micro_run(orl_tape *tape, orl_model *m, const orli_micro *b, orl_batch *out) {
+/* Forward pass and heads: what a loss sees. `loss`: the one that follows, or NULL; the slope of one is known. */
+static orl_status orli_micro_run(orl_tape *tape, orl_model *m, const orli_micro *b, orl_loss_fn loss, orl_batch *out) {
     orl_tensor *h = orl_hidden(tape, m, b->stream);
     memset(out, 0, sizeof *out);
     out->sequences = b->sequences;
@@ -10720,8 +10822,8 @@ static orl_status orli_micro_run(orl_tape *tape, orl_model *m, const orli_micro 
         out->score = orl_linear(tape, orl_gather(tape, h, b->last, b->sequences),
                                 orli_weight_use(tape, m, ORLI_W_SCORE, 0), NULL);
     else
-        out->logp = orl_token_logp(tape, orl_gather(tape, h, b->predict, b->tokens), orl_head(tape, m), m->classes,
-                                   b->target, NULL);
+        out->logp = orli_token_logp(tape, orl_gather(tape, h, b->predict, b->tokens), orl_head(tape, m), m->classes,
+                                    b->target, NULL, loss == orl_loss_nll ? b->slope : NULL);
     return orl_error_status(m->object.ctx);
 }
 
@@ -10804,7 +10906,7 @@ static void orli_tape_reserve(orl_tape *tape, size_t bytes) { /* at once: growin
 static orl_status orli_micro_reference(orl_tape *tape, orl_model *reference, orli_micro *b) {
     orl_batch batch;
     orl_tape_reset(tape);
-    if (orli_micro_run(tape, reference, b, &batch) != ORL_OK || !batch.logp || orli_dry(tape))
+    if (orli_micro_run(tape, reference, b, NULL, &batch) != ORL_OK || !batch.logp || orli_dry(tape))
         return orl_error_status(b->ctx);
     memcpy(b->ref_logp, batch.logp->data, b->tokens * sizeof *b->ref_logp);
     return ORL_OK;
@@ -10827,7 +10929,7 @@ static size_t orli_examples_plan(orl_model *m, const orli_examples *e, int sides
         if (b.stream->tokens < largest - largest / 8) continue;
         largest = ORLI_MAX(largest, b.stream->tokens);
         orl_tape_reset(tape);
-        orli_micro_run(tape, m, &b, &batch);
+        orli_micro_run(tape, m, &b, NULL, &batch);
     }
     bytes = tape ? tape->values.peak : 0;
     orl_tape_free(tape);
@@ -10850,7 +10952,7 @@ static orl_status orli_examples_visit(orl_model *m, const orl_dataset *d, const 
         i = orli_micro_fill(&b, e, NULL, i, e->count, d, sides, m->reward, ORLI_MICRO_TOKENS);
         if (orl_failed(ctx) || (reference && orli_micro_reference(tape, reference, &b) != ORL_OK)) break;
         orl_tape_reset(tape);
-        if (orli_micro_run(tape, m, &b, &batch) != ORL_OK) break;
+        if (orli_micro_run(tape, m, &b, NULL, &batch) != ORL_OK) break;
         batch.ref_logp = reference ? b.ref_logp : NULL;
         visit(user, tape, &batch);
     }
@@ -11110,7 +11212,7 @@ static double orli_trainer_micro(orli_trainer *t) {
     orl_tensor *loss;
     if (t->o.reference) orli_micro_reference(t->reference_tape, t->o.reference, &t->micro);
     orl_tape_reset(t->tape);
-    if (orl_failed(t->ctx) || orli_micro_run(t->tape, t->m, &t->micro, &batch) != ORL_OK) return 0;
+    if (orl_failed(t->ctx) || orli_micro_run(t->tape, t->m, &t->micro, t->o.loss, &batch) != ORL_OK) return 0;
     batch.ref_logp = t->o.reference ? t->micro.ref_logp : NULL;
     loss = t->o.loss(t->tape, &batch, t->o.loss_user);
     if (!loss && !orl_failed(t->ctx))
@@ -12377,7 +12479,7 @@ static orl_tensor *orli_loss_value(orl_tape *tape, orl_tensor *value, orl_tensor
 static orl_tensor *orli_ppo_policy_loss(orli_ppo *p, orl_tensor **ratio) {
     orl_batch batch;
     orl_tape_reset(p->tape);
-    orli_micro_run(p->tape, p->policy, &p->micro, &batch);
+    orli_micro_run(p->tape, p->policy, &p->micro, NULL, &batch);
     return orli_loss_ppo(p->tape, batch.logp, orli_ppo_slice(p, p->roll.old_logp), orli_ppo_slice(p, p->roll.advantage),
                          p->o->clip_low, p->o->clip_high, ratio);
 }
@@ -12416,7 +12518,7 @@ static orl_status orli_ppo_ptx(orli_ppo *p, double tokens) {
     for (i = 0; i < ORLI_MIN(p->o->minibatch, p->ptx.count); i++, p->ptx_at++)
         orli_micro_add(&p->micro, &p->ptx, &p->ptx.example[p->ptx_at % p->ptx.count], NULL, 1, 0, 0);
     orl_tape_reset(p->tape);
-    if (orli_micro_run(p->tape, p->policy, &p->micro, &batch) != ORL_OK) return orl_error_status(p->ctx);
+    if (orli_micro_run(p->tape, p->policy, &p->micro, NULL, &batch) != ORL_OK) return orl_error_status(p->ctx);
     return orl_backward(
         p->tape, orl_scale(p->tape, orl_loss_nll(p->tape, &batch, NULL), p->o->ptx * tokens / (double)p->micro.tokens));
 }

@@ -463,12 +463,50 @@ static void test_constants(void) { /* nothing flows into constants, and operator
     orl_tape_reset(tape);
     y = orl_sum(tape, orl_constant(tape, x, 3, 3));
     check(orl_backward(tape, y) == ORL_OK && orl_grad(y) == NULL);
-    orl_tape_reset(tape); /* a result's own gradient is there to be read */
+    orl_tape_reset(tape); /* a result's own gradient is there to be read if it was asked for */
     y = orl_rope(tape, orl_variable(tape, x, TOKENS, 6), stream, 3, 10000);
+    check(orl_backward(tape, orl_sum(tape, y)) == ORL_OK && orl_grad(y) == NULL);
+    orl_tape_reset(tape);
+    y = orl_rope(tape, orl_variable(tape, x, TOKENS, 6), stream, 3, 10000);
+    orl_keep_grad(y);
     check(orl_backward(tape, orl_sum(tape, y)) == ORL_OK);
     for (i = 0; i < TOKENS * 6; i++)
         if (orl_grad(y)[i] < 1 || orl_grad(y)[i] > 1) break;
     check(i == TOKENS * 6);
+}
+
+/* Log-probabilities whose gradient is known beforehand: the same values and gradients; another one is refused. */
+static void test_foretold(void) {
+    enum { N = 5, D = 3, CLASSES = 7 };
+    static const int32_t target[N] = {0, 6, 3, 3, 1};
+    static const orl_real slope[N] = {-1, (orl_real)-0.5, 0, -2, (orl_real)1.5};
+    orl_real x[CLASSES * D], logp[2][N], dh[2][N * D], dw[2][CLASSES * D];
+    orl_params *set = orl_params_create(ctx);
+    orl_param *p = orl_param_add(set, "w", CLASSES, D, 2);
+    size_t i, k;
+    for (i = 0; i < CLASSES * D; i++) x[i] = (orl_real)sin((double)i), orl_param_data(p)[i] = (orl_real)cos((double)i);
+    orli_params_train(set);
+    for (k = 0; k < 3; k++) {
+        orl_tensor *h, *y;
+        orl_params_zero_grad(set);
+        orl_tape_reset(tape);
+        h = orl_variable(tape, x, N, D);
+        y = orli_token_logp(tape, h, orl_use(tape, p), CLASSES, target, NULL, k ? slope : NULL);
+        y = orl_mul(tape, y, orl_constant(tape, slope, N, 1));
+        if (k == 2) {
+            check(orl_backward(tape, orl_sum(tape, orl_scale(tape, y, 2))) == ORL_ERR_ARGUMENT);
+            orl_clear_error(ctx);
+            break;
+        }
+        for (i = 0; i < N; i++) logp[k][i] = orl_data(y)[i];
+        check(orl_backward(tape, orl_sum(tape, y)) == ORL_OK);
+        memcpy(dh[k], orl_grad(h), sizeof dh[k]);
+        memcpy(dw[k], orl_param_grad(p), sizeof dw[k]);
+    }
+    for (i = 0; i < N; i++) check_near(logp[1][i], logp[0][i], FORWARD_TOLERANCE);
+    for (i = 0; i < N * D; i++) check_near(dh[1][i], dh[0][i], FORWARD_TOLERANCE);
+    for (i = 0; i < CLASSES * D; i++) check_near(dw[1][i], dw[0][i], FORWARD_TOLERANCE);
+    orli_object_free(&set->object);
 }
 
 static void test_params(void) {
@@ -667,6 +705,7 @@ int main(void) {
     }
     test_shared_prefixes();
     test_constants();
+    test_foretold();
     test_params();
     test_errors();
     test_nothing();
