@@ -60,7 +60,6 @@ static void peers_environment(void) {
     snprintf(count, sizeof count, "%zu", threads);
     setenv("OMP_NUM_THREADS", count, 1), setenv("OPENBLAS_NUM_THREADS", count, 1), setenv("BLIS_NUM_THREADS", count, 1);
     setenv("OPENBLAS_CORETYPE", wide ? "SkylakeX" : "Haswell", 1);
-    setenv("BLIS_ARCH_TYPE", wide ? "skx" : "3", 1); /* 3 is haswell: 0.9 takes any name to be number 0, skx */
     if (!wide) setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1), setenv("DNNL_MAX_CPU_ISA", "AVX2", 1);
     setenv("GOMP_SPINCOUNT", "10000", 1);        /* oneDNN's and BLIS's threads: some tenths of a millisecond */
     setenv("OPENBLAS_THREAD_TIMEOUT", "20", 1);  /* OpenBLAS's: 2^20 cycles */
@@ -79,19 +78,19 @@ static void peer_gemm(const peer *p, int at, int bt, size_t m, size_t n, size_t 
                  (int)ldc);
 }
 
-/* Newer versions may number the processors otherwise: look which one BLIS took. */
-static void check_blis(void *library, peer *p) {
-    const char *wanted = kern->width == 16 ? "skx" : "haswell", *taken;
-    const char *(*name)(int);
-    int (*id)(void);
+/* BLIS 0.9 wants the number of a processor (any name is taken for number 0); it knows these numbers' names. */
+static void choose_blis(void *library) {
+    const char *wanted = kern->width == 16 ? "skx" : "haswell", *(*name)(int);
     void *symbol = dlsym(library, "bli_arch_string");
+    char number[16];
+    int i;
     memcpy(&name, &symbol, sizeof symbol);
-    symbol = dlsym(library, "bli_arch_query_id");
-    memcpy(&id, &symbol, sizeof symbol);
-    taken = name && id ? name(id()) : "unknown";
-    if (strcmp(taken, wanted) == 0) return;
-    printf("BLIS is left out: it took its kernels for %s, not %s\n", taken, wanted);
-    p->cblas = NULL;
+    for (i = 0; symbol && i < 12; i++)
+        if (strcmp(name(i), wanted) == 0) {
+            snprintf(number, sizeof number, "%d", i);
+            setenv("BLIS_ARCH_TYPE", number, 1);
+            return;
+        }
 }
 
 /* Keeps threads that have come since the last call on the second core, the third, … */
@@ -129,7 +128,7 @@ static void peers_open(void) {
         if (!symbol) printf("%s is not there: apt install %s (Debian)\n", p->name, p->package);
         else if (strcmp(p->symbol, "dnnl_sgemm") == 0) memcpy(&p->dnnl, &symbol, sizeof symbol);
         else memcpy(&p->cblas, &symbol, sizeof symbol);
-        if (strcmp(p->name, "BLIS") == 0 && p->cblas) check_blis(library, p);
+        if (p->cblas && strcmp(p->name, "BLIS") == 0) choose_blis(library);
         if (peer_is_there(p)) peer_gemm(p, 0, 0, 256, 256, 256, x, 256, x, 256, y, 256); /* starts its threads */
         pin_new_threads();
     }
