@@ -54,7 +54,7 @@ static const bench_case *case_named(const char *name) {
 /* Rows of random ids. A language model is not fed a row's last token: a row of n fed tokens has n + 1. */
 static orl_dataset *random_rows(orl_ctx *ctx, const bench_case *c) {
     const size_t rows = c->rows * 8;
-    char *text = (char *)malloc(rows * ((c->length + c->spread) * 6 + 64)), *at = text;
+    char *text = (char *)malloc(rows * ((c->length + c->spread) * 8 + 64)), *at = text;
     orl_dataset *data;
     size_t i, j;
     unsigned x = 1;
