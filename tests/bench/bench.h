@@ -105,7 +105,7 @@ static void *bench_peak_thread(void *p) {
 }
 
 /* FLOP/s of so many threads at the same time (two busy cores may run at a lower clock than one); NaN if not known. */
-static double bench_peak(size_t width, size_t threads) {
+static BENCH_UNUSED double bench_peak(size_t width, size_t threads) {
     pthread_t thread[64];
     bench_peak_job job[64];
     pthread_barrier_t begin;
