@@ -87,13 +87,13 @@ static void recorded(orl_ctx *ctx, unsigned kind, size_t tasks, orli_task_fn fn,
     recorded_until = bench_seconds();
 }
 
-/* The step of each split, the least of some repetitions. */
+/* The step of each split: the least of some rounds, in which all splits have their turn. */
 static const size_t splits[] = {1, 2, 4, 8, 16, 32, 64};
 enum { SPLITS = sizeof splits / sizeof *splits };
 
 typedef struct plan {
     orl_ctx *ctx;
-    int repeat, split, done; /* done: repetitions of this split */
+    int rounds, round, split;
     recording best[SPLITS], now;
 } plan;
 
@@ -110,9 +110,9 @@ static int next_step(void *user, const orl_step_info *info) { /* called after ea
         p->now.last_gap = p->now.total = bench_seconds() - recorded_until;
         for (i = 0; i < p->now.regions; i++) p->now.total += p->now.region[i].gap;
         for (i = 0; i < p->now.times; i++) p->now.total += p->now.time[i];
-        if (!p->done || p->now.total < p->best[p->split].total) recording_swap(&p->now, &p->best[p->split]);
-        if (++p->done == p->repeat) p->split++, p->done = 0;
-        if (p->split == SPLITS) {
+        if (!p->round || p->now.total < p->best[p->split].total) recording_swap(&p->now, &p->best[p->split]);
+        if (++p->split == SPLITS) p->split = 0, p->round++;
+        if (p->round == p->rounds) {
             recorder = NULL;
             return 1;
         }
@@ -124,7 +124,7 @@ static int next_step(void *user, const orl_step_info *info) { /* called after ea
     return 0;
 }
 
-static int record(plan *p, const bench_case *c, int repeat) {
+static int record(plan *p, const bench_case *c, int rounds) {
     orl_config config = orl_config_default();
     orl_train_options o = case_options(c);
     orl_model *m;
@@ -133,7 +133,7 @@ static int record(plan *p, const bench_case *c, int repeat) {
     memset(p, 0, sizeof *p);
     config.threads = 1;
     p->ctx = orl_create(&config);
-    p->repeat = repeat;
+    p->rounds = rounds;
     m = case_model(p->ctx, c);
     data = case_rows(p->ctx, c, 1);
     o.shuffle = 0, o.progress = next_step, o.user = p; /* the same batch in every step */
@@ -226,11 +226,13 @@ typedef struct loss { /* of regions with the same function and number of tasks, 
     size_t tasks, regions;
     int serial;
     double seconds; /* more than work / W */
+    double uneven;  /* of them: what would be left if the pool cost nothing */
 } loss;
 
 typedef struct replay {
     size_t workers;
     double total, work, serial;
+    double free; /* total if the pool cost nothing */
     loss loss[512];
     size_t losses;
 } replay;
@@ -271,7 +273,7 @@ static double replay_region(const double *time, size_t tasks, double t, size_t w
     return ORLI_MAX(last + costs.end, at[0]);
 }
 
-static void replay_step(replay *p, const recording *step, size_t workers) {
+static void replay_once(replay *p, const recording *step, size_t workers) {
     double idle[MOST_WORKERS], t = 0;
     size_t i, j;
     memset(p, 0, sizeof *p);
@@ -291,6 +293,19 @@ static void replay_step(replay *p, const recording *step, size_t workers) {
     p->total = t + step->last_gap, p->serial += step->last_gap;
 }
 
+static void replay_step(replay *p, const recording *step, size_t workers) {
+    static replay without;
+    const pool_costs measured = costs;
+    size_t i;
+    memset(&costs, 0, sizeof costs);
+    costs.spin = INFINITY;
+    replay_once(&without, step, workers);
+    costs = measured;
+    replay_once(p, step, workers);
+    p->free = without.total;
+    for (i = 0; i < p->losses; i++) p->loss[i].uneven = without.loss[i].seconds; /* both in the same order */
+}
+
 static int by_seconds(const void *a, const void *b) {
     const double x = ((const loss *)a)->seconds, y = ((const loss *)b)->seconds;
     return (x < y) - (x > y);
@@ -303,31 +318,31 @@ static void print_losses(replay *p, const replay *one) {
     qsort(p->loss, p->losses, sizeof *p->loss, by_seconds);
     for (i = 0; i < 5 && i < p->losses; i++) {
         const loss *l = &p->loss[i];
-        if (l->serial)
-            printf("    %8.2f ms  the caller alone before %s (%zu ×)\n", 1e3 * l->seconds, l->name, l->regions);
-        else
-            printf("    %8.2f ms  %s in %zu tasks (%zu ×)\n", 1e3 * l->seconds, l->name, l->tasks, l->regions);
+        printf("    %8.2f ms  ", 1e3 * l->seconds);
+        if (l->serial) printf("the caller alone before %s (%zu ×)\n", l->name, l->regions);
+        else printf("%s in %zu tasks (%zu ×): %.2f ms as tasks are uneven, the rest by the pool\n", l->name, l->tasks,
+                    l->regions, 1e3 * l->uneven);
     }
-    printf("    %8.2f ms  work that one worker does not have (packing, copies)\n",
+    printf("    %8.2f ms  more work than one worker has: packing, copies, smaller tiles\n",
            1e3 * (p->work - one->work) / (double)p->workers);
 }
 
-static void bench_case_scaling(const bench_case *c, int repeat) {
+static void bench_case_scaling(const bench_case *c, int rounds) {
     static plan p;
     static replay replays[SPLITS];
     size_t i;
-    if (!record(&p, c, repeat)) return;
+    if (!record(&p, c, rounds)) return;
     for (i = 0; i < SPLITS; i++) replay_step(&replays[i], &p.best[i], splits[i]);
     printf("%s: on one core %.1f ms in %zu regions of %zu tasks; replayed:\n", c->name, 1e3 * replays[0].total,
            p.best[0].regions, p.best[0].times);
-    printf("   W     step ms  speed-up  efficiency   all tasks ms  caller alone ms\n");
+    printf("   W     step ms  speed-up  efficiency   all tasks ms  caller alone ms  speed-up if the pool cost nothing\n");
     for (i = 0; i < SPLITS; i++) {
         const replay *r = &replays[i];
         const double gain = replays[0].total / r->total;
         char name[80];
         bench_row row;
-        printf("%4zu %11.2f %9.2f %10.0f %% %14.1f %16.2f\n", r->workers, 1e3 * r->total, gain,
-               100 * gain / (double)r->workers, 1e3 * r->work, 1e3 * r->serial);
+        printf("%4zu %11.2f %9.2f %9.0f %% %14.1f %16.2f %17.2f\n", r->workers, 1e3 * r->total, gain,
+               100 * gain / (double)r->workers, 1e3 * r->work, 1e3 * r->serial, replays[0].total / r->free);
         memset(&row, 0, sizeof row);
         snprintf(name, sizeof name, "%s, replayed", c->name);
         row.bench = "scaling", row.name = name, row.isa = "", row.threads = r->workers, row.unit = "times one worker";
@@ -354,7 +369,7 @@ int main(int argc, char **argv) {
     begin = bench_seconds();
     for (i = 0; i < 1000; i++) clock_cost = bench_seconds() - begin;
     clock_cost /= 1000;
-    for (i = 1; i < argc; i++) bench_case_scaling(case_named(argv[i]), 1);
-    if (argc == 1) bench_case_scaling(case_named("b"), 1), bench_case_scaling(case_named("demo"), 5);
+    for (i = 1; i < argc; i++) bench_case_scaling(case_named(argv[i]), 2);
+    if (argc == 1) bench_case_scaling(case_named("b"), 2), bench_case_scaling(case_named("demo"), 5);
     return 0;
 }
