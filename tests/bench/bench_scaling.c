@@ -188,9 +188,13 @@ static void measure_pool(void) {
     int parked, i;
     config.threads = 2;
     ctx = orl_create(&config);
-    begin = orl_seconds();
-    for (i = 0; i < 100 * ORLI_SPIN; i++) orli_pause();
-    costs.spin = (orl_seconds() - begin) / 100;
+    for (i = 0; i < TIMES; i++) {
+        int poll;
+        begin = orl_seconds();
+        for (poll = 0; poll < ORLI_SPIN; poll++) orli_pause();
+        end[i] = orl_seconds() - begin;
+    }
+    costs.spin = bench_median(end, TIMES);
     costs.near = 0.5e-6, costs.far = 20e-6, costs.each = 2e-6, costs.end = 0.5e-6, costs.grab = 50e-9;
     if (orl_failed(ctx) || ctx->pool->started != 1 || orli_cores() < 2) {
         printf("one core: the costs of the pool are assumed, not measured\n");
@@ -335,7 +339,7 @@ static void bench_case_scaling(const bench_case *c, int rounds) {
     for (i = 0; i < SPLITS; i++) replay_step(&replays[i], &p.best[i], splits[i]);
     printf("%s: on one core %.1f ms in %zu regions of %zu tasks; replayed:\n", c->name, 1e3 * replays[0].total,
            p.best[0].regions, p.best[0].times);
-    printf("   W     step ms  speed-up  efficiency   all tasks ms  caller alone ms  speed-up if the pool cost nothing\n");
+    printf("   W     step ms  speed-up  efficiency   all tasks ms  caller alone ms  speed-up with a free pool\n");
     for (i = 0; i < SPLITS; i++) {
         const replay *r = &replays[i];
         const double gain = replays[0].total / r->total;

@@ -109,8 +109,10 @@ static void stop(worker *w) { /* its input ends, so it ends */
 }
 
 static int step(worker *w, int round) {
+    const struct timespec pause = {0, 30000000}; /* the other side's threads may spin for a while after its step */
     char line[256];
     double kilobytes;
+    nanosleep(&pause, NULL);
     fputs("\n", w->to);
     fflush(w->to);
     if (!fgets(line, sizeof line, w->from)) return 0;
