@@ -53,7 +53,7 @@ build/%: examples/%.c offline_rlhf.h $(wildcard examples/*.h)
 	@mkdir -p $(@D)
 	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS)
 
-build/bench/%: tests/bench/%.c tests/bench/bench.h offline_rlhf.h
+build/bench/%: tests/bench/%.c $(wildcard tests/bench/*.h) offline_rlhf.h
 	@mkdir -p $(@D)
 	$(CC) $(OPT) $(CFLAGS) $< -o $@ $(LIBS) -ldl
 
@@ -68,9 +68,11 @@ study: build/orl
 	build/orl demo --seeds 5 --out build/study
 
 bench: export BENCH_JSONL = build/bench.jsonl
-bench: $(BENCHES) # about three minutes; TORCH_LLAMA= leaves PyTorch out
-	build/bench/bench_kernels 2 quick
-	build/bench/bench_train 2
+bench: $(BENCHES) # at most ten minutes; BENCH_TRAIN=alone leaves PyTorch out
+	@rm -f $(BENCH_JSONL)
+	build/bench/bench_kernels 2
+	build/bench/bench_train 2 $(BENCH_TRAIN)
+	build/bench/bench_scaling
 
 # ---- tests: compile and run in parallel, then one total; a test that does not compile is a failure ----
 

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # torch_llama.py - bench_train.c's peer: the same Llama, one training step each time a line is read on stdin.
 #   torch_llama.py LAYERS DIM HEADS FFN VOCAB ROWS LENGTH THREADS
-# Prints a line "ready …", then for each line it reads "seconds loss kilobytes processor-seconds". Set before starting (bench_train.c does):
-#   OPENBLAS_CORETYPE=SkylakeX ATEN_CPU_CAPABILITY=avx512 OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 GOMP_SPINCOUNT=10000
+# Prints a line "ready …", then for each line it reads "seconds loss kilobytes processor-seconds". bench_train.c sets
+# the environment that makes Debian's PyTorch fast (see start_torch there).
 # It is written to be as fast as eager PyTorch 1.13 lets it: fused q, k, v and gate, up; the mask added by baddbmm;
-# RoPE as one complex product (pairs side by side: the same model with its rows in another order); RMSNorm with a backward
-# of its own. There is no gradient clipping, which ours has.
+# RoPE as one complex product (pairs side by side: the same model with its rows in another order); RMSNorm with a
+# backward of its own. There is no gradient clipping, which ours has.
 import math, resource, sys, time
 try:
     import torch, torch.nn as nn, torch.nn.functional as F
@@ -82,7 +82,8 @@ def step():
     loss = model(x, y)
     loss.backward()
     adam.step()
-    return time.perf_counter() - start, loss.item(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - cpu
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return seconds, loss.item(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, cpu
 
 
 print('ready', torch.__version__, sum(p.numel() for p in model.parameters()), flush=True)
