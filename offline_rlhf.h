@@ -3339,7 +3339,9 @@ struct orl_tensor {
     void *saved;            /* the operator's own: attributes and what its backward needs */
     orl_param *param;       /* of a leaf */
     int needs_grad, flowed; /* flowed: a gradient was asked for, so that a dry tape counts it once */
-    int keeps_grad;         /* the gradient is read after this node's backward */
+    int keeps_grad;         /* the gradient's memory is not free after this node's backward */
+    int forgotten;          /* the values' memory serves others … */
+    int remembered;         /* … or did: they were made again for the backward pass */
     orl_tensor *previous;   /* the node created before this one */
 };
 
@@ -3457,8 +3459,19 @@ static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tenso
     y->saved = y + 1;
     y->previous = tape->last;
     tape->last = y;
-    y->data = orli_values(tape, rows, cols);
+    y->data = orli_take(tape, rows, cols);
     return y->data || orli_dry(tape) ? y : NULL;
+}
+
+/* Nothing that is to come reads the values of x, or, of an elementwise operator's, nothing but orli_linear's backward. */
+static void orli_forget(orl_tape *tape, orl_tensor *x) {
+    if (!x) return;
+    orli_put(tape, &tape->free, x->data, x->rows * x->cols);
+    x->data = NULL, x->forgotten = 1;
+}
+/* The same where the backward pass still reads them: only a tape without one forgets. */
+static void orli_forget_if_frozen(orl_tape *tape, orl_tensor *x) {
+    if (tape->inference) orli_forget(tape, x);
 }
 
 /* Where the gradient of x adds up: zeroed memory at first; NULL if x needs none (or the tape is dry). */
@@ -3502,12 +3515,14 @@ ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss) {
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_backward: the loss must be one number, (1, 1): orl_sum makes it");
     if (!loss->needs_grad) return ORL_OK;
     mode = orli_float_mode_enter();
+    loss->keeps_grad = 1;
     if (orli_grad(tape, loss)) loss->grad[0] += 1;
     for (y = tape->last; y && !orl_failed(ctx); y = y->previous) {
         if (!y->backward || !y->needs_grad || !(y->grad || y->flowed)) continue;
         y->backward(tape, y);
         orli_return(tape);
-        if (y == loss || y->keeps_grad) continue;
+        if (y->remembered) orli_forget(tape, y);
+        if (y->keeps_grad) continue;
         orli_put(tape, &tape->free, y->grad, y->rows * y->cols); /* its inputs have what they need */
         y->grad = NULL, y->flowed = 0;
     }
@@ -3658,10 +3673,19 @@ static orli_map_job orli_map_job_of(orl_tape *tape, orl_tensor *y) {
     return job;
 }
 
+/* The gradient of a sum is its terms': the first that has none yet takes it over as it is. */
+static int orli_hand_over(orl_tensor *y, orl_tensor *x) {
+    if (y->keeps_grad || !x->needs_grad || x->grad || x->flowed || !x->backward) return 0;
+    x->grad = y->grad, x->flowed = 1;
+    y->keeps_grad = 1;
+    return 1;
+}
+
 static void orli_map_gradient(orl_tape *tape, orl_tensor *y) {
     orli_map_job job = orli_map_job_of(tape, y);
     job.dy = y->grad;
-    job.da = orli_grad_or_fresh(tape, y->in[0], &job.add_a); /* the task zeroes what is fresh, in its cache */
+    if (job.f.kind == ORLI_MAP_ADD && orli_hand_over(y, y->in[0])) job.da = NULL;
+    else job.da = orli_grad_or_fresh(tape, y->in[0], &job.add_a); /* the task zeroes what is fresh, in its cache */
     job.db = orli_grad_or_fresh(tape, y->in[1], &job.add_b); /* of a·a: not fresh any more */
     if (!orli_dry(tape) && !orl_failed(tape->object.ctx))
         orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_backward, &job);
@@ -3682,6 +3706,16 @@ static orl_tensor *orli_map_apply(orl_tape *tape, orli_map kind, const char *nam
     job = orli_map_job_of(tape, y);
     orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_forward, &job);
     return y;
+}
+
+/* Makes an elementwise operator's forgotten values again. */
+static void orli_remember(orl_tape *tape, orl_tensor *y) {
+    orli_map_job job;
+    y->data = orli_take(tape, y->rows, y->cols);
+    y->forgotten = 0, y->remembered = 1;
+    if (orli_dry(tape) || !y->data) return;
+    job = orli_map_job_of(tape, y);
+    orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (job.n + ORLI_CHUNK - 1) / ORLI_CHUNK, orli_map_forward, &job);
 }
 
 ORL_API orl_tensor *orl_add(orl_tape *t, orl_tensor *a, orl_tensor *b) {
@@ -3870,7 +3904,8 @@ static void orli_linear_backward(orl_tape *tape, orl_tensor *y) {
     size_t n = x->rows, in = x->cols, out = w->rows;
     int accumulate = 0;
     orl_real *dx = orli_grad_or_fresh(tape, x, &accumulate), *dw = orli_grad(tape, w), *db = orli_grad(tape, y->in[2]);
-    if (orli_dry(tape)) return;
+    if (x->forgotten) orli_remember(tape, x);
+    if (orli_dry(tape) || orl_failed(ctx)) return;
     if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
     if (dw) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
     if (db) orli_add_column_sums(ctx, db, y->grad, n, out);
@@ -8605,6 +8640,22 @@ static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_ten
     return orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer));
 }
 
+/* x + h·Wᵀ + b. The product is read by nothing but the sum. */
+static orl_tensor *orli_model_residual(orl_tape *tape, const orl_model *m, orl_tensor *x, orl_tensor *h, orli_weight w,
+                                       orli_weight bias, size_t layer) {
+    orl_tensor *product = orli_model_linear(tape, m, h, w, bias, layer), *sum = orl_add(tape, product, x);
+    orli_forget(tape, product);
+    orli_forget_if_frozen(tape, x);
+    return sum;
+}
+
+static orl_tensor *orli_model_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads,
+                                   double theta) {
+    orl_tensor *y = orl_rope(tape, x, stream, heads, theta);
+    orli_forget(tape, x);
+    return y;
+}
+
 /* What attends: section 12 puts a KV cache in the place of the stream's own keys. */
 typedef orl_tensor *(*orli_attend_fn)(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k,
                                       orl_tensor *v, const orl_stream *stream, const orl_model *m);
@@ -8619,24 +8670,29 @@ static orl_tensor *orli_attend_stream(void *user, orl_tape *tape, size_t layer, 
 static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
                                     const orl_stream *stream, orli_attend_fn attend, void *user) {
     const orl_model_config *c = &m->config;
-    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM1, layer), *q, *k, *v;
+    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM1, layer), *q, *k, *v, *up, *gate = NULL;
     q = orli_model_linear(tape, m, h, ORLI_W_Q, ORLI_W_Q_B, layer);
     k = orli_model_linear(tape, m, h, ORLI_W_K, ORLI_W_K_B, layer);
     v = orli_model_linear(tape, m, h, ORLI_W_V, ORLI_W_V_B, layer);
+    orli_forget_if_frozen(tape, h);
     if (c->arch == ORL_LLAMA) {
-        q = orl_rope(tape, q, stream, c->heads, c->rope_theta);
-        k = orl_rope(tape, k, stream, c->kv_heads, c->rope_theta);
+        q = orli_model_rope(tape, q, stream, c->heads, c->rope_theta);
+        k = orli_model_rope(tape, k, stream, c->kv_heads, c->rope_theta);
     }
     h = attend(user, tape, layer, q, k, v, stream, m);
-    x = orl_add(tape, x, orli_model_linear(tape, m, h, ORLI_W_O, ORLI_W_O_B, layer));
+    orli_forget_if_frozen(tape, q);
+    orli_forget(tape, k), orli_forget(tape, v); /* attention has its own copy */
+    x = orli_model_residual(tape, m, x, h, ORLI_W_O, ORLI_W_O_B, layer);
+    orli_forget_if_frozen(tape, h);
     h = orli_model_norm(tape, m, x, ORLI_W_NORM2, layer);
-    if (c->arch == ORL_LLAMA) {
-        orl_tensor *gate = orl_linear(tape, h, orli_weight_use(tape, m, ORLI_W_GATE, layer), NULL);
-        h = orl_swiglu(tape, gate, orl_linear(tape, h, orli_weight_use(tape, m, ORLI_W_UP, layer), NULL));
-    } else {
-        h = orl_gelu(tape, orli_model_linear(tape, m, h, ORLI_W_UP, ORLI_W_UP_B, layer));
-    }
-    return orl_add(tape, x, orli_model_linear(tape, m, h, ORLI_W_DOWN, ORLI_W_DOWN_B, layer));
+    if (c->arch == ORL_LLAMA) gate = orl_linear(tape, h, orli_weight_use(tape, m, ORLI_W_GATE, layer), NULL);
+    up = orli_model_linear(tape, m, h, ORLI_W_UP, ORLI_W_UP_B, layer);
+    orli_forget_if_frozen(tape, h);
+    h = gate ? orl_swiglu(tape, gate, up) : orl_gelu(tape, up);
+    orli_forget_if_frozen(tape, gate), orli_forget_if_frozen(tape, up);
+    x = orli_model_residual(tape, m, x, h, ORLI_W_DOWN, ORLI_W_DOWN_B, layer);
+    orli_forget(tape, h); /* four times as wide as x, and cheap to make again */
+    return x;
 }
 
 static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const orl_stream *stream,

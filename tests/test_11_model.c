@@ -60,7 +60,7 @@ static orl_tensor *loss_of(orl_tape *tape, orl_model *m) {
     orl_batch batch;
     user.from = &center;
     orl_tape_reset(tape);
-    if (orli_micro_run(tape, m, &micro, &batch) != ORL_OK) return NULL;
+    if (orli_micro_run(tape, m, &micro, NULL, &batch) != ORL_OK) return NULL;
     return m->reward ? orl_loss_reward(tape, &batch, user.to) : orl_loss_nll(tape, &batch, NULL);
 }
 
