@@ -171,7 +171,7 @@ static void test_processor(void) {
                                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")));
     }
 #else
-    check(orli_isa_detect() == ORLI_ISA_SCALAR);
+    check(orli_isa_detect() == (ORLI_NEON ? ORLI_ISA_NEON : ORLI_ISA_SCALAR));
 #endif
 }
 
