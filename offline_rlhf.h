@@ -1360,6 +1360,12 @@ static unsigned orli_float_mode_enter(void) {
     unsigned before = _mm_getcsr();
     _mm_setcsr((before & ~0xe040u) | 0x9fc0u); /* RC = nearest, FTZ = DAZ = 1, no exception traps */
     return before;
+#elif ORLI_NEON
+    uint64_t before, mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    mode = (before & ~(uint64_t)0xc09f00) | 0x1000000; /* RMode = nearest, FZ = 1, no exception traps */
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+    return (unsigned)before;
 #else
     return 0;
 #endif
@@ -1367,6 +1373,8 @@ static unsigned orli_float_mode_enter(void) {
 static void orli_float_mode_leave(unsigned before) {
 #if ORLI_X86
     _mm_setcsr(before);
+#elif ORLI_NEON
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before));
 #else
     (void)before;
 #endif
@@ -1543,6 +1551,8 @@ typedef struct orli_pool {
 static void orli_pause(void) {
 #if ORLI_X86
     _mm_pause();
+#elif ORLI_NEON
+    __asm__ volatile("isb"); /* waits about as long; most cores pass over a yield at once */
 #endif
 }
 
