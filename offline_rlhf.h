@@ -106,17 +106,17 @@
  *     ORL_REAL                       float, or double: scalar kernels, for gradient checks
  *     ORL_MALLOC(size), ORL_FREE(p)  malloc and free; define both or neither
  *     ORL_ASSERT(x)                  assert; it guards the library's own promises, never input
- *     ORL_NO_SIMD                    scalar kernels alone, no intrinsics (they are x86-64's)
+ *     ORL_NO_SIMD                    scalar kernels alone, no intrinsics of x86-64 or arm64
  *     ORL_HEADER                     "offline_rlhf.h": the name by which this file includes itself,
  *                                    once per instruction set; define it if you rename the file
  *     ORL_ALLOW_FAST_MATH            accept -ffast-math, which is refused: it breaks section F
  *     ORL_STOP_AFTER                 a number: leave out the sections behind it (for tests)
  *
- * At run time, $ORL_ISA (scalar, avx2 or avx512) goes before orl_config.isa; one that this machine
- * or build does not have is an error. -march=native is not needed: kernels are chosen when a
- * context is made. Under a strict -std=c99 include the implementation before any libc header, so
- * that it can ask for POSIX; an #error says so where it matters. C99 and later, C++11 and later;
- * gcc and clang.
+ * At run time, $ORL_ISA (scalar, avx2 or avx512; on arm64 scalar or neon) goes before
+ * orl_config.isa; one that this machine or build does not have is an error. -march=native is not
+ * needed: kernels are chosen when a context is made. Under a strict -std=c99 include the
+ * implementation before any libc header, so that it can ask for POSIX; an #error says so where it
+ * matters. C99 and later, C++11 and later; gcc and clang.
  *
  * E. THREADS
  * A context owns a pool: orl_config.threads, 0 for one per core that this process may use; the
@@ -247,7 +247,7 @@
  *     memory 16 bytes a parameter, and for seeing how the methods work.
  *   - Families beyond GPT-2 and Llama: no RoPE scaling, sliding windows, biases in Llama's
  *     projections, experts; a head is at most 256 wide.
- *   - Instruction sets beyond AVX2 and AVX-512: elsewhere (arm64, say) the scalar kernels run.
+ *   - Instruction sets beyond AVX2, AVX-512 and arm64's NEON: elsewhere the scalar kernels run.
  *   - Windows (it needs POSIX), big-endian machines.
  *   - Serving: sampling is by batch, and a call returns when all is done.
  *   - Deciding what is good. A reward model errs, and a policy finds where; look at samples,
@@ -343,7 +343,7 @@ typedef struct orl_report orl_report;       /* a page of charts and tables */
 typedef struct orl_config {
     size_t threads;      /* 0: one per core. Results do not depend on it, bit for bit. */
     int strict;          /* a row that does not fit the context is an error, not dropped or cut */
-    const char *isa;     /* NULL: the best; or "scalar", "avx2", "avx512". $ORL_ISA goes before it. */
+    const char *isa;     /* NULL: the best; or "scalar", "avx2", "avx512", "neon". $ORL_ISA goes before it. */
     uint64_t seed;       /* of everything random */
     size_t memory_limit; /* bytes the library may hold at once; 0: no limit */
 } orl_config;
@@ -909,6 +909,8 @@ ORL_API void orl_report_free(orl_report *report);
 #if (defined(__x86_64__) || defined(_M_X64)) && !defined(ORL_NO_SIMD)
 #include <cpuid.h>
 #include <immintrin.h>
+#elif defined(__aarch64__) && defined(__ARM_NEON) && !defined(__AARCH64EB__) && !defined(ORL_NO_SIMD)
+#include <arm_neon.h>
 #endif
 
 #ifdef __cplusplus
@@ -1331,12 +1333,17 @@ static size_t orli_cores(void) {
 
 /* ---- instruction sets ---- */
 
-typedef enum orli_isa { ORLI_ISA_SCALAR, ORLI_ISA_AVX2, ORLI_ISA_AVX512, ORLI_ISA_COUNT } orli_isa;
+typedef enum orli_isa { ORLI_ISA_SCALAR, ORLI_ISA_AVX2, ORLI_ISA_AVX512, ORLI_ISA_NEON, ORLI_ISA_COUNT } orli_isa;
 
 #if (defined(__x86_64__) || defined(_M_X64)) && !defined(ORL_NO_SIMD)
 #define ORLI_X86 1
 #else
 #define ORLI_X86 0
+#endif
+#if defined(__aarch64__) && defined(__ARM_NEON) && !defined(__AARCH64EB__) && !defined(ORL_NO_SIMD)
+#define ORLI_NEON 1
+#else
+#define ORLI_NEON 0
 #endif
 
 /* The best instruction set that the processor has and the operating system saves the registers of. */
@@ -1351,6 +1358,8 @@ static orli_isa orli_isa_detect(void) {
     if ((low & 0xe6u) == 0xe6u && (b & (1u << 16)) && (b & (1u << 17)) && (b & (1u << 30)) && (b & (1u << 31)))
         return ORLI_ISA_AVX512; /* F, DQ, BW, VL */
     return ORLI_ISA_AVX2;
+#elif ORLI_NEON
+    return ORLI_ISA_NEON; /* part of every AArch64 */
 #else
     return ORLI_ISA_SCALAR;
 #endif
@@ -1362,6 +1371,12 @@ static unsigned orli_float_mode_enter(void) {
     unsigned before = _mm_getcsr();
     _mm_setcsr((before & ~0xe040u) | 0x9fc0u); /* RC = nearest, FTZ = DAZ = 1, no exception traps */
     return before;
+#elif ORLI_NEON
+    uint64_t before, mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    mode = (before & ~(uint64_t)0xc09f00) | 0x1000000; /* RMode = nearest, FZ = 1, no exception traps */
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+    return (unsigned)before;
 #else
     return 0;
 #endif
@@ -1369,6 +1384,8 @@ static unsigned orli_float_mode_enter(void) {
 static void orli_float_mode_leave(unsigned before) {
 #if ORLI_X86
     _mm_setcsr(before);
+#elif ORLI_NEON
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before));
 #else
     (void)before;
 #endif
@@ -1545,6 +1562,8 @@ typedef struct orli_pool {
 static void orli_pause(void) {
 #if ORLI_X86
     _mm_pause();
+#elif ORLI_NEON
+    __asm__ volatile("isb"); /* waits about as long; most cores pass over a yield at once */
 #endif
 }
 
@@ -1855,6 +1874,7 @@ typedef struct orli_kernels {
 #define ORLI_PASS_SCALAR 1
 #define ORLI_PASS_AVX2 2
 #define ORLI_PASS_AVX512 3
+#define ORLI_PASS_NEON 4
 
 #endif /* section 6 */
 #endif /* first half of the implementation */
@@ -1865,7 +1885,9 @@ typedef struct orli_kernels {
  * orli_v is a vector of ORLI_W numbers. load_n and store_n touch only the first n lanes where n < ORLI_W
  * (load_n fills up with zeros). fma(a, b, c) = a·b + c, fnma = c − a·b. min(a, b) is a < b ? a : b, so b
  * if either is NaN; max likewise. less(a, b, yes, no) selects by lane. ldexp(x, n) = x·2^n for integral
- * −252 ≤ n ≤ 254; split(x, &e) = x/2^e in [1, 2) for normal x > 0. sum and top reduce the lanes in a fixed order. */
+ * −252 ≤ n ≤ 254; split(x, &e) = x/2^e in [1, 2) for normal x > 0. sum and top reduce the lanes in a fixed order.
+ * For `pack`, in each group a0 … a3 of four lanes: ziplo(a, b) = a0 b0 a1 b1, ziphi(a, b) = a2 b2 a3 b3,
+ * pairlo(a, b) = a0 a1 b0 b1, pairhi(a, b) = a2 a3 b2 b3; quads(x, lane) is rows l, l + 4, … of four numbers. */
 
 #if ORLI_KERNEL_PASS == ORLI_PASS_SCALAR
 
@@ -1982,9 +2004,10 @@ static inline orli_v ORLI_K(v_split)(orli_v x, orli_v *e) {
 static inline __m256 ORLI_K(v_quads)(const float *x, size_t lane) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(x)), _mm_loadu_ps(x + 4 * lane), 1);
 }
-#define orli_v_unpacklo(a, b) _mm256_unpacklo_ps(a, b)
-#define orli_v_unpackhi(a, b) _mm256_unpackhi_ps(a, b)
-#define orli_v_shuffle(a, b, how) _mm256_shuffle_ps(a, b, how)
+#define orli_v_ziplo(a, b) _mm256_unpacklo_ps(a, b)
+#define orli_v_ziphi(a, b) _mm256_unpackhi_ps(a, b)
+#define orli_v_pairlo(a, b) _mm256_shuffle_ps(a, b, 0x44)
+#define orli_v_pairhi(a, b) _mm256_shuffle_ps(a, b, 0xee)
 
 #elif ORLI_KERNEL_PASS == ORLI_PASS_AVX512
 
@@ -2044,9 +2067,78 @@ static inline __m512 ORLI_K(v_quads)(const float *x, size_t lane) {
     a = _mm512_maskz_insertf32x4(ORLI_ALL, a, _mm_loadu_ps(x + 8 * lane), 2);
     return _mm512_maskz_insertf32x4(ORLI_ALL, a, _mm_loadu_ps(x + 12 * lane), 3);
 }
-#define orli_v_unpacklo(a, b) _mm512_maskz_unpacklo_ps(ORLI_ALL, a, b)
-#define orli_v_unpackhi(a, b) _mm512_maskz_unpackhi_ps(ORLI_ALL, a, b)
-#define orli_v_shuffle(a, b, how) _mm512_shuffle_ps(a, b, how)
+#define orli_v_ziplo(a, b) _mm512_maskz_unpacklo_ps(ORLI_ALL, a, b)
+#define orli_v_ziphi(a, b) _mm512_maskz_unpackhi_ps(ORLI_ALL, a, b)
+#define orli_v_pairlo(a, b) _mm512_shuffle_ps(a, b, 0x44)
+#define orli_v_pairhi(a, b) _mm512_shuffle_ps(a, b, 0xee)
+
+#elif ORLI_KERNEL_PASS == ORLI_PASS_NEON
+
+#define ORLI_K(name) orli_##name##_neon
+#define ORLI_W 4
+#define ORLI_ROWS 10 /* 12 would fit the 32 registers, but compilers load A far ahead and spill accumulators */
+#define orli_v float32x4_t
+#define orli_v_set1(a) vdupq_n_f32(a)
+#define orli_v_load(p) vld1q_f32(p)
+#define orli_v_store(p, a) vst1q_f32(p, a)
+#define orli_v_add(a, b) vaddq_f32(a, b)
+#define orli_v_sub(a, b) vsubq_f32(a, b)
+#define orli_v_mul(a, b) vmulq_f32(a, b)
+#define orli_v_div(a, b) vdivq_f32(a, b)
+#define orli_v_fma(a, b, c) vfmaq_f32(c, a, b)
+#define orli_v_fnma(a, b, c) vfmsq_f32(c, a, b)
+#define orli_v_min(a, b) ORLI_K(v_min)(a, b)
+#define orli_v_max(a, b) ORLI_K(v_max)(a, b)
+#define orli_v_less(a, b, yes, no) vbslq_f32(vcltq_f32(a, b), yes, no)
+#define orli_v_sqrt(a) vsqrtq_f32(a)
+#define orli_v_abs(a) vabsq_f32(a)
+#define orli_v_sign(a, b) vbslq_f32(vdupq_n_u32(0x80000000u), b, a) /* a ≥ 0 */
+
+/* The instructions for these give NaN if either is NaN. */
+static inline orli_v ORLI_K(v_min)(orli_v a, orli_v b) { return orli_v_less(a, b, a, b); }
+static inline orli_v ORLI_K(v_max)(orli_v a, orli_v b) { return orli_v_less(b, a, a, b); }
+static inline orli_v ORLI_K(v_load_n)(const float *p, size_t n) {
+    float32x2_t low = vdup_n_f32(0.0f), high = low;
+    if (n >= 4) return vld1q_f32(p);
+    if (n >= 2) low = vld1_f32(p);
+    if (n == 1) low = vld1_lane_f32(p, low, 0);
+    if (n == 3) high = vld1_lane_f32(p + 2, high, 0);
+    return vcombine_f32(low, high);
+}
+static inline void ORLI_K(v_store_n)(float *p, size_t n, orli_v a) {
+    if (n >= 4) vst1q_f32(p, a);
+    else if (n >= 2) vst1_f32(p, vget_low_f32(a));
+    if (n == 1) vst1q_lane_f32(p, a, 0);
+    if (n == 3) vst1q_lane_f32(p + 2, a, 2);
+}
+static inline float ORLI_K(v_sum)(orli_v a) {
+    float32x2_t x = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+    return vget_lane_f32(x, 0) + vget_lane_f32(x, 1);
+}
+static inline float ORLI_K(v_top)(orli_v a) {
+    orli_v b = ORLI_K(v_max)(a, vextq_f32(a, a, 2));
+    return vgetq_lane_f32(ORLI_K(v_max)(b, vextq_f32(b, b, 1)), 0);
+}
+static inline orli_v ORLI_K(v_ldexp)(orli_v x, orli_v n) {
+    int32x4_t whole = vcvtq_s32_f32(n), half = vshrq_n_s32(whole, 1), bias = vdupq_n_s32(127);
+    int32x4_t first = vshlq_n_s32(vaddq_s32(half, bias), 23);
+    int32x4_t second = vshlq_n_s32(vaddq_s32(vsubq_s32(whole, half), bias), 23);
+    return vmulq_f32(vmulq_f32(x, vreinterpretq_f32_s32(first)), vreinterpretq_f32_s32(second));
+}
+static inline orli_v ORLI_K(v_split)(orli_v x, orli_v *e) {
+    int32x4_t bits = vreinterpretq_s32_f32(x);
+    *e = vcvtq_f32_s32(vsubq_s32(vshrq_n_s32(bits, 23), vdupq_n_s32(127)));
+    bits = vorrq_s32(vandq_s32(bits, vdupq_n_s32(0x7fffff)), vdupq_n_s32(0x3f800000));
+    return vreinterpretq_f32_s32(bits);
+}
+static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
+    (void)lane;
+    return vld1q_f32(x);
+}
+#define orli_v_ziplo(a, b) vzip1q_f32(a, b)
+#define orli_v_ziphi(a, b) vzip2q_f32(a, b)
+#define orli_v_pairlo(a, b) vcombine_f32(vget_low_f32(a), vget_low_f32(b))
+#define orli_v_pairhi(a, b) vcombine_f32(vget_high_f32(a), vget_high_f32(b))
 
 #endif /* vocabulary */
 
@@ -2123,6 +2215,8 @@ ORLI_TILE_DEFINE(7)
 ORLI_TILE_DEFINE(8)
 ORLI_TILE_DEFINE(9)
 ORLI_TILE_DEFINE(10)
+#endif
+#if ORLI_ROWS > 10
 ORLI_TILE_DEFINE(11)
 ORLI_TILE_DEFINE(12)
 ORLI_TILE_DEFINE(13)
@@ -2135,8 +2229,10 @@ static const orli_tile_fn ORLI_K(tiles)[ORLI_ROWS + 1] = {
     ORLI_K(tile5), ORLI_K(tile6),
 #endif
 #if ORLI_ROWS > 6
-    ORLI_K(tile7), ORLI_K(tile8), ORLI_K(tile9), ORLI_K(tile10), ORLI_K(tile11), ORLI_K(tile12), ORLI_K(tile13),
-    ORLI_K(tile14),
+    ORLI_K(tile7), ORLI_K(tile8), ORLI_K(tile9), ORLI_K(tile10),
+#endif
+#if ORLI_ROWS > 10
+    ORLI_K(tile11), ORLI_K(tile12), ORLI_K(tile13), ORLI_K(tile14),
 #endif
 };
 
@@ -2189,12 +2285,12 @@ static void ORLI_K(pack)(size_t count, size_t k, const orl_real *x, size_t lane,
     for (; next == 1 && count == ORLI_W && p + 4 <= k; p += 4) {
         orli_v a = ORLI_K(v_quads)(x + p, lane), b = ORLI_K(v_quads)(x + lane + p, lane);
         orli_v c = ORLI_K(v_quads)(x + 2 * lane + p, lane), d = ORLI_K(v_quads)(x + 3 * lane + p, lane);
-        orli_v ab = orli_v_unpacklo(a, b), cd = orli_v_unpacklo(c, d);
-        orli_v_store(panel + p * step, orli_v_shuffle(ab, cd, 0x44));
-        orli_v_store(panel + (p + 1) * step, orli_v_shuffle(ab, cd, 0xee));
-        ab = orli_v_unpackhi(a, b), cd = orli_v_unpackhi(c, d);
-        orli_v_store(panel + (p + 2) * step, orli_v_shuffle(ab, cd, 0x44));
-        orli_v_store(panel + (p + 3) * step, orli_v_shuffle(ab, cd, 0xee));
+        orli_v ab = orli_v_ziplo(a, b), cd = orli_v_ziplo(c, d);
+        orli_v_store(panel + p * step, orli_v_pairlo(ab, cd));
+        orli_v_store(panel + (p + 1) * step, orli_v_pairhi(ab, cd));
+        ab = orli_v_ziphi(a, b), cd = orli_v_ziphi(c, d);
+        orli_v_store(panel + (p + 2) * step, orli_v_pairlo(ab, cd));
+        orli_v_store(panel + (p + 3) * step, orli_v_pairhi(ab, cd));
     }
 #endif
     for (; p < k; p++)
@@ -2778,9 +2874,10 @@ static const orli_kernels ORLI_K(kernels) = {
 #undef orli_v_sign
 #undef orli_v_sum
 #undef orli_v_top
-#undef orli_v_unpacklo
-#undef orli_v_unpackhi
-#undef orli_v_shuffle
+#undef orli_v_ziplo
+#undef orli_v_ziphi
+#undef orli_v_pairlo
+#undef orli_v_pairhi
 
 #endif /* ORLI_KERNEL_PASS */
 
@@ -2833,7 +2930,15 @@ static const orli_kernels ORLI_K(kernels) = {
 #pragma GCC pop_options
 #endif
 
-#endif /* ORLI_X86 */
+#elif ORLI_NEON && !ORLI_DOUBLE /* every AArch64 compiler may use it as it is */
+
+#define ORLI_KERNEL_PASS ORLI_PASS_NEON
+#define ORLI_KERNEL_NAME "neon"
+#include ORL_HEADER
+#undef ORLI_KERNEL_NAME
+#undef ORLI_KERNEL_PASS
+
+#endif /* ORLI_X86, ORLI_NEON */
 
 /* ---- choosing an instruction set ---- */
 
@@ -2842,6 +2947,8 @@ static const orli_kernels *orli_kernels_of(orli_isa isa) { /* NULL if it is not 
 #if ORLI_X86 && !ORLI_DOUBLE
     if (isa == ORLI_ISA_AVX2) return &orli_kernels_avx2;
     if (isa == ORLI_ISA_AVX512) return &orli_kernels_avx512;
+#elif ORLI_NEON && !ORLI_DOUBLE
+    if (isa == ORLI_ISA_NEON) return &orli_kernels_neon;
 #endif
     return NULL;
 }

@@ -11,7 +11,7 @@ one() {
     log=$1
     shift
     name=$(basename "$log" .log)
-    case $log in */asan/* | */tsan/*) name=$(basename "$(dirname "$log")")/$name ;; esac
+    case $log in */asan/* | */tsan/* | */cross/*) name=$(basename "$(dirname "$log")")/$name ;; esac
     mkdir -p "$(dirname "$log")"
     limit=
     command -v timeout >/dev/null 2>&1 && limit="timeout ${ORL_TEST_TIMEOUT:-900}"

@@ -1,5 +1,5 @@
 /* test_06_kernels.c - section 6 against plain C in double, for every instruction set that runs here.
- * Every array that a kernel touches ends (or begins) at a page nobody may touch, at all alignments. */
+ * Every array that a kernel touches ends at a page nobody may touch, begins at one, or lies at any place between. */
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
 #include "test.h"
@@ -18,13 +18,14 @@ static size_t below(size_t n) { return orli_rng_below(&rng, n); }
 
 /* ---- guarded arrays -------------------------------------------------------------------------------
  * Slot s is a run of pages between two forbidden ones. `guarded` gives n numbers in it that end at the
- * upper guard or begin at the lower one, filled with N(0, 1)-like numbers. */
+ * upper guard, begin at the lower one, or begin at a random place of a cache line, each array at its own; filled
+ * with N(0, 1)-like numbers. */
 
 #define SLOTS 16
 #define SLOT_BYTES ((size_t)1 << 22)
 static char *slot_memory;
 static size_t page;
-static int at_end = 1; /* which of the two */
+static enum { AT_END, AT_START, ANYWHERE, PLACES } place = AT_END;
 
 static void guard_open(void) {
     size_t s;
@@ -38,8 +39,10 @@ static void guard_open(void) {
 }
 static orl_real *guarded_raw(size_t slot, size_t n) {
     char *first = slot_memory + slot * (SLOT_BYTES + 2 * page) + page;
-    if (n * sizeof(orl_real) > SLOT_BYTES) abort();
-    return (orl_real *)(void *)(at_end ? first + SLOT_BYTES - n * sizeof(orl_real) : first);
+    if (n * sizeof(orl_real) + 64 > SLOT_BYTES / (place == ANYWHERE ? 2 : 1)) abort();
+    if (place == AT_START) return (orl_real *)(void *)first;
+    if (place == AT_END) return (orl_real *)(void *)(first + SLOT_BYTES - n * sizeof(orl_real));
+    return (orl_real *)(void *)(first + SLOT_BYTES / 2) + below(64 / sizeof(orl_real));
 }
 static orl_real *guarded(size_t slot, size_t n) {
     orl_real *p = guarded_raw(slot, n);
@@ -59,13 +62,19 @@ static void context_open(orl_ctx *ctx, size_t threads) {
     orli_pool_create(ctx, threads);
 }
 
+/* The larger of the errors `most` and |off|; NaN, which compares as nothing, is the largest. */
+static double worse(double most, double off) {
+    off = isnan(off) ? HUGE_VAL : fabs(off);
+    return off > most ? off : most;
+}
+
 /* The worst |a − b| in units of `scale`, checked once, so that a test of a million numbers counts as one. */
 static void check_all(const char *what, const orl_real *a, const double *b, size_t n, double tolerance) {
     size_t i, worst = 0;
     double most = 0;
     for (i = 0; i < n; i++) {
-        double off = fabs((double)a[i] - b[i]) / (1 + fabs(b[i]));
-        if (!(off <= most)) most = off, worst = i;
+        double more = worse(most, ((double)a[i] - b[i]) / (1 + fabs(b[i])));
+        if (more > most) most = more, worst = i;
     }
     test_check(most <= tolerance, what, __FILE__, __LINE__);
     if (!(most <= tolerance))
@@ -235,14 +244,10 @@ static void test_position(size_t n) {
 static void test_rows(void) {
     static void (*const test[])(size_t) = {test_simple, test_activations, test_softmax, test_norms, test_rope, test_adamw, test_position};
     size_t n, t;
-    for (n = 0; n <= 257; n += n < 140 ? 1 : 13)
-        for (t = 0; t < sizeof test / sizeof *test; t++) {
-            at_end = (int)(n & 1);
-            test[t](n);
-            at_end = !at_end;
-            test[t](n);
-        }
-    at_end = 1;
+    for (n = 0; n <= 257; n++)
+        for (t = 0; t < sizeof test / sizeof *test; t++)
+            for (place = AT_END; place < PLACES; place++) test[t](n);
+    place = AT_END;
 }
 
 /* ---- exp, tanh, log over the whole range -------------------------------------------------------------- */
@@ -290,6 +295,100 @@ static void test_transcendental(void) {
     }
 }
 
+/* ---- what matrix products are made of: pack, tile, thin_tile ---------------------------------------------- */
+
+/* Every count of lanes, in each layout. The panel has all lanes, those past `count` 0; what lies between its rows is
+ * left as it was. */
+static void test_pack(void) {
+    size_t count, i, l, p;
+    for (place = AT_END; place < PLACES; place++)
+        for (count = 0; count <= kern->width; count++)
+            for (i = 0; i < 48; i++) {
+                const size_t k = i < 40 ? i / 2 : 20 + below(300), step = kern->width + below(3) * below(20);
+                const int lanes_apart = (int)(i & 1); /* or side by side */
+                const size_t lane = lanes_apart ? k + below(5) : 1, next = lanes_apart ? 1 : count + below(5);
+                const size_t size = count && k ? (count - 1) * lane + (k - 1) * next + 1 : 0;
+                const size_t panel_size = k ? (k - 1) * step + kern->width : 0;
+                const orl_real *x = guarded(0, size);
+                orl_real *panel = guarded(1, panel_size), *before = guarded(2, panel_size);
+                int same = 1;
+                memcpy(before, panel, panel_size * sizeof *panel);
+                kern->pack(count, k, x, lane, next, panel, step);
+                for (p = 0; p < k; p++)
+                    for (l = 0; l < kern->width; l++) before[p * step + l] = l < count ? x[l * lane + p * next] : 0;
+                for (p = 0; p < panel_size; p++) same &= panel[p] == before[p];
+                check(same);
+            }
+    place = AT_END;
+}
+
+/* The worst difference from A·B by its definition; b[0], b[1]: the two vectors of each row of B. */
+static double tile_error(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k,
+                         const orl_real *const *b, size_t b_k, const orl_real *before, const orl_real *c, size_t c_row,
+                         int mode) {
+    double most = 0;
+    size_t i, j, p;
+    for (i = 0; i < rows; i++)
+        for (j = 0; j < (i + 1 < rows ? c_row : cols); j++) {
+            const orl_real *column = b[j / kern->width % 2] + j % kern->width;
+            double sum = mode == ORLI_SET && j < cols ? 0 : (double)before[i * c_row + j];
+            for (p = 0; p < k && j < cols; p++) sum += (double)a[i * a_row + p * a_k] * (double)column[p * b_k];
+            most = worse(most, (double)c[i * c_row + j] - sum); /* between the rows nothing is touched */
+        }
+    return most;
+}
+
+/* Every number of rows and columns, each mode, A by rows and by columns, the vectors of B in places of their own. */
+static void test_tile(void) {
+    static const int modes[] = {ORLI_SET, ORLI_ADD, ORLI_CHAIN};
+    const size_t w = kern->width;
+    size_t rows, cols, i;
+    for (rows = 1; rows <= kern->tile_rows; rows++)
+        for (cols = 1; cols <= kern->tile_cols; cols++)
+            for (i = 0; i < 9; i++) {
+                const int mode = modes[i % 3], by_rows = (int)below(2);
+                const size_t k = below(2) ? below(5) : 1 + below(70);
+                const size_t b_k = w + below(2) * below(40), c_row = cols + below(4);
+                const size_t a_row = by_rows ? k + below(4) : 1, a_k = by_rows ? 1 : rows + below(4);
+                const size_t b_size = k ? (k - 1) * b_k + w : 0, c_size = (rows - 1) * c_row + cols;
+                const orl_real *a, *b[2];
+                orl_real *c, *before;
+                place = i / 3 % 3 == 0 ? AT_END : i / 3 % 3 == 1 ? AT_START : ANYWHERE;
+                a = guarded(0, k ? (rows - 1) * a_row + (k - 1) * a_k + 1 : 0);
+                b[0] = guarded(1, b_size), b[1] = guarded(2, b_size);
+                c = guarded(3, c_size), before = guarded(4, c_size);
+                memcpy(before, c, c_size * sizeof *c);
+                kern->tile(rows, cols, k, a, a_row, a_k, b[0], b[1], b_k, c, c_row, mode);
+                check(tile_error(rows, cols, k, a, a_row, a_k, b, b_k, before, c, c_row, mode) <=
+                      4 * EPS * (double)(k + 4));
+            }
+    place = AT_END;
+}
+
+static void test_thin_tile(void) {
+    static const int modes[] = {ORLI_SET, ORLI_ADD};
+    const size_t cols = kern->tile_cols;
+    size_t i, t;
+    for (i = 0; i < 120; i++) {
+        const size_t k = below(3) ? 1 + below(90) : below(3), a_k = 1 + below(3), b_k = cols + below(2) * below(20);
+        const size_t panel_size = k ? (k - 1) * b_k + cols : 0, stride = panel_size + below(9);
+        const orl_real *a, *panel;
+        orl_real *c, *before;
+        place = i % 3 == 0 ? AT_END : i % 3 == 1 ? AT_START : ANYWHERE;
+        a = guarded(0, k ? (k - 1) * a_k + 1 : 0), panel = guarded(1, k ? 3 * stride + panel_size : 0);
+        c = guarded(2, 4 * cols), before = guarded(3, 4 * cols);
+        memcpy(before, c, 4 * cols * sizeof *c);
+        kern->thin_tile(k, a, a_k, panel, stride, b_k, c, modes[i / 3 % 2]);
+        for (t = 0; t < 4; t++) {
+            const orl_real *b[2];
+            b[0] = panel + t * stride, b[1] = b[0] + kern->width;
+            check(tile_error(1, cols, k, a, 0, a_k, b, b_k, before + t * cols, c + t * cols, cols,
+                             modes[i / 3 % 2]) <= 4 * EPS * (double)(k + 4));
+        }
+    }
+    place = AT_END;
+}
+
 /* ---- matrix products ------------------------------------------------------------------------------------ */
 
 typedef struct gemm_case {
@@ -324,7 +423,7 @@ static void test_gemm_case(orl_ctx *ctx, gemm_case t) {
                 continue;
             }
             for (p = 0; p < t.k; p++) sum += (double)a.data[i * a.rs + p * a.cs] * (double)b.data[p * b.rs + j * b.cs];
-            worst = fmax(worst, fabs(sum - (double)c[i * ldc + j]));
+            worst = worse(worst, sum - (double)c[i * ldc + j]);
         }
     check(worst <= 4 * EPS * (double)(t.k + 4));
     check(!outside);
@@ -358,11 +457,11 @@ static void test_gemm(void) {
         gemm_case t;
         t.m = dims[below(sizeof dims / sizeof *dims)], t.n = dims[below(sizeof dims / sizeof *dims)], t.k = dims[below(sizeof dims / sizeof *dims)];
         t.a_turned = (int)(i & 1), t.b_turned = (int)(i >> 1 & 1), t.accumulate = (int)(i >> 2 & 1);
-        at_end = (int)(i >> 3 & 1);
+        place = i >> 3 & 1 ? AT_START : AT_END;
         test_gemm_case(&ctx, t);
     }
     for (i = 0; i < sizeof large / sizeof *large; i++) test_gemm_case(&ctx, large[i]);
-    at_end = 1;
+    place = AT_END;
     check(ctx.flops > 0);
     orli_pool_destroy(&ctx);
 }
@@ -479,13 +578,12 @@ static void test_attention_case(size_t d, size_t nq, size_t position0, size_t wi
     kern->attention_backward(d, nq, h.q, d + 3, position0, h.kt, h.vt, window, (orl_real)scale, h.out, d, h.dout, d + 2, h.lse, h.dq,
                              d + 1, h.dktile, h.dvtile, h.scratch);
     for (i = 0; i < nq; i++)
-        for (j = 0; j < d; j++) worst = fmax(worst, fabs((double)h.dq[i * (d + 1) + j] - h.ref_dq[i * d + j]));
+        for (j = 0; j < d; j++) worst = worse(worst, (double)h.dq[i * (d + 1) + j] - h.ref_dq[i * d + j]);
     for (i = 0; i < h.tiles * 16; i++)
         for (j = 0; j < d; j++) {
             const double dk = i < h.length ? h.ref_dk[i * d + j] : 0, dv = i < h.length ? h.ref_dv[i * d + j] : 0;
-            const double a = fabs((double)h.dktile[i / 16][j * 16 + i % 16] - dk), b = fabs((double)h.dvtile[i / 16][i % 16 * d + j] - dv);
-            if (!(a <= worst)) worst = a;
-            if (!(b <= worst)) worst = b;
+            worst = worse(worst, (double)h.dktile[i / 16][j * 16 + i % 16] - dk);
+            worst = worse(worst, (double)h.dvtile[i / 16][i % 16 * d + j] - dv);
         }
     check(worst <= 400 * EPS);
     if (!(worst <= 400 * EPS)) printf("    %s: d %zu, nq %zu, position %zu, window %zu: %g\n", kern->name, d, nq, position0, window, worst);
@@ -498,8 +596,10 @@ static void test_attention(void) {
     size_t i;
     for (i = 0; i < 120; i++) {
         const size_t nq = 1 + below(i % 4 ? 40 : 150), position0 = below(3) ? below(100) : 0;
+        place = i & 1 ? AT_START : AT_END;
         test_attention_case(d[i % 13], nq, position0, windows[below(7)]);
     }
+    place = AT_END;
 }
 
 /* A context so long that a whole block of queries finds no room in the scratch. */
@@ -533,7 +633,8 @@ static void test_selection(void) {
 }
 
 int main(void) {
-    static void (*const test[])(void) = {test_rows, test_transcendental, test_gemm, test_gemm_threads, test_attention, test_attention_long};
+    static void (*const test[])(void) = {test_rows, test_transcendental, test_pack, test_tile, test_thin_tile,
+                                         test_gemm, test_gemm_threads, test_attention, test_attention_long};
     size_t t;
     int isa;
     guard_open();

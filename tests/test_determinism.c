@@ -319,7 +319,11 @@ static void test_splits(orl_ctx *c) {
 
 int main(void) {
     static const size_t many[] = {1, 2, 3, 4, 7}, few[] = {1, 3};
+#if ORLI_NEON
+    static const char *const others[] = {"scalar"};
+#else
     static const char *const others[] = {"scalar", "avx2"};
+#endif
     int quick = getenv("ORL_TEST_QUICK") != NULL;
     orl_ctx *c;
     size_t i, k;
@@ -330,7 +334,7 @@ int main(void) {
     test_splits(c);
     orl_destroy(c);
     steps = 3;
-    for (k = 0; k < 2 && !quick && !getenv("ORL_ISA"); k++) {
+    for (k = 0; k < sizeof others / sizeof *others && !quick && !getenv("ORL_ISA"); k++) {
         c = context(2, others[k]);
         if (orl_failed(c)) printf("skipped: %s\n", orl_error(c));
         else {
