@@ -22,7 +22,7 @@ static size_t below(size_t n) { return orli_rng_below(&rng, n); }
  * with N(0, 1)-like numbers. */
 
 #define SLOTS 16
-#define SLOT_BYTES ((size_t)1 << 22)
+#define SLOT_BYTES (4 * ORLI_SCRATCH)
 static char *slot_memory;
 static size_t page;
 static enum { AT_END, AT_START, ANYWHERE, PLACES } place = AT_END;
@@ -604,7 +604,7 @@ static void test_attention(void) {
 
 /* A context so long that a whole block of queries finds no room in the scratch. */
 static void test_attention_long(void) {
-    const size_t d = 8, length = 24000, tiles = length / 16;
+    const size_t d = 8, length = ORLI_SCRATCH / sizeof(orl_real) / 192 * 16, tiles = length / 16;
     orl_real *k = (orl_real *)allocate(length * d, sizeof *k), *scratch = (orl_real *)allocate(ORLI_SCRATCH, 1);
     const orl_real **kt = (const orl_real **)allocate(tiles, sizeof *kt);
     orl_real q[24 * 8], out[24 * 8], one[8], lse[24], lse1;

@@ -71,7 +71,7 @@ static void check_loss(orl_model *m) {
     orl_batch b;
     size_t i, t;
     orl_tape_reset(tape);
-    check(orli_micro_run(tape, m, &micro, &b) == ORL_OK);
+    check(orli_micro_run(tape, m, &micro, NULL, &b) == ORL_OK);
     for (i = 0; m->reward && i < b.sequences; i += 2) {
         double c = (double)orl_data(b.score)[i], r = (double)orl_data(b.score)[i + 1];
         want += log(1 + exp(-(c - r - 0.1 - 0.2))) + 0.01 * (c + r) * (c + r);
