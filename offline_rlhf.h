@@ -728,6 +728,13 @@ typedef struct orl_step_info {
     double reward, kl;               /* PPO; NaN elsewhere */
 } orl_step_info;
 
+/* A prompt that several responses of a micro-batch answer is a segment they continue: the same gradient for less work. */
+typedef enum orl_share {
+    ORL_SHARE_PAIR,   /* both sides of a pair */
+    ORL_SHARE_PROMPT, /* all that follow each other; the shuffle keeps rows of a prompt together, in file order */
+    ORL_SHARE_NONE    /* every response has its own: to compare with */
+} orl_share;
+
 typedef struct orl_train_options {
     size_t steps;              /* optimizer steps; 0: as `epochs` says */
     double epochs;
@@ -740,6 +747,7 @@ typedef struct orl_train_options {
     double beta1, beta2, eps, weight_decay; /* decay on matrices only */
     double clip;               /* global gradient norm; 0: off */
     int shuffle;               /* 0: rows in file order, wrapping around */
+    orl_share share;           /* of what prompts are computed once */
     uint64_t seed;
     orl_loss_fn loss;          /* NULL: nll for language models, Bradley–Terry for reward models */
     void *loss_user;
@@ -10893,7 +10901,7 @@ ORL_API char *orl_dataset_dump(orl_dataset *d, orl_model *m, size_t n) {
 
 /* ---- 14.1 micro-batches ---- */
 
-typedef struct orli_micro { /* some examples, packed, with what the heads need */
+typedef struct orli_micro { /* root, border, shared: the last prompt's segment, its last token and its example */ /* some examples, packed, with what the heads need */
     orl_ctx *ctx;
     orl_stream *stream;
     size_t sequences, tokens;               /* tokens: of responses */
@@ -10902,6 +10910,9 @@ typedef struct orli_micro { /* some examples, packed, with what the heads need *
     double *weight, *reward, *margin;       /* (sequences) */
     orl_real *ref_logp, *slope;             /* (tokens); slope: of orl_loss_nll, −weight */
     size_t c_predict, c_last, c_offset, c_row, c_target, c_weight, c_reward, c_margin, c_ref, c_slope;
+    orl_share share;
+    size_t root, border;
+    const orli_example *shared;
 } orli_micro;
 
 static orl_status orli_micro_create(orli_micro *b, orl_ctx *ctx) {
@@ -10928,50 +10939,71 @@ static void orli_micro_free(orli_micro *b) {
 static void orli_micro_clear(orli_micro *b) {
     orl_stream_clear(b->stream);
     b->sequences = b->tokens = 0;
+    b->shared = NULL;
 }
 
-/* Adds one example: its prompt, then each side's response, which continues the prompt's segment (one
- * side) or is a child of it (two). A language model is not fed the last token: nothing follows it. */
+/* Does x begin with the prompt that was added last? */
+static int orli_micro_continues(const orli_micro *b, const orli_examples *e, const orli_example *x) {
+    const orli_example *y = b->shared;
+    return b->share == ORL_SHARE_PROMPT && y && y->prompt_count == x->prompt_count &&
+        memcmp(e->ids + y->prompt, e->ids + x->prompt, x->prompt_count * sizeof *e->ids) == 0;
+}
+
+static orl_status orli_micro_reserve(orli_micro *b, size_t tokens, size_t sequences) {
+    orl_ctx *ctx = b->ctx;
+    const size_t at = b->tokens + tokens, s = b->sequences + sequences;
+    if (ORLI_RESERVE(ctx, b->predict, b->c_predict, at) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->target, b->c_target, at) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->ref_logp, b->c_ref, at) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->slope, b->c_slope, at) != ORL_OK || ORLI_RESERVE(ctx, b->last, b->c_last, s) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->offset, b->c_offset, s + 1) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->row, b->c_row, s) != ORL_OK || ORLI_RESERVE(ctx, b->weight, b->c_weight, s) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->reward, b->c_reward, s) != ORL_OK ||
+        ORLI_RESERVE(ctx, b->margin, b->c_margin, s) != ORL_OK)
+        return ORL_ERR_MEMORY;
+    return ORL_OK;
+}
+
+/* Adds one example: its prompt, unless the last one's serves, then each side's response. A response continues the
+ * prompt's segment, or is a child of it if others may be. A language model is not fed the last token: nothing
+ * follows it. */
 static orl_status orli_micro_add(orli_micro *b, const orli_examples *e, const orli_example *x, const orl_row *r,
                                  int sides, int untold, int feed_last) {
-    orl_ctx *ctx = b->ctx;
-    size_t root, side, i, at = b->tokens, s = b->sequences, n = (size_t)sides,
-                          more = x->count[0] + (sides > 1 ? x->count[1] : 0), border;
-    if (ORLI_RESERVE(ctx, b->predict, b->c_predict, at + more) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->target, b->c_target, at + more) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->ref_logp, b->c_ref, at + more) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->slope, b->c_slope, at + more) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->last, b->c_last, s + n) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->offset, b->c_offset, s + n + 1) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->row, b->c_row, s + n) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->weight, b->c_weight, s + n) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->reward, b->c_reward, s + n) != ORL_OK ||
-        ORLI_RESERVE(ctx, b->margin, b->c_margin, s + n) != ORL_OK)
-        return ORL_ERR_MEMORY;
-    root = orl_stream_add(b->stream, e->ids + x->prompt, x->prompt_count, ORL_ROOT);
-    if (root == ORL_ROOT) return orl_error_status(ctx);
-    orli_stream_append(b->stream, e->ids + (untold ? x->untold : x->told), untold ? x->untold_count : x->told_count);
-    border = b->stream->tokens - 1; /* the row that predicts a response's first token */
-    for (side = 0; side < n; side++, s++) {
-        size_t first = b->stream->tokens, fed = x->count[side] - (feed_last ? 0 : 1);
+    const int branch = b->share == ORL_SHARE_PROMPT || (b->share == ORL_SHARE_PAIR && sides > 1);
+    const int32_t *told = e->ids + (untold ? x->untold : x->told);
+    const size_t told_count = untold ? x->untold_count : x->told_count, n = (size_t)sides;
+    size_t side, i;
+    if (orli_micro_reserve(b, x->count[0] + (n > 1 ? x->count[1] : 0), n) != ORL_OK) return ORL_ERR_MEMORY;
+    for (side = 0; side < n; side++) {
+        const size_t fed = x->count[side] - (feed_last ? 0 : 1), s = b->sequences++;
         const int32_t *ids = e->ids + x->response[side];
-        if (n == 1) orli_stream_append(b->stream, ids, fed);
-        else if (fed) orl_stream_add(b->stream, ids, fed, root);
-        b->offset[s] = b->tokens;
-        for (i = 0; i < x->count[side]; i++) {
-            b->predict[b->tokens] = i ? first + i - 1 : border;
-            b->slope[b->tokens] = r ? (orl_real)-r->weight : -1;
-            b->target[b->tokens++] = ids[i];
+        size_t first;
+        if (!(branch && side) && !orli_micro_continues(b, e, x)) {
+            b->root = orl_stream_add(b->stream, e->ids + x->prompt, x->prompt_count, ORL_ROOT);
+            if (b->root == ORL_ROOT) return orl_error_status(b->ctx);
+            b->border = b->stream->tokens - 1;
+            b->shared = x;
         }
-        b->last[s] = fed ? first + fed - 1 : border;
+        if (!branch) orli_stream_append(b->stream, told, told_count);
+        else if (told_count) orl_stream_add(b->stream, told, told_count, b->root);
+        i = told_count ? b->stream->tokens - 1 : b->border; /* predicts the response's first token */
+        first = b->stream->tokens;
+        if (branch && !told_count && fed) orl_stream_add(b->stream, ids, fed, b->root);
+        else orli_stream_append(b->stream, ids, fed);
+        b->last[s] = fed ? first + fed - 1 : i;
         b->row[s] = x->row;
         b->weight[s] = r ? r->weight : 1;
         b->reward[s] = r ? (side ? r->rejected_reward : r->reward) : 0;
         b->margin[s] = r ? r->margin : 0;
+        b->offset[s] = b->tokens;
+        for (; b->tokens < b->offset[s] + x->count[side]; i = first++) {
+            b->predict[b->tokens] = i;
+            b->slope[b->tokens] = (orl_real)-b->weight[s];
+            b->target[b->tokens++] = *ids++;
+        }
+        b->offset[s + 1] = b->tokens;
     }
-    b->offset[s] = b->tokens;
-    b->sequences = s;
-    return orl_error_status(ctx);
+    return orl_error_status(b->ctx);
 }
 
 /* Forward pass and heads: what a loss sees. `loss`: the one that follows, or NULL; the slope of one is known. */
@@ -10994,6 +11026,12 @@ static size_t orli_example_tokens(const orli_example *x) {
     return x->prompt_count + ORLI_MAX(x->told_count, x->untold_count) + x->count[0] + x->count[1];
 }
 
+/* Would x, added, exceed the budget of tokens? */
+static int orli_micro_full(const orli_micro *b, const orli_examples *e, const orli_example *x, size_t budget) {
+    const size_t shared = orli_micro_continues(b, e, x) ? x->prompt_count : 0;
+    return b->sequences && b->stream->tokens + orli_example_tokens(x) - shared > budget;
+}
+
 /* Fills the micro-batch with examples at … end−1 (of `order`, if given): as many as the budget of tokens takes,
  * at least one. d gives rows their weights, or is NULL. Returns where the next begins. */
 static size_t orli_micro_fill(orli_micro *b, const orli_examples *e, const size_t *order, size_t at, size_t end,
@@ -11001,7 +11039,7 @@ static size_t orli_micro_fill(orli_micro *b, const orli_examples *e, const size_
     orli_micro_clear(b);
     for (; at < end && !orl_failed(b->ctx); at++) {
         const orli_example *x = &e->example[order ? order[at] : at];
-        if (b->sequences && b->stream->tokens + orli_example_tokens(x) > budget) break;
+        if (orli_micro_full(b, e, x, budget)) break;
         orli_micro_add(b, e, x, d ? &d->row[x->row] : NULL, sides, 0, feed_last);
     }
     return at;
@@ -11325,6 +11363,9 @@ typedef struct orli_trainer {
     orl_tape *tape, *reference_tape;
     orli_micro micro;
     size_t *order, epoch;   /* order: of the epoch being walked through */
+    size_t *group, groups;  /* ORL_SHARE_PROMPT: where each prompt's examples begin in … */
+    size_t *by_prompt;      /* … the examples by prompt, */
+    size_t *group_order;    /* and the order of the prompts in the epoch */
     size_t steps;
     uint64_t tokens;        /* fed in this step */
 } orli_trainer;
@@ -11334,12 +11375,25 @@ static size_t orli_trainer_rows(const orli_trainer *t, size_t step) { /* rows in
     return t->o.steps || left >= (double)t->o.batch ? t->o.batch : (size_t)(left + 0.5);
 }
 
+/* Puts the examples into the order of an epoch: each for itself, or a prompt's together. */
+static void orli_trainer_shuffle(orli_trainer *t, size_t epoch) {
+    const uint64_t stream = 0x0bde0000u + epoch;
+    size_t i, k, at = 0;
+    if (!t->groups) {
+        orli_shuffle(t->order, t->examples.count, t->o.seed, stream);
+        return;
+    }
+    orli_shuffle(t->group_order, t->groups, t->o.seed, stream);
+    for (i = 0; i < t->groups; i++)
+        for (k = t->group[t->group_order[i]]; k < t->group[t->group_order[i] + 1]; k++) t->order[at++] = t->by_prompt[k];
+}
+
 /* The example at place g of the run's endless row of epochs, each in an order of its own. */
 static size_t orli_trainer_example(orli_trainer *t, size_t g) {
     size_t n = t->examples.count, epoch = g / n;
     if (!t->o.shuffle) return g % n;
     if (t->epoch != epoch + 1) {
-        orli_shuffle(t->order, n, t->o.seed, 0x0bde0000u + epoch);
+        orli_trainer_shuffle(t, epoch);
         t->epoch = epoch + 1;
     }
     return t->order[g % n];
@@ -11361,7 +11415,7 @@ static orl_status orli_trainer_fill(orli_trainer *t, size_t *g, size_t end, doub
     for (; *g < end && !orl_failed(t->ctx); ++*g) {
         const orli_example *x = &t->examples.example[orli_trainer_example(t, *g)];
         const orl_row *r = &t->data->row[x->row];
-        if (t->micro.sequences && t->micro.stream->tokens + orli_example_tokens(x) > budget) break;
+        if (orli_micro_full(&t->micro, &t->examples, x, budget)) break;
         *divisor += t->o.per_pair ? 1.0 : (double)(x->count[0] + x->count[1]);
         if (t->o.loss == orl_loss_nll && r->weight == 0) continue; /* pulls nothing; the divisor knows of it */
         orli_micro_add(&t->micro, &t->examples, x, r, t->sides, orli_trainer_untold(t, *g), t->m->reward);
@@ -11448,6 +11502,7 @@ static orl_status orli_train_check(orl_ctx *ctx, const orl_train_options *o) {
         bad = "beta1 and beta2 must be 0 to below 1";
     else if (!(o->eps >= 0) || !(o->weight_decay >= 0) || !(o->clip >= 0))
         bad = "eps, weight_decay and clip must not be negative";
+    else if ((int)o->share < 0 || o->share > ORL_SHARE_NONE) bad = "share is none of orl_share";
     else if (!(o->min_lr >= 0 && o->min_lr <= 1)) bad = "min_lr is a share of lr: 0 to 1";
     return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "training: %s", bad) : ORL_OK;
 }
@@ -11471,6 +11526,34 @@ static void orli_trainer_free(orli_trainer *t) {
     orli_micro_free(&t->micro);
     orli_examples_free(&t->examples);
     orli_free(t->ctx, t->order);
+    orli_free(t->ctx, t->group);
+    orli_free(t->ctx, t->by_prompt);
+    orli_free(t->ctx, t->group_order);
+}
+
+/* Finds the examples of each prompt: prompts in the order of their first rows, their rows in file order. */
+static orl_status orli_trainer_group(orli_trainer *t) {
+    const orli_examples *e = &t->examples;
+    size_t i, k, groups = 0, *of = (size_t *)orli_alloc(t->ctx, e->count, sizeof *of), *seen = NULL, most = 0;
+    t->by_prompt = (size_t *)orli_alloc(t->ctx, e->count, sizeof *t->by_prompt);
+    for (i = 0; i < e->count; i++) most = ORLI_MAX(most, t->data->row[e->example[i].row].group + 1);
+    seen = (size_t *)orli_alloc_zero(t->ctx, most, sizeof *seen); /* 1 + the number of a data set's group */
+    for (i = 0; of && seen && i < e->count; i++) {
+        size_t g = t->data->row[e->example[i].row].group;
+        if (!seen[g]) seen[g] = ++groups;
+        of[i] = seen[g] - 1;
+    }
+    t->group = (size_t *)orli_alloc_zero(t->ctx, groups + 2, sizeof *t->group);
+    t->group_order = (size_t *)orli_alloc(t->ctx, groups, sizeof *t->group_order);
+    if (of && seen && t->group && t->group_order && t->by_prompt) {
+        for (i = 0; i < e->count; i++) t->group[of[i] + 2]++;
+        for (k = 0; k < groups; k++) t->group[k + 2] += t->group[k + 1];
+        for (i = 0; i < e->count; i++) t->by_prompt[t->group[of[i] + 1]++] = i;
+        t->groups = groups;
+    }
+    orli_free(t->ctx, of);
+    orli_free(t->ctx, seen);
+    return orl_error_status(t->ctx);
 }
 
 static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_dataset *d,
@@ -11505,7 +11588,8 @@ static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_d
     t->tape = orl_tape_create(ctx);
     if (t->o.reference) t->reference_tape = orli_tape_inference(ctx);
     orli_micro_create(&t->micro, ctx);
-    return orl_error_status(ctx);
+    t->micro.share = t->o.share;
+    return t->o.share == ORL_SHARE_PROMPT ? orli_trainer_group(t) : orl_error_status(ctx);
 }
 
 typedef struct orli_validation {
@@ -11631,8 +11715,17 @@ static double orli_flops_per_second(const orl_model *m) {
     return speed;
 }
 
+/* Has example i the prompt of the one before it, and shares it? */
+static int orli_example_continues(const orli_examples *e, size_t i, orl_share share) {
+    orli_micro b;
+    memset(&b, 0, sizeof b);
+    b.share = share, b.shared = i ? &e->example[i - 1] : NULL;
+    return orli_micro_continues(&b, e, &e->example[i]);
+}
+
 /* FLOPs of training once on the examples, without the head: 6 per weight and token, and attention. */
-static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int sides, uint64_t *tokens) {
+static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int sides, orl_share share,
+                               uint64_t *tokens) {
     const orl_model_config *c = &m->config;
     double per_token = 0, flops = 0;
     const orl_param *p;
@@ -11646,12 +11739,15 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
     *tokens = 0;
     for (i = 0; i < e->count; i++) {
         const orli_example *x = &e->example[i];
-        size_t prompt = x->prompt_count + x->told_count, side, fed = prompt;
-        double visible = 0.5 * (double)prompt * (double)(prompt + 1);
+        const size_t prompt = x->prompt_count, told = x->told_count;
+        size_t side, fed = 0;
+        double visible = 0;
         for (side = 0; side < (size_t)sides; side++) {
-            double n = (double)x->count[side] - (m->reward ? 0 : 1); /* a language model is not fed the last token */
+            double n = (double)(told + x->count[side]) - (m->reward ? 0 : 1); /* a language model's last is not fed */
             fed += (size_t)n;
             visible += n * ((double)prompt + 0.5 * (n + 1));
+            if (share == ORL_SHARE_NONE || (!side && !orli_example_continues(e, i, share)))
+                fed += prompt, visible += 0.5 * (double)prompt * (double)(prompt + 1);
         }
         *tokens += fed;
         flops += 6 * per_token * (double)fed + 14 * (double)c->dim * (double)c->layers * visible;
@@ -11659,7 +11755,7 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
     return flops;
 }
 
-/* The head's: 8 per weight and response token, as its logits are computed twice. */
+/* The head's: 8 per weight and response token, as its logits are computed twice; 6 where the loss is known. */
 static double orli_head_flops(const orl_model *m, const orli_examples *e, int sides) {
     double tokens = 0;
     size_t i;
@@ -11693,7 +11789,8 @@ ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const 
         orli_examples_free(&eval);
         out->rows = t.examples.count, out->dropped = t.examples.dropped, out->cut = t.examples.cut;
         share = (double)t.steps * (double)t.o.batch / (double)t.examples.count;
-        out->flops = orli_trunk_flops(m, &t.examples, t.sides, &out->tokens) + orli_head_flops(m, &t.examples, t.sides);
+        out->flops = orli_trunk_flops(m, &t.examples, t.sides, t.o.share, &out->tokens) +
+            orli_head_flops(m, &t.examples, t.sides) * (t.o.loss == orl_loss_nll ? 0.75 : 1);
         out->flops *= t.o.steps ? share : t.o.epochs;
         out->tokens = (uint64_t)((double)out->tokens * (t.o.steps ? share : t.o.epochs));
         out->total = out->weights + out->gradients + out->moments + out->activations +
@@ -12959,7 +13056,7 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
         rest = ctx->pool->threads * ORLI_SCRATCH + e->id_capacity * sizeof *e->ids + e->capacity * sizeof *e->example;
         out->total = out->weights + out->gradients + out->moments + out->activations + rest;
         out->rows = e->count, out->dropped = e->dropped;
-        trunk = orli_trunk_flops(policy, e, 1, &out->tokens), head = orli_head_flops(policy, e, 1);
+        trunk = orli_trunk_flops(policy, e, 1, ORL_SHARE_PAIR, &out->tokens), head = orli_head_flops(policy, e, 1);
         passes = (double)o.iterations * (double)o.rollouts / (double)e->count;
         out->tokens = (uint64_t)((double)out->tokens * passes * (double)o.epochs * 2);
         /* updates of both; then without gradient rollouts, policy, reference, values, and scores
