@@ -138,7 +138,7 @@ typedef struct options {
     orl_condition_options condition;
     orl_rm_loss rm_loss;
     demo_options demo;
-    int arch, untied, schedule;
+    int arch, untied, schedule, share;
     size_t vocab;
     /* stages of align */
     const char *method;
@@ -295,6 +295,8 @@ static const option option_table[] = {
     {"eps", "X", REAL, TRAINS, BOTH(eps), "AdamW"},
     {"weight-decay", "X", REAL, TRAINS, BOTH(weight_decay), "AdamW; on matrices only"},
     {"clip", "X", REAL, TRAINS, BOTH(clip), "global norm that gradients are clipped to; 0: off"},
+    {"share", "pair|prompt|none", CHOICE, TRAINS | NOT_PPO, ONE(share),
+     "prompts computed once: of a pair, or of all rows of a prompt, which then stay together; default pair"},
     {"no-shuffle", NULL, OFF, TRAINS | NOT_PPO, ONE(train.shuffle), "rows in file order, wrapping around"},
     {"eval-data", "FILE", TEXT, TRAINS | NOT_PPO, ONE(eval_data), "validation rows"},
     {"eval-every", "N", COUNT, TRAINS | NOT_PPO, ONE(train.eval_every),
@@ -346,7 +348,7 @@ static void defaults(options *o) {
     o->demo.seed = 1;
     o->demo.seeds = 1;
     o->arch = ORL_LLAMA;
-    o->schedule = -1;
+    o->schedule = o->share = -1;
     o->test_fraction = 0.2;
     o->filter_rule = -1;
     o->weight_clip = 20;
@@ -1691,6 +1693,7 @@ static int settle(options *o, const command *c) {
         need += n + (need[n] == ' ');
     }
     if (o->models.count > 1 && c->bit != EVAL) return usage(o, "orl %s takes one --model", c->name);
+    if (o->share >= 0) o->train.share = (orl_share)o->share;
     if (o->schedule >= 0) o->train.schedule = o->ppo.schedule = (orl_schedule)o->schedule;
     if (given(o, "seed")) o->train.seed = o->ppo.seed = o->generate.seed = o->config.seed;
     o->config.strict = o->strict;
