@@ -748,6 +748,7 @@ typedef struct orl_train_options {
     double clip;               /* global gradient norm; 0: off */
     int shuffle;               /* 0: rows in file order, wrapping around */
     orl_share share;           /* of what prompts are computed once */
+    int recompute;             /* work activations out again in the backward pass: much less memory, a third slower */
     uint64_t seed;
     orl_loss_fn loss;          /* NULL: nll for language models, Bradley–Terry for reward models */
     void *loss_user;
@@ -3457,10 +3458,12 @@ struct orl_tensor {
     int keeps_grad;         /* the gradient's memory is not free after this node's backward */
     int forgotten;          /* the values' memory serves others … */
     int remembered;         /* … or did: they were made again for the backward pass */
+    int borrowed;           /* the values are a parameter's or another node's */
+    struct orli_room *kept; /* what the operator keeps for its backward beside its result */
     orl_tensor *previous;   /* the node created before this one */
 };
 
-/* Numbers that the backward pass is done with, for the next that needs as many. */
+/* Numbers that nobody needs any more, for the next operator that needs as many. */
 typedef struct orli_room {
     size_t count;
     orl_real *data; /* NULL on a dry tape */
@@ -3481,6 +3484,7 @@ struct orl_tape {
     orl_tensor *last;
     int inference;            /* frozen: nothing is recorded, packed weights are used */
     orli_room *free, *lent;   /* lent: until the operator at work returns */
+    int recompute;            /* blocks of a model keep nothing but their result */
     orli_rope_table *rope;
     struct orli_tile_plan *plan; /* of the stream attended to last */
 };
@@ -3544,20 +3548,21 @@ static void orli_put(orl_tape *tape, orli_room **list, orl_real *data, size_t co
     room->next = *list;
     *list = room;
 }
+static void orli_put_all(orl_tape *tape, orli_room **list) {
+    while (*list) {
+        orli_room *room = *list;
+        *list = room->next;
+        room->next = tape->free;
+        tape->free = room;
+    }
+}
 /* Scratch of an operator at work: orli_return gives it back. */
 static orl_real *orli_lend(orl_tape *tape, size_t rows, size_t cols) {
     orl_real *data = orli_take(tape, rows, cols);
     if (data || orli_dry(tape)) orli_put(tape, &tape->lent, data, orli_mul(rows, cols));
     return data;
 }
-static void orli_return(orl_tape *tape) {
-    while (tape->lent) {
-        orli_room *room = tape->lent;
-        tape->lent = room->next;
-        room->next = tape->free;
-        tape->free = room;
-    }
-}
+static void orli_return(orl_tape *tape) { orli_put_all(tape, &tape->lent); }
 
 /* A new node with room for its result. `saved_bytes` of zeroed memory for the operator. */
 static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tensor *a, orl_tensor *b, orl_tensor *c,
@@ -3578,11 +3583,25 @@ static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tenso
     return y->data || orli_dry(tape) ? y : NULL;
 }
 
+/* What y keeps for its backward beside its result. */
+static orl_real *orli_keep(orl_tape *tape, orl_tensor *y, size_t rows, size_t cols) {
+    orl_real *data = orli_take(tape, rows, cols);
+    if (data || orli_dry(tape)) orli_put(tape, &y->kept, data, orli_mul(rows, cols));
+    return data;
+}
+
 /* Nothing that is to come reads the values of x, or, of an elementwise operator's, nothing but orli_linear's backward. */
 static void orli_forget(orl_tape *tape, orl_tensor *x) {
-    if (!x) return;
+    if (!x || x->borrowed || x->forgotten) return;
     orli_put(tape, &tape->free, x->data, x->rows * x->cols);
     x->data = NULL, x->forgotten = 1;
+}
+/* Forgets all that was recorded after `mark`, and the nodes with it. */
+static void orli_forget_since(orl_tape *tape, orl_tensor *mark) {
+    for (; tape->last != mark; tape->last = tape->last->previous) {
+        orli_forget(tape, tape->last);
+        orli_put_all(tape, &tape->last->kept);
+    }
 }
 /* The same where the backward pass still reads them: only a tape without one forgets. */
 static void orli_forget_if_frozen(orl_tape *tape, orl_tensor *x) {
@@ -3621,18 +3640,10 @@ static orl_tensor *orli_mismatch(orl_tape *tape, const char *op, const orl_tenso
     return NULL;
 }
 
-ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss) {
-    orl_ctx *ctx = tape ? tape->object.ctx : NULL;
+/* The backward functions of what was recorded after `mark`, last first. */
+static void orli_backward_since(orl_tape *tape, orl_tensor *mark) {
     orl_tensor *y;
-    unsigned mode;
-    if (orl_failed(ctx)) return orl_error_status(ctx);
-    if (!loss || loss->rows != 1 || loss->cols != 1)
-        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_backward: the loss must be one number, (1, 1): orl_sum makes it");
-    if (!loss->needs_grad) return ORL_OK;
-    mode = orli_float_mode_enter();
-    loss->keeps_grad = 1;
-    if (orli_grad(tape, loss)) loss->grad[0] += 1;
-    for (y = tape->last; y && !orl_failed(ctx); y = y->previous) {
+    for (y = tape->last; y != mark && !orl_failed(tape->object.ctx); y = y->previous) {
         if (!y->backward || !y->needs_grad || !(y->grad || y->flowed)) continue;
         y->backward(tape, y);
         orli_return(tape);
@@ -3641,6 +3652,19 @@ ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss) {
         orli_put(tape, &tape->free, y->grad, y->rows * y->cols); /* its inputs have what they need */
         y->grad = NULL, y->flowed = 0;
     }
+}
+
+ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss) {
+    orl_ctx *ctx = tape ? tape->object.ctx : NULL;
+    unsigned mode;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (!loss || loss->rows != 1 || loss->cols != 1)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_backward: the loss must be one number, (1, 1): orl_sum makes it");
+    if (!loss->needs_grad) return ORL_OK;
+    mode = orli_float_mode_enter();
+    loss->keeps_grad = 1;
+    if (orli_grad(tape, loss)) loss->grad[0] += 1;
+    orli_backward_since(tape, NULL);
     orli_float_mode_leave(mode);
     return orl_error_status(ctx);
 }
@@ -3669,7 +3693,7 @@ ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *p) {
     y = orli_node(tape, 0, 0, NULL, NULL, NULL, NULL, 0);
     if (!y) return NULL;
     y->rows = p->rows, y->cols = p->cols;
-    y->data = p->data;
+    y->data = p->data, y->borrowed = 1;
     y->grad = tape->inference ? NULL : p->grad;
     y->needs_grad = y->grad != NULL;
     y->param = p;
@@ -3790,7 +3814,7 @@ static orli_map_job orli_map_job_of(orl_tape *tape, orl_tensor *y) {
 
 /* The gradient of a sum is its terms': the first that has none yet takes it over as it is. */
 static int orli_hand_over(orl_tensor *y, orl_tensor *x) {
-    if (y->keeps_grad || !x->needs_grad || x->grad || x->flowed || !x->backward) return 0;
+    if (y->keeps_grad || !x->needs_grad || x->grad || x->flowed) return 0;
     x->grad = y->grad, x->flowed = 1;
     y->keeps_grad = 1;
     return 1;
@@ -4170,8 +4194,8 @@ static orl_tensor *orli_norm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_t
     if (!y) return NULL;
     s = (orli_norm_saved *)y->saved;
     s->eps = (orl_real)eps;
-    s->rstd = orli_values(tape, x->rows, 1);
-    if (centered) s->mean = orli_values(tape, x->rows, 1);
+    s->rstd = orli_keep(tape, y, x->rows, 1);
+    if (centered) s->mean = orli_keep(tape, y, x->rows, 1);
     if (orli_dry(tape)) return y;
     if (!s->rstd || (centered && !s->mean)) return NULL;
     memset(&job, 0, sizeof job);
@@ -4604,9 +4628,9 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
     a->plan = orli_plan_tiles(tape, stream);
     if (!a->plan) return NULL;
     tiled = orli_mul(kv_heads * a->plan->tiles, ORLI_TILE * d);
-    a->k = orli_values(tape, tiled, 1);
-    a->v = orli_values(tape, tiled, 1);
-    a->lse = orli_values(tape, heads, stream->tokens);
+    a->k = orli_keep(tape, y, tiled, 1);
+    a->v = orli_keep(tape, y, tiled, 1);
+    a->lse = orli_keep(tape, y, heads, stream->tokens);
     a->pointers = (const orl_real **)orli_arena_alloc(&tape->nodes, kv_heads * 2 * a->plan->chain[stream->segments],
                                                       sizeof *a->pointers);
     if (orli_dry(tape)) return y;
@@ -8797,6 +8821,7 @@ static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t l
     h = attend(user, tape, layer, q, k, v, stream, m);
     orli_forget_if_frozen(tape, q);
     orli_forget(tape, k), orli_forget(tape, v); /* attention has its own copy */
+    if (h && tape->inference) orli_put_all(tape, &h->kept);
     x = orli_model_residual(tape, m, x, h, ORLI_W_O, ORLI_W_O_B, layer);
     orli_forget_if_frozen(tape, h);
     h = orli_model_norm(tape, m, x, ORLI_W_NORM2, layer);
@@ -8808,6 +8833,55 @@ static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t l
     x = orli_model_residual(tape, m, x, h, ORLI_W_DOWN, ORLI_W_DOWN_B, layer);
     orli_forget(tape, h); /* four times as wide as x, and cheap to make again */
     return x;
+}
+
+/* A block that keeps nothing but its result and is worked out again in the backward pass (Chen et al., "Training Deep
+ * Nets with Sublinear Memory Cost", 2016): the same bits for one more forward pass. */
+typedef struct orli_block_saved {
+    const orl_model *m;
+    size_t layer;
+    const orl_stream *stream;
+} orli_block_saved;
+
+static orl_tensor *orli_block_again(orl_tape *tape, const orli_block_saved *b, orl_tensor *x, orl_tensor **inner_x) {
+    *inner_x = orli_node(tape, 0, 0, NULL, NULL, NULL, NULL, 0);
+    if (!*inner_x) return NULL;
+    (*inner_x)->rows = x->rows, (*inner_x)->cols = x->cols;
+    (*inner_x)->data = x->data, (*inner_x)->borrowed = 1;
+    (*inner_x)->needs_grad = x->needs_grad;
+    return orli_model_block(tape, b->m, b->layer, *inner_x, b->stream, orli_attend_stream, NULL);
+}
+
+static void orli_block_backward(orl_tape *tape, orl_tensor *y) {
+    orl_tensor *x = y->in[0], *mark = tape->last, *inner_x, *inner;
+    if (!(inner = orli_block_again(tape, (const orli_block_saved *)y->saved, x, &inner_x))) return;
+    inner->grad = y->grad, inner->flowed = 1;
+    y->keeps_grad = 1; /* the inner one's now */
+    orli_backward_since(tape, mark);
+    if (x->needs_grad && !orli_hand_over(inner_x, x)) {
+        orl_real *dx = orli_grad(tape, x);
+        if (dx && inner_x->grad) tape->object.ctx->kernels->add(x->rows * x->cols, dx, inner_x->grad);
+        orli_put(tape, &tape->free, inner_x->grad, x->rows * x->cols);
+    }
+    orli_forget_since(tape, mark);
+}
+
+static orl_tensor *orli_block_recomputed(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
+                                         const orl_stream *stream) {
+    orl_tensor *mark = tape->last, *inner_x, *inner, *y;
+    orli_block_saved b;
+    b.m = m, b.layer = layer, b.stream = stream;
+    if (!x || !(inner = orli_block_again(tape, &b, x, &inner_x))) return NULL;
+    y = orli_node(tape, 0, 0, x, NULL, NULL, orli_block_backward, sizeof b);
+    if (!y) return NULL;
+    memcpy(y->saved, &b, sizeof b);
+    y->rows = inner->rows, y->cols = inner->cols, y->data = inner->data;
+    y->needs_grad = inner->needs_grad;
+    inner->borrowed = 1;
+    tape->last = y->previous;
+    orli_forget_since(tape, mark);
+    tape->last = y, y->previous = mark;
+    return y;
 }
 
 static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const orl_stream *stream,
@@ -8827,7 +8901,9 @@ static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const 
         x = orl_add(
             tape, x,
             orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_POSITION, 0), stream->position, stream->tokens));
-    for (layer = 0; layer < m->config.layers; layer++) x = orli_model_block(tape, m, layer, x, stream, attend, user);
+    for (layer = 0; layer < m->config.layers; layer++)
+        x = tape->recompute ? orli_block_recomputed(tape, m, layer, x, stream)
+                            : orli_model_block(tape, m, layer, x, stream, attend, user);
     if (!orli_dry(tape)) ctx->tokens += stream->tokens;
     return orli_model_norm(tape, m, x, ORLI_W_NORM, 0);
 }
@@ -9557,13 +9633,14 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
         visible += (double)g->length * ((double)g->position + 0.5 * ((double)g->length + 1.0));
     }
     y = orli_node(tape, q->rows, q->cols, NULL, NULL, NULL, NULL, 0);
-    job.lse = orli_values(tape, job.heads, stream->tokens);
+    job.lse = orli_lend(tape, job.heads, stream->tokens);
     job.pointers = (const orl_real **)orli_arena_alloc(
         &tape->nodes, orli_mul(stream->segments * job.kv_heads * 2, job.most), sizeof *job.pointers);
     if (!y || !job.lse || !job.pointers) return NULL;
     job.q = q->data, job.k = k->data, job.v = v->data, job.y = y->data;
     orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * job.kv_heads, orli_cached_store, &job);
     orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * job.heads, orli_cached_attend, &job);
+    orli_return(tape);
     ctx->flops += 4.0 * (double)q->cols * visible;
     return y;
 }
@@ -11586,6 +11663,7 @@ static orl_status orli_trainer_create(orli_trainer *t, orl_model *m, const orl_d
         t->o.steps ? t->o.steps : (size_t)ceil(t->o.epochs * (double)t->examples.count / (double)t->o.batch - 1e-9);
     t->order = (size_t *)orli_alloc(ctx, t->examples.count, sizeof *t->order);
     t->tape = orl_tape_create(ctx);
+    if (t->tape) t->tape->recompute = t->o.recompute;
     if (t->o.reference) t->reference_tape = orli_tape_inference(ctx);
     orli_micro_create(&t->micro, ctx);
     t->micro.share = t->o.share;
@@ -11791,6 +11869,7 @@ ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const 
         share = (double)t.steps * (double)t.o.batch / (double)t.examples.count;
         out->flops = orli_trunk_flops(m, &t.examples, t.sides, t.o.share, &out->tokens) +
             orli_head_flops(m, &t.examples, t.sides) * (t.o.loss == orl_loss_nll ? 0.75 : 1);
+        if (t.o.recompute) out->flops += orli_trunk_flops(m, &t.examples, t.sides, t.o.share, &out->tokens) / 3;
         out->flops *= t.o.steps ? share : t.o.epochs;
         out->tokens = (uint64_t)((double)out->tokens * (t.o.steps ? share : t.o.epochs));
         out->total = out->weights + out->gradients + out->moments + out->activations +

@@ -297,6 +297,8 @@ static const option option_table[] = {
     {"clip", "X", REAL, TRAINS, BOTH(clip), "global norm that gradients are clipped to; 0: off"},
     {"share", "pair|prompt|none", CHOICE, TRAINS | NOT_PPO, ONE(share),
      "prompts computed once: of a pair, or of all rows of a prompt, which then stay together; default pair"},
+    {"recompute", NULL, FLAG, TRAINS | NOT_PPO, ONE(train.recompute),
+     "work activations out again in the backward pass: much less memory, a third slower"},
     {"no-shuffle", NULL, OFF, TRAINS | NOT_PPO, ONE(train.shuffle), "rows in file order, wrapping around"},
     {"eval-data", "FILE", TEXT, TRAINS | NOT_PPO, ONE(eval_data), "validation rows"},
     {"eval-every", "N", COUNT, TRAINS | NOT_PPO, ONE(train.eval_every),

@@ -702,6 +702,51 @@ static void test_dropout(void) {
     orl_dataset_free(d);
 }
 
+/* ---- activations worked out again ---- */
+
+static void test_recompute(void) { /* the same bits; much less memory, and the estimate knows */
+    orl_model_config mc = orl_model_config_default(ORL_GPT2);
+    orl_train_options o = recipe(4);
+    orl_estimate kept, again;
+    int pairs;
+    for (pairs = 0; pairs < 2; pairs++) {
+        orl_dataset *d = make_rows(ctx, ROWS, pairs, 77);
+        orl_model *m = make_model(ctx), *n = make_model(ctx);
+        o.micro_tokens = 40;
+        for (o.recompute = 0; o.recompute < 2; o.recompute++) {
+            orl_model *which = o.recompute ? n : m;
+            if (pairs) check(orl_train_dpo(which, d, NULL, 0.1, &o) == ORL_OK);
+            else check(orl_train(which, d, &o) == ORL_OK);
+        }
+        check(same_bits(m, n));
+        orl_model_free(m);
+        orl_model_free(n);
+        orl_dataset_free(d);
+    }
+    {
+        orl_model *m;
+        orl_dataset *d;
+        orli_str s = orli_str_new(ctx);
+        size_t i;
+        mc.vocab = 64, mc.dim = 64, mc.heads = 4, mc.kv_heads = 4, mc.layers = 12, mc.ffn = 256, mc.context = 1024, mc.eos = 0;
+        m = orl_model_create(ctx, &mc, NULL);
+        orli_str_puts(&s, "{\"prompt_ids\": [1], \"completion_ids\": [1");
+        for (i = 2; i < 1024; i++) orli_str_puts(&s, ", 2");
+        orli_str_puts(&s, "]}\n");
+        d = orl_dataset_parse(ctx, s.data, s.length, "long");
+        o.batch = 1, o.micro_tokens = 0, o.recompute = 0;
+        check(orl_train_estimate(m, d, &o, &kept) == ORL_OK);
+        o.recompute = 1;
+        check(orl_train_estimate(m, d, &o, &again) == ORL_OK);
+        printf("activations: %.1f MB kept, %.1f MB worked out again\n", (double)kept.activations / 1e6, (double)again.activations / 1e6);
+        check((double)again.activations < 0.4 * (double)kept.activations);
+        check_near(again.flops / kept.flops, 1.333, 0.05);
+        orli_str_free(&s);
+        orl_model_free(m);
+        orl_dataset_free(d);
+    }
+}
+
 /* ---- options, reduce ---- */
 
 typedef struct reduced {
@@ -777,6 +822,7 @@ int main(void) {
     test_estimate(1);
     test_estimate_flops();
     test_dropout();
+    test_recompute();
     test_options();
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("%s\n", orl_error(ctx));
