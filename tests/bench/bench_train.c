@@ -241,6 +241,7 @@ static void report(const table_row *r, int alone) {
            (double)r->weights / 1e6);
     printf("  %zu threads, %s, peak %.0f GFLOP/s, median of %d rounds", r->threads, r->isa, peak * 1e-9, n);
     if (c->micro) printf(", micro-batches of %zu tokens", c->micro);
+    if (c->more & RECOMPUTE) printf(", activations worked out again");
     printf("\n");
     print_side("offline_rlhf.h", &r->ours, n, flops, peak);
     memset(&row, 0, sizeof row);

@@ -2,7 +2,7 @@
 #ifndef ORL_BENCH_CASES_H
 #define ORL_BENCH_CASES_H
 
-enum { NO_PEER = 1, SINGLE = 2 }; /* without PyTorch; ours on one thread too */
+enum { NO_PEER = 1, SINGLE = 2, RECOMPUTE = 4 }; /* without PyTorch; ours on one thread too; orl_train_options.recompute */
 
 typedef struct bench_case {
     const char *name;
@@ -17,6 +17,7 @@ static const bench_case cases[] = {
     {"a", ORL_GPT2, 6, 256, 8, 1024, 4096, 8, 256, 0, 0, 15, 0},
     {"b", ORL_GPT2, 12, 768, 12, 3072, 50257, 4, 256, 0, 0, 5, SINGLE}, /* GPT-2 124M */
     {"b256", ORL_GPT2, 12, 768, 12, 3072, 50257, 4, 256, 0, 256, 3, NO_PEER}, /* the same in less memory */
+    {"b-recompute", ORL_GPT2, 12, 768, 12, 3072, 50257, 4, 256, 0, 0, 3, NO_PEER | RECOMPUTE},
     {"c", ORL_GPT2, 12, 768, 12, 3072, 50257, 1, 1024, 0, 0, 4, 0},
     {"llama6x256", ORL_LLAMA, 6, 256, 8, 688, 4096, 8, 256, 0, 0, 15, 0},
     {"demo", ORL_LLAMA, 3, 96, 4, 256, 512, 64, 38, 6, 0, 40, NO_PEER},
@@ -62,7 +63,7 @@ static orl_model *case_model(orl_ctx *ctx, const bench_case *c) {
 static orl_train_options case_options(const bench_case *c) {
     orl_train_options o = orl_train_default();
     o.steps = 1000000, o.batch = c->rows, o.lr = 1e-4, o.schedule = ORL_CONSTANT, o.warmup = 0;
-    o.micro_tokens = c->micro;
+    o.micro_tokens = c->micro, o.recompute = (c->more & RECOMPUTE) != 0;
     return o;
 }
 
