@@ -3090,13 +3090,17 @@ static void orli_gemm_copy_columns(const orli_gemm_rows *r, size_t first, size_t
 static void orli_gemm_fetch(const orli_gemm_rows *r, size_t t, int copied, size_t step, size_t steps) {
     const size_t line = 64 / sizeof(orl_real);
     orli_mat a;
-    size_t at, end, rows, n;
+    size_t at, end, rows, n, row, x;
     if (t >= r->tiles || (!copied && r->g->a.cs != 1)) return;
     a = copied ? orli_gemm_slot(r, t) : orli_gemm_source(r, t);
     if (a.cs == 1) rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t), n = (r->k + line - 1) / line + 1;
     else rows = 1, n = r->k * ORLI_TILE / line + 1;
     at = orli_part(rows * n, steps, step), end = orli_part(rows * n, steps, step + 1);
-    for (; at < end; at++) __builtin_prefetch(a.data + at / n * a.rs + at % n * line, 0, 2);
+    row = at / n, x = at % n;
+    for (; at < end; at++) {
+        __builtin_prefetch(a.data + row * a.rs + x * line, 0, 2);
+        if (++x == n) x = 0, row++;
+    }
 }
 
 /* n columns of C from j on, from their panels: `stride` numbers from one to the next, `step` from one row of it to the
@@ -3181,15 +3185,17 @@ static void orli_gemm_task(void *arg, size_t task, size_t worker) {
                     orli_scratch(g->ctx, worker));
 }
 
-/* One task a thread. Along n if each then has 8 panels or more (each packs its own part of B), else along m. */
+/* One task a thread. Along n if each then has 8 panels or more (each packs its own part of B), else along m; along m
+ * too where A must be copied and has more to copy than B. */
 static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
     const size_t panels = (g->n + g->kern->tile_cols - 1) / g->kern->tile_cols;
     const size_t row_tiles = (g->m + g->kern->tile_rows - 1) / g->kern->tile_rows;
     const double flops = 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    const int along_m = g->a.cs != 1 && g->m > g->n;
     size_t threads = flops < ORLI_GEMM_SERIAL ? 1 : ctx->pool->threads;
     if (!g->m || !g->n) return;
     g->ctx = ctx;
-    g->grid_n = ORLI_MAX(1, ORLI_MIN(threads, g->panels ? panels : panels / 8));
+    g->grid_n = along_m ? 1 : ORLI_MAX(1, ORLI_MIN(threads, g->panels ? panels : panels / 8));
     g->grid_m = ORLI_MIN(row_tiles, threads / g->grid_n);
     g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
     ctx->flops += flops;
