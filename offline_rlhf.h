@@ -147,9 +147,13 @@
  * has policy and critic in training, reference and reward model in use. Activations are those of one
  * micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before its first
  * step, by a run without arithmetic, and the same run tells orl_train_estimate() what will be
- * needed. The largest chunk such an arena leaves is kept for the next one, counted as held, and given
- * up when memory is short. A batch is packed end to end: there is no padding; a prompt is computed
- * once for both sides of a pair and for all its samples; training never holds logits.
+ * needed. Within it, what no later operator reads makes room at once: gradients as the backward pass
+ * goes, values that are cheap to make again, all of a pass without gradient. `recompute` keeps only
+ * the blocks' results: much less memory for one more forward pass, the same bits. The largest chunk
+ * such an arena leaves is kept for the next one, counted as held, and given up when memory is short.
+ * A batch is packed end to end: there is no padding; a prompt is computed once for both sides of a
+ * pair, in sampling for all its samples, and in training for all its rows if `share` says so;
+ * training never holds more logits than those of 256 tokens.
  *
  * H. ERRORS AND NOTES
  * The first failure stays in the context as a status and one sentence that names the file, the
@@ -243,8 +247,8 @@
  *
  * N. WHAT IT DOES NOT DO
  *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, LoRA, training a
- *     part of the weights, activation checkpointing, dropout. It is for models that fit a CPU's
- *     memory 16 bytes a parameter, and for seeing how the methods work.
+ *     part of the weights, dropout. It is for models that fit a CPU's memory 16 bytes a parameter,
+ *     and for seeing how the methods work.
  *   - Families beyond GPT-2 and Llama: no RoPE scaling, sliding windows, biases in Llama's
  *     projections, experts; a head is at most 256 wide.
  *   - Instruction sets beyond AVX2, AVX-512 and arm64's NEON: elsewhere the scalar kernels run.
