@@ -3276,6 +3276,8 @@ static void orli_pack(orl_ctx *ctx, size_t n, size_t k, orli_mat b, orl_real *pa
  * Invariants: every operator is a node with its inputs, its result and one backward function; nodes
  *             are visited in reverse order of creation, so a gradient is complete when it is read.
  *             An operator given NULL returns NULL: the first failure travels to the end.
+ *             Values stay until the tape's reset, but for those that the model forgets by name
+ *             (orli_forget); gradients of results go as soon as they have been passed on.
  *             On a dry tape shapes and bytes are worked out, nothing is computed: that is how the
  *             memory of a training run is known before it starts.
  * Threads:    operators are called from one thread and split their rows over the pool.
