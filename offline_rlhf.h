@@ -3057,9 +3057,14 @@ static orli_mat orli_gemm_source(const orli_gemm_rows *r, size_t t) {
     a.data += (r->begin + orli_gemm_row(r, t)) * a.rs + r->p * a.cs;
     return a;
 }
+/* From one step of k to the next in a slot of columns. They lie close, so that they take no more of the first level
+ * than they must: a vector that is longer than they are writes over the next one's place before that is written. */
+static size_t orli_gemm_step(const orli_kernels *kern) {
+    return kern->width >= kern->tile_rows ? kern->tile_rows : orli_round_up(kern->tile_rows, kern->width);
+}
 static orli_mat orli_gemm_slot(const orli_gemm_rows *r, size_t t) {
     const orl_real *slot = r->slots + t * ORLI_GEMM_SLOT;
-    return r->g->a.cs == 1 ? orli_mat_of(slot, ORLI_GEMM_ROW, 1) : orli_mat_of(slot, 1, ORLI_TILE);
+    return r->g->a.cs == 1 ? orli_mat_of(slot, ORLI_GEMM_ROW, 1) : orli_mat_of(slot, 1, orli_gemm_step(r->g->kern));
 }
 
 /* Copies a row tile whose rows lie whole. */
@@ -3073,7 +3078,7 @@ static void orli_gemm_copy_rows(const orli_gemm_rows *r, size_t t) {
 
 /* Copies tiles first … end−1 of a transposed A together, as what is whole in memory runs through all of them. */
 static void orli_gemm_copy_columns(const orli_gemm_rows *r, size_t first, size_t end) {
-    const size_t w = r->g->kern->width, row0 = orli_gemm_row(r, first);
+    const size_t w = r->g->kern->width, step = orli_gemm_step(r->g->kern), row0 = orli_gemm_row(r, first);
     const orli_mat a = orli_gemm_source(r, first);
     size_t t, p, next, i;
     for (p = 0; p < r->k; p = next) {
@@ -3081,11 +3086,11 @@ static void orli_gemm_copy_columns(const orli_gemm_rows *r, size_t first, size_t
         orli_fetch(a.data + next * a.cs, a.cs, ORLI_MIN((size_t)ORLI_PACK_ROWS, r->k - next),
                    orli_gemm_row(r, end) - row0);
         for (t = first; t < end; t++) {
-            orl_real *to = r->slots + t * ORLI_GEMM_SLOT + p * ORLI_TILE;
+            orl_real *to = r->slots + t * ORLI_GEMM_SLOT + p * step;
             const size_t begin = orli_gemm_row(r, t) - row0, rows = orli_gemm_row(r, t + 1) - row0 - begin;
             for (i = 0; i < rows; i += w)
                 r->g->kern->pack(ORLI_MIN(rows - i, w), next - p, a.data + (begin + i) * a.rs + p * a.cs, a.rs, a.cs,
-                                 to + i, ORLI_TILE);
+                                 to + i, step);
         }
     }
 }
@@ -3098,7 +3103,7 @@ static void orli_gemm_fetch(const orli_gemm_rows *r, size_t t, int copied, size_
     if (t >= r->tiles || (!copied && r->g->a.cs != 1)) return;
     a = copied ? orli_gemm_slot(r, t) : orli_gemm_source(r, t);
     if (a.cs == 1) rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t), n = (r->k + line - 1) / line + 1;
-    else rows = 1, n = r->k * ORLI_TILE / line + 1;
+    else rows = 1, n = r->k * a.cs / line + 1;
     at = orli_part(rows * n, steps, step), end = orli_part(rows * n, steps, step + 1);
     row = at / n, x = at % n;
     for (; at < end; at++) {
