@@ -128,7 +128,7 @@ static void test_many_short_jobs(void) {
     }
 }
 
-/* ---- workers that wake: no more than have work, and all that have; those who come late touch no job that is over ---- */
+/* ---- workers that wake: no more than have work, and all that have; who comes late touches no job that is over ---- */
 
 static size_t parked(orl_ctx *ctx) {
     size_t n;

@@ -260,7 +260,7 @@ static void add_loss(replay *p, const region *r, int serial, double seconds) {
 }
 
 typedef struct pool_state {
-    double idle[MOST_WORKERS]; /* when a worker began to wait: after its last task, or when it was up (to be, if later) */
+    double idle[MOST_WORKERS]; /* when a worker began to wait: after its last task, or when it was (or will be) up */
     int woken[MOST_WORKERS];   /* it was parked and has not yet looked whether more should be woken */
     int parked[MOST_WORKERS];
 } pool_state;
