@@ -1547,32 +1547,42 @@ typedef enum orli_work {
 } orli_work;
 
 #define ORLI_SCRATCH ((size_t)4 << 20) /* bytes per worker */
-#define ORLI_SPIN 1000                 /* polls before a thread parks: some tens of µs */
+#define ORLI_SPIN 5000                 /* polls before a thread parks: 100 to 200 µs, as gaps within a step are */
 
 typedef struct orli_worker {
     struct orli_pool *pool;
     size_t index;
 } orli_worker;
 
+/* One job at a time. A worker that has taken a task holds the job: the caller waits until every task is done. So fn,
+ * arg and tasks are read by those who hold a task and by nobody else, and a worker that comes when the job is over,
+ * or another has begun, finds left ≤ 0, or takes a task of the other. Nobody waits for workers without a task. */
 typedef struct orli_pool {
     orl_ctx *ctx;
     size_t threads, started;
     pthread_t *thread;
     orli_worker *worker;
     char *scratch;
-    pthread_mutex_t mutex;
-    pthread_cond_t wake, finished;
-    /* one job at a time; a generation number tells workers that there is a new one */
-    orli_task_fn fn;
-    void *arg;
-    size_t tasks, next, running; /* next, running, generation: atomic */
-    unsigned generation;
-    int parked, stop;
     int spin; /* ORLI_SPIN, or 0 where threads outnumber cores: spinning would take the time from those who work */
     size_t most_tasks[ORLI_WORK_COUNT]; /* the most tasks any call of a kind had */
+    orli_task_fn fn;
+    void *arg;
+    size_t tasks;
+    /* held by the mutex: workers asleep, of those woken who are not up yet, awake at most for this job */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake, finished;
+    size_t parked, called, wanted;
+    int stop;
+    char apart[64];  /* what is polled lies in a cache line of its own */
+    ptrdiff_t left;  /* atomic: tasks nobody has taken; below 0 by those who came too late */
+    char far[64];
+    size_t undone;   /* atomic: tasks that have not ended */
 } orli_pool;
 
-static void orli_pause(void) {
+/* Between two polls. Now and then the core is offered to others: the thread that is waited for may have been put on
+ * this very core, or another program may have use for it. */
+static void orli_pause(int polls) {
+    if (polls % 64 == 63) sched_yield();
 #if ORLI_X86
     _mm_pause();
 #elif ORLI_NEON
@@ -1580,36 +1590,65 @@ static void orli_pause(void) {
 #endif
 }
 
-static void orli_pool_drain(orli_pool *pool, size_t worker) {
-    size_t task;
-    while ((task = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED)) < pool->tasks)
-        pool->fn(pool->arg, task, worker);
+/* Runs tasks until none is left; returns how many. Acquiring `left` makes the job visible, which the caller released
+ * by setting it (other workers' subtractions in between do not break that); releasing `undone` hands over results. */
+static size_t orli_pool_drain(orli_pool *pool, size_t worker) {
+    size_t ran = 0;
+    ptrdiff_t left;
+    while (__atomic_load_n(&pool->left, __ATOMIC_RELAXED) > 0 &&
+           (left = __atomic_fetch_sub(&pool->left, 1, __ATOMIC_ACQUIRE)) > 0) {
+        pool->fn(pool->arg, pool->tasks - (size_t)left, worker);
+        ran++;
+    }
+    if (ran && __atomic_sub_fetch(&pool->undone, ran, __ATOMIC_ACQ_REL) == 0 && worker) {
+        pthread_mutex_lock(&pool->mutex); /* the caller may have parked */
+        pthread_cond_signal(&pool->finished);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    return ran;
+}
+
+/* Wakes up to `most` workers if fewer are awake than the job can use. Waking one costs microseconds, so who is woken
+ * wakes others before it works. Called with the mutex, which it gives back: the woken would only wait for it. */
+static void orli_pool_wake(orli_pool *pool, size_t most) {
+    size_t n;
+    for (n = 0; n < most && pool->parked && pool->started - pool->parked < pool->wanted; n++)
+        pool->parked--, pool->called++;
+    pthread_mutex_unlock(&pool->mutex);
+    for (; n; n--) pthread_cond_signal(&pool->wake);
+}
+
+/* Sleeps until a job wants this worker; 0: the pool ends. A job is published under the mutex: either it is seen here,
+ * or its caller sees that this worker is parked. */
+static int orli_pool_park(orli_pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    if (__atomic_load_n(&pool->left, __ATOMIC_RELAXED) <= 0 && !pool->stop) {
+        pool->parked++;
+        while (!pool->called && !pool->stop) pthread_cond_wait(&pool->wake, &pool->mutex);
+        if (pool->called) pool->called--;
+    }
+    if (pool->stop) {
+        pthread_mutex_unlock(&pool->mutex);
+        return 0;
+    }
+    orli_pool_wake(pool, __atomic_load_n(&pool->left, __ATOMIC_RELAXED) > 0 ? 2 : 0);
+    return 1;
 }
 
 static void *orli_pool_main(void *p) {
     orli_worker *self = (orli_worker *)p;
     orli_pool *pool = self->pool;
-    unsigned seen = 0;
+    int spin = 0;
     orli_float_mode_enter();
     for (;;) {
-        int spin;
-        for (spin = 0; spin < pool->spin && __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen; spin++)
-            orli_pause();
-        if (__atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen) {
-            pthread_mutex_lock(&pool->mutex);
-            pool->parked++;
-            while (__atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE) == seen)
-                pthread_cond_wait(&pool->wake, &pool->mutex);
-            pool->parked--;
-            pthread_mutex_unlock(&pool->mutex);
-        }
-        seen = __atomic_load_n(&pool->generation, __ATOMIC_ACQUIRE);
-        if (__atomic_load_n(&pool->stop, __ATOMIC_ACQUIRE)) return NULL;
-        orli_pool_drain(pool, self->index);
-        if (__atomic_sub_fetch(&pool->running, 1, __ATOMIC_ACQ_REL) == 0) {
-            pthread_mutex_lock(&pool->mutex); /* the caller may have parked */
-            pthread_cond_signal(&pool->finished);
-            pthread_mutex_unlock(&pool->mutex);
+        if (orli_pool_drain(pool, self->index)) {
+            spin = 0;
+        } else if (spin < pool->spin) { /* a job that had nothing for this worker does not keep it up */
+            orli_pause(spin++);
+        } else if (orli_pool_park(pool)) {
+            spin = 0;
+        } else {
+            return NULL;
         }
     }
 }
@@ -1628,17 +1667,16 @@ static void orli_parallel(orl_ctx *ctx, orli_work kind, size_t tasks, orli_task_
     pool->fn = fn;
     pool->arg = arg;
     pool->tasks = tasks;
-    __atomic_store_n(&pool->next, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&pool->running, pool->started, __ATOMIC_RELEASE);
+    __atomic_store_n(&pool->undone, tasks, __ATOMIC_RELAXED);
     pthread_mutex_lock(&pool->mutex);
-    __atomic_add_fetch(&pool->generation, 1, __ATOMIC_ACQ_REL);
-    if (pool->parked) pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
+    __atomic_store_n(&pool->left, (ptrdiff_t)tasks, __ATOMIC_RELEASE); /* workers that spin begin here */
+    pool->wanted = tasks - 1;
+    orli_pool_wake(pool, 1);
     orli_pool_drain(pool, 0);
-    for (spin = 0; spin < pool->spin && __atomic_load_n(&pool->running, __ATOMIC_ACQUIRE); spin++) orli_pause();
-    if (__atomic_load_n(&pool->running, __ATOMIC_ACQUIRE)) {
+    for (spin = 0; spin < pool->spin && __atomic_load_n(&pool->undone, __ATOMIC_ACQUIRE); spin++) orli_pause(spin);
+    if (__atomic_load_n(&pool->undone, __ATOMIC_ACQUIRE)) {
         pthread_mutex_lock(&pool->mutex);
-        while (__atomic_load_n(&pool->running, __ATOMIC_ACQUIRE)) pthread_cond_wait(&pool->finished, &pool->mutex);
+        while (__atomic_load_n(&pool->undone, __ATOMIC_ACQUIRE)) pthread_cond_wait(&pool->finished, &pool->mutex);
         pthread_mutex_unlock(&pool->mutex);
     }
     orli_float_mode_leave(mode);
@@ -1651,8 +1689,7 @@ static void orli_pool_destroy(orl_ctx *ctx) {
     size_t i;
     if (!pool) return;
     pthread_mutex_lock(&pool->mutex);
-    __atomic_store_n(&pool->stop, 1, __ATOMIC_RELEASE);
-    __atomic_add_fetch(&pool->generation, 1, __ATOMIC_ACQ_REL);
+    pool->stop = 1;
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
     for (i = 0; i < pool->started; i++) pthread_join(pool->thread[i], NULL);

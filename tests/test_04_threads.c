@@ -109,13 +109,15 @@ static void count(void *arg, size_t task, size_t worker) {
 }
 
 static void test_many_short_jobs(void) {
-    int jobs = getenv("ORL_TEST_QUICK") ? 1000 : 10000, i;
+    const int quick = getenv("ORL_TEST_QUICK") != NULL;
+    static const size_t threads[] = {2, 3, 7}; /* 7: most jobs have fewer tasks than there are workers */
     size_t t;
-    for (t = 2; t <= 3; t++) {
-        orl_ctx *ctx = context(t);
+    int i;
+    for (t = 0; t < COUNT(threads); t++) {
+        orl_ctx *ctx = context(threads[t]);
         int wrong = 0;
-        for (i = 0; i < jobs; i++) {
-            size_t tasks = (size_t)i % 6;
+        for (i = 0; i < (quick ? 1000 : 10000); i++) {
+            size_t tasks = i % 50 == 0 ? 40 : (size_t)i % 6;
             counter c;
             c.sum = 0;
             orli_parallel(ctx, ORLI_WORK_OTHER, tasks, count, &c);
@@ -124,6 +126,90 @@ static void test_many_short_jobs(void) {
         check(wrong == 0);
         orl_destroy(ctx);
     }
+}
+
+/* ---- workers that wake: no more than have work, and all that have; who comes late touches no job that is over ---- */
+
+static size_t parked(orl_ctx *ctx) {
+    size_t n;
+    pthread_mutex_lock(&ctx->pool->mutex);
+    n = ctx->pool->parked;
+    pthread_mutex_unlock(&ctx->pool->mutex);
+    return n;
+}
+static void wait_until_parked(orl_ctx *ctx) {
+    while (parked(ctx) != ctx->pool->started) sleep_ms(1);
+}
+
+typedef struct meeting { /* as many tasks as workers; none ends before all have begun, so each has a worker */
+    size_t expected, arrived;
+} meeting;
+static void meet(void *arg, size_t task, size_t worker) {
+    meeting *m = (meeting *)arg;
+    (void)task, (void)worker;
+    __atomic_add_fetch(&m->arrived, 1, __ATOMIC_RELAXED);
+    while (__atomic_load_n(&m->arrived, __ATOMIC_RELAXED) < m->expected) sched_yield();
+}
+
+static void test_waking(void) {
+    const int rounds = getenv("ORL_TEST_QUICK") ? 10 : 50;
+    size_t t, tasks;
+    int i;
+    for (t = 1; t < COUNT(thread_counts); t++) {
+        orl_ctx *ctx = context(thread_counts[t]);
+        for (i = 0; i < rounds; i++) {
+            counter c;
+            meeting m;
+            for (tasks = 2; tasks <= ctx->pool->threads; tasks += 2) { /* never more than these have woken */
+                c.sum = 0;
+                wait_until_parked(ctx);
+                orli_parallel(ctx, ORLI_WORK_OTHER, tasks, count, &c);
+                check(parked(ctx) + tasks - 1 >= ctx->pool->started && c.sum == tasks * (tasks + 1) / 2);
+            }
+            if (i % 2) wait_until_parked(ctx); /* all asleep, or some on their way */
+            m.expected = ctx->pool->threads, m.arrived = 0;
+            orli_parallel(ctx, ORLI_WORK_OTHER, m.expected, meet, &m); /* hangs if a worker is forgotten */
+            check(m.arrived == m.expected);
+        }
+        orl_destroy(ctx);
+    }
+}
+
+/* Two kinds of jobs in turn, and each knows its own arguments: a worker woken for one job arrives in the next. */
+typedef struct kind {
+    int tag, wrong;
+    size_t tasks, sum;
+} kind;
+static void tagged(void *arg, int tag, size_t task) {
+    kind *k = (kind *)arg;
+    if (k->tag != tag || task >= k->tasks) __atomic_store_n(&k->wrong, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&k->sum, task + 1, __ATOMIC_RELAXED);
+}
+static void kind_a(void *arg, size_t task, size_t worker) { (void)worker, tagged(arg, 1, task); }
+static void kind_b(void *arg, size_t task, size_t worker) { (void)worker, tagged(arg, 2, task); }
+
+static void test_late_workers(void) {
+    const int rounds = getenv("ORL_TEST_QUICK") ? 30 : 150;
+    size_t t;
+    int i, j, wrong = 0;
+    for (t = 1; t < COUNT(thread_counts); t++) {
+        orl_ctx *ctx = context(thread_counts[t]);
+        for (i = 0; i < rounds; i++) {
+            wait_until_parked(ctx);
+            for (j = 0; j < 40; j++) { /* over before the first woken worker is up */
+                kind a, b;
+                memset(&a, 0, sizeof a), memset(&b, 0, sizeof b);
+                a.tag = 1, a.tasks = 2 + (size_t)(i + j) % 3;
+                b.tag = 2, b.tasks = 2 + (size_t)j % 9;
+                orli_parallel(ctx, ORLI_WORK_OTHER, a.tasks, kind_a, &a);
+                orli_parallel(ctx, ORLI_WORK_OTHER, b.tasks, kind_b, &b);
+                wrong += a.wrong || b.wrong || a.sum != a.tasks * (a.tasks + 1) / 2 ||
+                         b.sum != b.tasks * (b.tasks + 1) / 2;
+            }
+        }
+        orl_destroy(ctx);
+    }
+    check(wrong == 0);
 }
 
 static void test_start_and_stop(void) { /* contexts that never had a job, or one only, end cleanly */
@@ -198,6 +284,8 @@ int main(void) {
     test_every_task_once();
     test_parking();
     test_many_short_jobs();
+    test_waking();
+    test_late_workers();
     test_start_and_stop();
     test_most_tasks();
     test_float_mode();

@@ -4,12 +4,15 @@
  * A step is made of parallel regions (calls of orli_parallel) and of what runs between them. For W = 1 … 64 the step
  * is made with the work split as for W workers, but all tasks run one after the other on one core, and each is timed.
  * Then the regions are replayed as the pool of section 4 would run them on W cores:
- *   - The caller publishes a region and takes tasks. A worker that spins joins after `near` seconds, one that has
- *     parked after `far` and each further parked one `each` later. These costs are measured on a pool of two.
+ *   - The caller publishes a region and takes tasks. A worker that spins joins after `near` seconds. If the region has
+ *     tasks for more than are awake, the caller wakes one, which costs it `call` seconds; that one joins `far` seconds
+ *     later and, as long as this holds, wakes two more before it works. These costs are measured on a pool of two.
  *   - A worker that is free takes the next task; the counter of tasks serves one worker at a time (`grab`).
- *   - The region ends when the last worker has seen that no tasks are left, also one that woke too late to get any.
- * What the replay does not know: cores share the last cache, the bandwidth of memory and the clock. So it is the limit
- * that the split of the work sets; a machine stays below it. */
+ *   - The region ends when its last task has; a worker that came too late delays nobody. A worker that had no task for
+ *     `spin` seconds parks.
+ * What the replay does not know: cores share the last cache, the bandwidth of memory and the clock; a cache line that
+ * many workers poll takes longer to change than one that two poll. So it is the limit that the split of the work and
+ * the pool's rules set; a machine stays below it. */
 #define _GNU_SOURCE
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include <stddef.h>
@@ -149,7 +152,7 @@ static int record(plan *p, const bench_case *c, int rounds) {
 /* ---- what the pool costs ---------------------------------------------------------------------------------------- */
 
 typedef struct pool_costs {
-    double near, far, each, end, grab, spin;
+    double near, far, call, end, grab, spin;
 } pool_costs;
 static pool_costs costs;
 
@@ -191,11 +194,11 @@ static void measure_pool(void) {
     for (i = 0; i < TIMES; i++) {
         int poll;
         begin = orl_seconds();
-        for (poll = 0; poll < ORLI_SPIN; poll++) orli_pause();
+        for (poll = 0; poll < ORLI_SPIN; poll++) orli_pause(poll);
         end[i] = orl_seconds() - begin;
     }
     costs.spin = bench_median(end, TIMES);
-    costs.near = 0.5e-6, costs.far = 20e-6, costs.each = 2e-6, costs.end = 0.5e-6, costs.grab = 50e-9;
+    costs.near = 0.5e-6, costs.far = 20e-6, costs.call = 2e-6, costs.end = 0.5e-6, costs.grab = 50e-9;
     if (orl_failed(ctx) || ctx->pool->started != 1 || orli_cores() < 2) {
         printf("one core: the costs of the pool are assumed, not measured\n");
         orl_destroy(ctx);
@@ -218,7 +221,7 @@ static void measure_pool(void) {
         grab[i] = (orl_seconds() - begin) / GRABS;
     }
     costs.near = bench_median(second[0], TIMES), costs.far = bench_median(second[1], TIMES);
-    costs.each = ORLI_MAX(bench_median(first[1], TIMES) - bench_median(first[0], TIMES), 0.0);
+    costs.call = ORLI_MAX(bench_median(first[1], TIMES) - bench_median(first[0], TIMES), 0.0);
     costs.end = bench_median(end, TIMES), costs.grab = bench_median(grab, TIMES / 10);
     orl_destroy(ctx);
 }
@@ -256,40 +259,69 @@ static void add_loss(replay *p, const region *r, int serial, double seconds) {
     p->loss[i].seconds += seconds;
 }
 
-/* One region that the caller publishes at time t; idle[i]: when worker i found nothing more to do. Returns its end. */
-static double replay_region(const double *time, size_t tasks, double t, size_t workers, double *idle) {
-    double at[MOST_WORKERS], last = t, counter = t; /* at: when a worker is free; counter: when the task counter is */
-    size_t i, next, parked = 0;
-    for (i = 1; i < workers; i++) {
-        if (t - idle[i] < costs.spin) at[i] = t + costs.near;
-        else at[i] = t + costs.far + (double)parked++ * costs.each;
+typedef struct pool_state {
+    double idle[MOST_WORKERS]; /* when a worker began to wait: after its last task, or when it was (or will be) up */
+    int woken[MOST_WORKERS];   /* it was parked and has not yet looked whether more should be woken */
+    int parked[MOST_WORKERS];
+} pool_state;
+
+/* Worker `who` (0: the caller) wakes up to `most` others at at[who] if `wanted` are more than are awake. */
+static void replay_wake(pool_state *s, double *at, size_t who, size_t most, size_t workers, size_t wanted) {
+    const double begin = at[who];
+    size_t i, awake = 0;
+    for (i = 1; i < workers; i++) awake += !s->parked[i];
+    for (i = 1; i < workers && most && awake < wanted; i++) {
+        if (!s->parked[i]) continue;
+        s->parked[i] = 0, s->woken[i] = 1;
+        at[i] = s->idle[i] = at[who] + costs.far; /* of this `call` seconds are those of the one who wakes */
+        at[who] += costs.call;
+        most--, awake++;
     }
-    at[0] = t + (double)parked * costs.each;
-    for (next = 0; next < tasks; next++) {
+    if (who) s->idle[who] += at[who] - begin;
+}
+
+/* One region that the caller publishes at time t. Returns its end. */
+static double replay_region(const double *time, size_t tasks, double t, size_t workers, pool_state *s) {
+    double at[MOST_WORKERS], last = t, counter = t; /* at: when a worker is free; counter: when the task counter is */
+    size_t i, next = 0;
+    for (i = 1; i < workers; i++) {
+        s->parked[i] |= t - s->idle[i] >= costs.spin;
+        at[i] = s->parked[i] ? (double)INFINITY : ORLI_MAX(t + costs.near, s->idle[i]);
+    }
+    at[0] = t;
+    replay_wake(s, at, 0, 1, workers, tasks - 1);
+    while (next < tasks) {
         size_t who = 0;
         for (i = 1; i < workers; i++)
             if (at[i] < at[who]) who = i;
+        if (s->woken[who]) {
+            s->woken[who] = 0;
+            replay_wake(s, at, who, 2, workers, tasks - 1);
+            continue;
+        }
         counter = ORLI_MAX(counter, at[who]) + costs.grab;
-        at[who] = counter + time[next];
+        at[who] = s->idle[who] = counter + time[next++];
+        last = ORLI_MAX(last, at[who]);
     }
-    for (i = 1; i < workers; i++) idle[i] = at[i], last = ORLI_MAX(last, at[i]);
     if (last - at[0] > costs.spin) last += costs.far; /* the caller has parked */
-    return ORLI_MAX(last + costs.end, at[0]);
+    return last > at[0] ? last + costs.end : at[0];
 }
 
 static void replay_once(replay *p, const recording *step, size_t workers) {
-    double idle[MOST_WORKERS], t = 0;
+    pool_state s;
+    double t = 0;
     size_t i, j;
     memset(p, 0, sizeof *p);
     p->workers = workers;
-    for (i = 0; i < workers; i++) idle[i] = -1;
+    memset(&s, 0, sizeof s);
+    for (i = 1; i < workers; i++) s.parked[i] = costs.spin < 1; /* at first all sleep; a free pool's never do */
     for (i = 0; i < step->regions; i++) {
         const region *r = &step->region[i];
         double work = 0, begin;
         for (j = 0; j < r->tasks; j++) work += step->time[r->first + j];
         t += r->gap;
         begin = t;
-        t = workers == 1 || r->tasks < 2 ? t + work : replay_region(step->time + r->first, r->tasks, t, workers, idle);
+        t = workers == 1 || r->tasks < 2 ? t + work : replay_region(step->time + r->first, r->tasks, t, workers, &s);
         p->work += work, p->serial += r->gap;
         add_loss(p, r, 1, r->gap * (1 - 1 / (double)workers));
         add_loss(p, r, 0, t - begin - work / (double)workers);
@@ -365,9 +397,9 @@ int main(int argc, char **argv) {
     double begin;
     int i;
     measure_pool();
-    printf("the pool: a spinning worker joins after %.2f µs, a parked one after %.1f µs, each further %.1f µs later;\n"
+    printf("the pool: a spinning worker joins after %.2f µs, a parked one after %.1f µs, %.1f of them the caller's;\n"
            "  ending a region takes %.2f µs, taking a task %.0f ns; a worker parks after %.0f µs\n",
-           1e6 * costs.near, 1e6 * costs.far, 1e6 * costs.each, 1e6 * costs.end, 1e9 * costs.grab, 1e6 * costs.spin);
+           1e6 * costs.near, 1e6 * costs.far, 1e6 * costs.call, 1e6 * costs.end, 1e9 * costs.grab, 1e6 * costs.spin);
     bench_pin(0, 0);
     bench_own_time = 1; /* of this thread, which does all work from here on */
     begin = bench_seconds();
