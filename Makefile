@@ -151,7 +151,7 @@ cross:
 	@sh tests/run.sh total $(CROSS_RUNS)
 
 # products through BLIS, under ASan too; BLIS_ARCH_TYPE says which kernels it takes (BLIS 0.9: a number)
-BLIS_TESTS ?= test_06_kernels test_06_kernels.double test_07_tensor test_07_tensor.double test_golden
+BLIS_TESTS ?= test_06_kernels test_06_kernels.double test_07_tensor test_07_tensor.double test_golden test_determinism.double test_15_rlhf.double
 BLIS_RUNS := $(BLIS_TESTS:%=build/blis/%) build/blis/test_06_kernels.asan
 BLIS_FLAGS = $(TEST_FLAGS) -DORL_USE_BLIS
 

@@ -110,7 +110,7 @@
  *     ORL_HEADER                     "offline_rlhf.h": the name by which this file includes itself,
  *                                    once per instruction set; define it if you rename the file
  *     ORL_ALLOW_FAST_MATH            accept -ffast-math, which is refused: it breaks section F
- *     ORL_USE_BLIS                   large products through BLIS: include <blis.h>, link with -lblis
+ *     ORL_USE_BLIS                   gradients' large products through BLIS: <blis.h>, -lblis
  *     ORL_STOP_AFTER                 a number: leave out the sections behind it (for tests)
  *
  * At run time, $ORL_ISA (scalar, avx2 or avx512; on arm64 scalar or neon) goes before
@@ -119,13 +119,13 @@
  * implementation before any libc header, so that it can ask for POSIX; an #error says so where it
  * matters. C99 and later, C++11 and later; gcc and clang.
  *
- * ORL_USE_BLIS pays in the double build (6 to 7 times faster with BLIS 0.9 on an AVX-512 machine),
- * and not in float there (0.75 to 0.95 times the speed); measure before you use it. BLIS chooses
+ * ORL_USE_BLIS pays in the double build (such a product is 6 to 7 times faster with BLIS 0.9 on an
+ * AVX-512 machine), and not in float there (0.75 to 0.95 times the speed). BLIS chooses
  * its kernels apart from ORL_ISA: BLIS 0.9 does not know newer processors, and $BLIS_ARCH_TYPE must
  * tell it by number (0: skx, in Debian's x86-64 build). It runs on one thread in each task of the
- * pool; its buffers, some MB a thread, are not counted. Section F holds with one exception: what is
- * trained goes through BLIS, what samples or scores uses our kernels, and the two agree to rounding
- * only (the KL of a model and its copy is not exactly 0).
+ * pool; its buffers, some MB a thread, are not counted. Forward products stay with our kernels, so
+ * that a model in training and its copy that scores agree bit for bit, which PPO insists on: section
+ * F holds, but a build with BLIS trains to other last bits than one without.
  *
  * E. THREADS
  * A context owns a pool: orl_config.threads, 0 for one per core that this process may use; the
@@ -3244,7 +3244,7 @@ static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
     g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
     ctx->flops += flops;
 #ifdef ORL_USE_BLIS
-    if (!g->panels && flops >= ORLI_BLIS_LEAST) {
+    if (!g->panels && g->b.cs == 1 && flops >= ORLI_BLIS_LEAST) { /* Wᵀ has cs > 1: a gradient, no forward product */
         orli_blis_run(ctx, g);
         return;
     }

@@ -408,7 +408,7 @@ static orli_mat stored(size_t slot, size_t rows, size_t cols, int turned, size_t
 
 static int through_blis(const gemm_case *t) {
 #ifdef ORL_USE_BLIS
-    return 2.0 * (double)t->m * (double)t->n * (double)t->k >= ORLI_BLIS_LEAST;
+    return !t->b_turned && 2.0 * (double)t->m * (double)t->n * (double)t->k >= ORLI_BLIS_LEAST;
 #else
     return (void)t, 0;
 #endif
@@ -492,7 +492,7 @@ static void test_gemm(void) {
 static void test_gemm_threads(void) {
     static const size_t threads[] = {1, 2, 3, 4, 7};
     static const gemm_case cases[] = {{130, 310, 200, 0, 1, 0}, {64, 700, 90, 1, 0, 1}, {500, 30, 64, 0, 0, 0}, {2, 900, 300, 0, 1, 0},
-                                      {401, 780, 70, 1, 0, 1}};
+                                      {401, 780, 70, 1, 0, 1}, {300, 800, 120, 0, 0, 0}};
     size_t c, i;
     for (c = 0; c < sizeof cases / sizeof *cases; c++) {
         const gemm_case t = cases[c];
