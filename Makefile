@@ -28,7 +28,7 @@ SANITIZE_RUNS := $(ALL_TESTS:%=build/asan/%) $(patsubst %,build/tsan/%,$(call ma
 
 .SUFFIXES:
 .SECONDARY:
-.PHONY: all help test one sanitize fault cross fuzz matrix lint examples demo study bench clean FORCE
+.PHONY: all help test one sanitize fault cross blis fuzz matrix lint examples demo study bench clean FORCE
 
 all: examples
 
@@ -39,6 +39,7 @@ help:
 	@echo 'make sanitize   the test programs, shortened, under ASan + UBSan, and under TSan where they use threads'
 	@echo 'make fault      the tests that refuse memory at each request in turn, under ASan + UBSan'
 	@echo 'make cross      tests of the arm64 build, shortened, under qemu (CROSS_CC, QEMU)'
+	@echo 'make blis       tests of the build with ORL_USE_BLIS, shortened (BLIS_TESTS)'
 	@echo 'make fuzz       every file format under libFuzzer for FUZZ_SECONDS=60 (needs clang)'
 	@echo 'make matrix     the compile matrix alone: standards, compilers, options, sections, symbols, macros'
 	@echo 'make lint       text checks, and cppcheck if it is installed'
@@ -148,6 +149,31 @@ cross:
 	@$(MAKE) -s --no-print-directory build/cross/alone.o
 	@ORL_TEST_QUICK=1 $(MAKE) -k -j$(JOBS) --no-print-directory $(CROSS_RUNS:%=%.log) || true
 	@sh tests/run.sh total $(CROSS_RUNS)
+
+# products through BLIS, under ASan too; BLIS_ARCH_TYPE says which kernels it takes (BLIS 0.9: a number)
+BLIS_TESTS ?= test_06_kernels test_06_kernels.double test_07_tensor test_07_tensor.double test_golden test_determinism.double test_15_rlhf.double
+BLIS_RUNS := $(BLIS_TESTS:%=build/blis/%) build/blis/test_06_kernels.asan
+BLIS_FLAGS = $(TEST_FLAGS) -DORL_USE_BLIS
+
+build/blis/%: tests/%.c offline_rlhf.h $(TEST_HEADERS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) $(BLIS_FLAGS) $< -o $@ -lblis $(LIBS)
+
+build/blis/%.double: tests/%.c offline_rlhf.h $(TEST_HEADERS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) -DORL_REAL=double $(BLIS_FLAGS) $< -o $@ -lblis $(LIBS)
+
+build/blis/%.asan: tests/%.c offline_rlhf.h $(TEST_HEADERS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ASAN_FLAGS) $(BLIS_FLAGS) $< -o $@ -lblis $(LIBS)
+
+blis:
+	@mkdir -p build/blis
+	@rm -f build/blis/*.log
+	@if ! printf '#include <blis.h>\nint main(void) { bli_init(); return 0; }\n' | $(CC) -x c - -o build/blis/try -lblis $(LIBS) 2>/dev/null; then \
+	    echo 'skipped: no libblis (apt install libblis-dev)'; else \
+	    ORL_TEST_QUICK=1 $(MAKE) -k -j$(JOBS) --no-print-directory $(BLIS_RUNS:%=%.log) || true; \
+	    sh tests/run.sh total $(BLIS_RUNS); fi
 
 FUZZ_SECONDS ?= 60
 fuzz:
