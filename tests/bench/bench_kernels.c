@@ -228,6 +228,7 @@ static void report(const layer *l, int form, const double *median) {
     result *r = &results[result_count];
     bench_row row;
     char name[80];
+    const int counts = l->m < 256 ? PACKED : OURS; /* decoding's weights are frozen, and frozen weights packed once */
     int who, best = 0;
     if (result_count + 1 < sizeof results / sizeof *results) result_count++;
     printf("%-3s %4zu %4zu %5zu | %6.1f GF %4.0f %% |", form_name[form], l->m, l->k, l->n, flops / median[OURS] * 1e-9,
@@ -240,20 +241,20 @@ static void report(const layer *l, int form, const double *median) {
     }
     printf(" | peak %.0f", median[PEAK] * 1e-9);
     if (form == FORWARD)
-        printf(" | packed %6.1f GF %4.0f %%", flops / median[PACKED] * 1e-9,
-               100 * flops / median[PACKED] / median[PEAK]);
-    printf("%s\n", best && median[best] < 0.97 * median[OURS] ? " | behind" : "");
+        printf(" | packed %6.1f GF %4.0f %% ×%.2f", flops / median[PACKED] * 1e-9,
+               100 * flops / median[PACKED] / median[PEAK], best ? median[best] / median[PACKED] : 0);
+    printf("%s\n", best && median[best] < 0.97 * median[counts] ? " | behind" : "");
     fflush(stdout);
 
     r->form = form, r->m = l->m, r->k = l->k, r->n = l->n;
-    r->fraction = flops / median[OURS] / median[PEAK];
-    r->ratio = best ? median[best] / median[OURS] : (double)NAN;
+    r->fraction = flops / median[counts] / median[PEAK];
+    r->ratio = best ? median[best] / median[counts] : (double)NAN;
     r->best = best ? peers[best - FIRST_PEER].name : NULL;
     memset(&row, 0, sizeof row);
     row.bench = "gemm", row.name = name, row.isa = kern->name, row.threads = threads, row.unit = "FLOP/s";
     snprintf(name, sizeof name, "%s %zux%zux%zu", form_name[form], l->m, l->k, l->n);
-    row.ours = flops / median[OURS], row.peak_fraction = r->fraction;
-    row.peer_name = r->best, row.peer = best ? flops / median[best] : 0, row.ratio = r->ratio;
+    row.ours = flops / median[OURS], row.peak_fraction = row.ours / median[PEAK];
+    row.peer_name = r->best, row.peer = best ? flops / median[best] : 0, row.ratio = best ? row.ours / row.peer : 0;
     bench_json(&row);
     if (form != FORWARD) return;
     snprintf(name, sizeof name, "packed %zux%zux%zu", l->m, l->k, l->n);
@@ -327,7 +328,7 @@ static void summaries(void) {
     summary("forward", FORWARD, 256, SIZE_MAX);
     summary("dX", BACK_X, 256, SIZE_MAX);
     summary("dW", BACK_W, 256, SIZE_MAX);
-    summary("decoding", FORWARD, 1, 255);
+    summary("decoding", FORWARD, 1, 255); /* W packed before */
     summary("all", FORMS, 1, SIZE_MAX);
     for (i = 0; i < result_count; i++) {
         const result *r = &results[i];
