@@ -741,7 +741,7 @@ typedef struct orl_step_info {
     double reward, kl;               /* PPO; NaN elsewhere */
 } orl_step_info;
 
-/* A prompt that several responses of a micro-batch answer is a segment they continue: the same gradient for less work. */
+/* A prompt that several responses of a micro-batch answer is a segment they continue: the same gradient, less work. */
 typedef enum orl_share {
     ORL_SHARE_PAIR,   /* both sides of a pair */
     ORL_SHARE_PROMPT, /* all that follow each other; the shuffle keeps rows of a prompt together, in file order */
@@ -3691,7 +3691,7 @@ static orl_real *orli_keep(orl_tape *tape, orl_tensor *y, size_t rows, size_t co
     return data;
 }
 
-/* Nothing that is to come reads the values of x, or, of an elementwise operator's, nothing but orli_linear's backward. */
+/* Nothing that is to come reads the values of x, or, of an elementwise operator's, only orli_linear's backward. */
 static void orli_forget(orl_tape *tape, orl_tensor *x) {
     if (!x || x->borrowed || x->forgotten) return;
     orli_put(tape, &tape->free, x->data, x->rows * x->cols);
@@ -11079,7 +11079,7 @@ ORL_API char *orl_dataset_dump(orl_dataset *d, orl_model *m, size_t n) {
 
 /* ---- 14.1 micro-batches ---- */
 
-typedef struct orli_micro { /* root, border, shared: the last prompt's segment, its last token and its example */ /* some examples, packed, with what the heads need */
+typedef struct orli_micro { /* some examples, packed, with what the heads need */
     orl_ctx *ctx;
     orl_stream *stream;
     size_t sequences, tokens;               /* tokens: of responses */
@@ -11089,8 +11089,8 @@ typedef struct orli_micro { /* root, border, shared: the last prompt's segment, 
     orl_real *ref_logp, *slope;             /* (tokens); slope: of orl_loss_nll, −weight */
     size_t c_predict, c_last, c_offset, c_row, c_target, c_weight, c_reward, c_margin, c_ref, c_slope;
     orl_share share;
-    size_t root, border;
-    const orli_example *shared;
+    size_t root, border;        /* of the prompt that was added last: its segment, its last token … */
+    const orli_example *shared; /* … and its example */
 } orli_micro;
 
 static orl_status orli_micro_create(orli_micro *b, orl_ctx *ctx) {
@@ -11563,7 +11563,8 @@ static void orli_trainer_shuffle(orli_trainer *t, size_t epoch) {
     }
     orli_shuffle(t->group_order, t->groups, t->o.seed, stream);
     for (i = 0; i < t->groups; i++)
-        for (k = t->group[t->group_order[i]]; k < t->group[t->group_order[i] + 1]; k++) t->order[at++] = t->by_prompt[k];
+        for (k = t->group[t->group_order[i]]; k < t->group[t->group_order[i] + 1]; k++)
+            t->order[at++] = t->by_prompt[k];
 }
 
 /* The example at place g of the run's endless row of epochs, each in an order of its own. */
