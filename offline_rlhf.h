@@ -3033,11 +3033,12 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 /* ---- matrix products: the driver -------------------------------------------------------------------
  * C is worked through in blocks of k. Of each, a block of B packed into panels of tile_cols columns stays in the
  * second-level cache while the row tiles of A pass by it; a row tile stays in the first level while it meets each
- * panel, and its successor is fetched meanwhile. A panel is (k, tile_cols), one row for each step of k. Rows of A that
- * lie whole are read in place; row tiles of a transposed A are copied when the first block of B meets them and kept for
- * the others. Panels packed beforehand hold the whole k and are used in place. */
+ * panel, and its successor is fetched meanwhile. A panel is (k, tile_cols), one row for each step of k. Row tiles are
+ * copied when the first block of B meets them and kept for the others: rows of A far apart would fight for the same
+ * cache sets. Panels packed beforehand hold the whole k and are used in place. */
 
-#define ORLI_GEMM_SLOT (ORLI_TILE * ORLI_GEMM_K + 16)     /* numbers of scratch for a row tile */
+#define ORLI_GEMM_ROW (ORLI_GEMM_K + 16)         /* from one row of a copied row tile to the next */
+#define ORLI_GEMM_SLOT (ORLI_TILE * ORLI_GEMM_ROW) /* numbers of scratch for a row tile */
 #define ORLI_GEMM_B (ORLI_SCRATCH / 6 / sizeof(orl_real)) /* … for a block of B; the rest is for row tiles */
 #define ORLI_GEMM_SLOTS (ORLI_SCRATCH / sizeof(orl_real) - ORLI_GEMM_B) / ORLI_GEMM_SLOT
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
@@ -3093,29 +3094,39 @@ typedef struct orli_gemm_rows {
     const orli_gemm_job *g;
     size_t begin, count, tiles; /* rows of A and C */
     size_t p, k;                /* steps p … p+k−1 */
-    int copy;                   /* are row tiles, of a transposed A, copied to their slots? */
+    int copy;                   /* are row tiles copied to their slots? */
     orl_real *slots;
 } orli_gemm_rows;
 
 static size_t orli_gemm_row(const orli_gemm_rows *r, size_t tile) { return orli_part(r->count, r->tiles, tile); }
 
-/* Row tile t as it lies in A, or where its copy is. */
+/* Row tile t as it lies in A, or where its copy is. Rows of A that lie whole are copied as rows, others as columns. */
 static orli_mat orli_gemm_source(const orli_gemm_rows *r, size_t t) {
     orli_mat a = r->g->a;
     a.data += (r->begin + orli_gemm_row(r, t)) * a.rs + r->p * a.cs;
     return a;
 }
-/* From one step of k to the next in a slot. They lie close, so that they take no more of the first level than they
- * must: a vector that is longer than they are writes over the next one's place before that is written. */
+/* From one step of k to the next in a slot of columns. They lie close, so that they take no more of the first level
+ * than they must: a vector that is longer than they are writes over the next one's place before that is written. */
 static size_t orli_gemm_step(const orli_kernels *kern) {
     return kern->width >= kern->tile_rows ? kern->tile_rows : orli_round_up(kern->tile_rows, kern->width);
 }
 static orli_mat orli_gemm_slot(const orli_gemm_rows *r, size_t t) {
-    return orli_mat_of(r->slots + t * ORLI_GEMM_SLOT, 1, orli_gemm_step(r->g->kern));
+    const orl_real *slot = r->slots + t * ORLI_GEMM_SLOT;
+    return r->g->a.cs == 1 ? orli_mat_of(slot, ORLI_GEMM_ROW, 1) : orli_mat_of(slot, 1, orli_gemm_step(r->g->kern));
+}
+
+/* Copies a row tile whose rows lie whole. */
+static void orli_gemm_copy_rows(const orli_gemm_rows *r, size_t t) {
+    const orli_mat a = orli_gemm_source(r, t);
+    const size_t rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t);
+    size_t i;
+    for (i = 0; i < rows; i++)
+        memcpy(r->slots + t * ORLI_GEMM_SLOT + i * ORLI_GEMM_ROW, a.data + i * a.rs, r->k * sizeof *a.data);
 }
 
 /* Copies tiles first … end−1 of a transposed A together, as what is whole in memory runs through all of them. */
-static void orli_gemm_copy(const orli_gemm_rows *r, size_t first, size_t end) {
+static void orli_gemm_copy_columns(const orli_gemm_rows *r, size_t first, size_t end) {
     const size_t w = r->g->kern->width, step = orli_gemm_step(r->g->kern), row0 = orli_gemm_row(r, first);
     const orli_mat a = orli_gemm_source(r, first);
     size_t t, p, next, i;
@@ -3140,8 +3151,8 @@ static void orli_gemm_fetch(const orli_gemm_rows *r, size_t t, int copied, size_
     size_t at, end, rows, n, row, x;
     if (t >= r->tiles || (!copied && r->g->a.cs != 1)) return;
     a = copied ? orli_gemm_slot(r, t) : orli_gemm_source(r, t);
-    rows = copied ? 1 : orli_gemm_row(r, t + 1) - orli_gemm_row(r, t);
-    n = (copied ? r->k * a.cs : r->k) / line + 1;
+    if (a.cs == 1) rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t), n = (r->k + line - 1) / line + 1;
+    else rows = 1, n = r->k * a.cs / line + 1;
     at = orli_part(rows * n, steps, step), end = orli_part(rows * n, steps, step + 1);
     row = at / n, x = at % n;
     for (; at < end; at++) {
@@ -3157,14 +3168,15 @@ static void orli_gemm_pass(const orli_gemm_rows *r, size_t j, size_t n, const or
     const orli_gemm_job *g = r->g;
     const orli_kernels *kern = g->kern;
     const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols;
-    const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET;
+    const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET, copy = r->copy && first;
     size_t t, x;
     for (t = 0; t < r->tiles; t++) {
         const size_t rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t);
         orl_real *c = g->c + (r->begin + orli_gemm_row(r, t)) * g->ldc + j;
         orli_mat a = r->copy ? orli_gemm_slot(r, t) : orli_gemm_source(r, t);
-        if (r->copy && first && t % ORLI_PACK_TILES == 0)
-            orli_gemm_copy(r, t, ORLI_MIN(t + ORLI_PACK_TILES, r->tiles));
+        if (copy && g->a.cs == 1) orli_gemm_copy_rows(r, t);
+        else if (copy && t % ORLI_PACK_TILES == 0)
+            orli_gemm_copy_columns(r, t, ORLI_MIN(t + ORLI_PACK_TILES, r->tiles));
         for (x = 0; rows == 1 && x + 4 * cols <= n; x += 4 * cols)
             kern->thin_tile(r->k, a.data, a.cs, panels + x / cols * stride, stride, step, c + x, mode);
         for (; x < n; x += cols) {
@@ -3176,12 +3188,10 @@ static void orli_gemm_pass(const orli_gemm_rows *r, size_t j, size_t n, const or
     }
 }
 
-/* Rows in a tile. Rows of A whose distance is nearly a multiple of 4 KB, as the powers of two among model widths make
- * it, fall into the same sets of the first level: then no more of them than a set has ways. */
-static size_t orli_gemm_tile_rows(const orli_gemm_job *g) {
-    const size_t apart = g->a.rs * sizeof(orl_real) % 4096;
-    const int crowded = g->a.cs == 1 && ORLI_MIN(apart, 4096 - apart) < 256;
-    return crowded ? ORLI_MIN(g->kern->tile_rows, (size_t)12) : g->kern->tile_rows;
+/* Do rows so far apart fight for the same sets of a first-level cache of 4 KB a way? */
+static int orli_gemm_crowded(size_t stride) {
+    const size_t apart = stride * sizeof(orl_real) % 4096;
+    return ORLI_MIN(apart, 4096 - apart) < 4096 / ORLI_TILE;
 }
 
 /* Rows i0 … i1−1, columns j0 … j1−1 (j0 begins a panel) of C. */
@@ -3191,7 +3201,7 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
     const size_t kc = g->k ? orli_round_up((g->k + k_blocks - 1) / k_blocks, 16) : 16;
     const size_t most = ORLI_GEMM_B / kc / cols * cols, j_blocks = j1 > j0 ? (j1 - j0 - 1) / most + 1 : 1;
     const size_t nc = orli_round_up((j1 - j0 + j_blocks - 1) / j_blocks, cols);
-    const size_t tall = orli_gemm_tile_rows(g), all = (i1 - i0 + tall - 1) / tall;
+    const size_t all = (i1 - i0 + kern->tile_rows - 1) / kern->tile_rows;
     const size_t chunks = (all + ORLI_GEMM_SLOTS - 1) / (ORLI_GEMM_SLOTS);
     orl_real *b_copy = (orl_real *)scratch;
     orli_gemm_rows r;
@@ -3204,7 +3214,7 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
         const size_t tile = orli_part(all, chunks, chunk), end = orli_part(all, chunks, chunk + 1);
         r.begin = i0 + orli_part(i1 - i0, all, tile), r.count = i0 + orli_part(i1 - i0, all, end) - r.begin;
         r.tiles = end - tile;
-        r.copy = (j1 - j0) > 2 * cols && g->a.cs != 1;
+        r.copy = (j1 - j0) > 2 * cols && (g->a.cs != 1 || (r.count > 4 && orli_gemm_crowded(g->a.rs)));
         for (r.p = 0; r.p < g->k; r.p += kc) {
             r.k = ORLI_MIN(kc, g->k - r.p);
             for (j = j0; j < j1; j += nc) {
