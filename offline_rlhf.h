@@ -448,9 +448,12 @@ ORL_API orl_tensor *orl_every(orl_tape *tape, orl_tensor *x, size_t first, size_
 ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b);
 ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32_t *id, size_t n);
 ORL_API orl_tensor *orl_layernorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b, double eps);
+/* w may be shorter than a row of x and divide it: then each such part, a head for example, is normalised by itself. */
 ORL_API orl_tensor *orl_rmsnorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, double eps);
 ORL_API orl_tensor *orl_gelu(orl_tape *tape, orl_tensor *x);                      /* the tanh form, as in GPT-2 */
+ORL_API orl_tensor *orl_gelu_erf(orl_tape *tape, orl_tensor *x);                  /* x·Φ(x) as it was defined */
 ORL_API orl_tensor *orl_swiglu(orl_tape *tape, orl_tensor *gate, orl_tensor *up); /* silu(gate) ⊙ up */
+ORL_API orl_tensor *orl_geglu(orl_tape *tape, orl_tensor *gate, orl_tensor *up);  /* gelu(gate) ⊙ up */
 
 /* A packed stream of sequences: no padding. A segment may continue a parent segment: it attends to
  * the parent and all its ancestors and its positions go on from there, so that a prompt is computed
@@ -478,12 +481,26 @@ ORL_API void orl_stream_clear(orl_stream *stream);
 /* Appends n tokens as a segment; gives its index, or ORL_ROOT if it failed. */
 ORL_API size_t orl_stream_add(orl_stream *stream, const int32_t *token, size_t n, size_t parent);
 
-/* x: (tokens, heads·head_dim). Rotates pairs (i, i + head_dim/2) of each head by position·theta^(−2i/head_dim). */
-ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads, double theta);
-/* Causal softmax(q·kᵀ/√head_dim)·v within each segment and its ancestors.
+/* Rotary positions: pair i of the first `width` numbers of a head turns by position·f(theta^(−2i/width)). */
+typedef struct orl_rotation {
+    double theta;
+    size_t width;           /* 0: the whole head */
+    double factor;          /* 0: f is the identity; linear scaling: f(x) = x/factor */
+    double low, high;       /* Llama 3's: turns that are fewer than `low` in `original` tokens are scaled, those that */
+    size_t original;        /* are more than `high` are not, between them a mixture; original 0: linear */
+} orl_rotation;
+/* x: (tokens, heads·head_dim). Rotates pairs (i, i + width/2) of each head. */
+ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads,
+                             const orl_rotation *rotation);
+/* Causal softmax(scale·q·kᵀ)·v within each segment and its ancestors: a token sees itself and the window − 1 before it.
  * q: (tokens, heads·head_dim); k, v: (tokens, kv_heads·head_dim); head h reads kv head h·kv_heads/heads. */
+typedef struct orl_heads {
+    size_t heads, kv_heads;
+    size_t window;          /* 0: it sees all before it */
+    double scale;           /* 0: 1/√head_dim */
+} orl_heads;
 ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, orl_tensor *v,
-                                  const orl_stream *stream, size_t heads, size_t kv_heads);
+                                  const orl_stream *stream, const orl_heads *shape);
 /* log softmax(h·wᵀ)[target], never holding the n × vocabulary logits. h: (n, d), w: (vocab, d), of
  * which the first `classes` rows compete. → (n, 1). entropy, if not NULL, receives (n, 1). */
 ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w, size_t classes,
@@ -521,17 +538,39 @@ ORL_API void orl_free(orl_ctx *ctx, void *memory);
 
 /* ---- 1.5 models ------------------------------------------------------------------------------- */
 
-typedef enum orl_arch { ORL_GPT2 = 0, ORL_LLAMA = 1 } orl_arch;
+/* The families, by config.json's model_type: gpt2, llama (SmolLM and SmolLM2 too), gpt_neo (TinyStories), gpt_neox
+ * (Pythia), mistral, qwen2 (Qwen2.5 too), qwen3, smollm3, gemma3_text. */
+typedef enum orl_arch {
+    ORL_GPT2, ORL_LLAMA, ORL_GPT_NEO, ORL_GPT_NEOX, ORL_MISTRAL, ORL_QWEN2, ORL_QWEN3, ORL_SMOLLM3, ORL_GEMMA3
+} orl_arch;
+
+typedef enum orl_activation { ORL_SILU, ORL_GELU, ORL_GELU_ERF } orl_activation;
+
+#define ORL_MAX_LAYERS 1024
+#define ORL_LAYER_LOCAL 1     /* its tokens see the last `window` alone */
+#define ORL_LAYER_UNROTATED 2 /* knows no positions */
 
 typedef struct orl_model_config {
-    orl_arch arch;     /* GPT-2: learned positions, LayerNorm, GELU, biases; Llama: RoPE, RMSNorm, SwiGLU */
+    orl_arch arch;
     size_t vocab, dim, layers, heads, kv_heads, ffn, context;
-    double norm_eps, rope_theta;
-    int tied;          /* the language head is the token embedding */
-    int32_t bos, eos;  /* −1: none */
+    double norm_eps;
+    int tied;                      /* the language head is the token embedding */
+    int32_t bos, eos;              /* −1: none */
+    /* What follows is the family's own: leave it as orl_model_config_default() sets it, or as a file says. */
+    size_t head_dim;               /* 0: dim / heads */
+    orl_rotation rope;
+    double local_theta;            /* of local layers, which are then not scaled; 0: as the others */
+    size_t window;                 /* of local layers, the token itself counted; 0: none */
+    double query_scalar;           /* scores are q·k/√this; 0: head_dim */
+    int by_layer;                  /* … and layer l's divided by l + 1 */
+    orl_activation activation;
+    int attention_bias, mlp_bias;  /* where a family leaves it open */
+    int parallel;                  /* attention and feed-forward read the same x */
+    uint8_t layer[ORL_MAX_LAYERS]; /* ORL_LAYER_LOCAL | ORL_LAYER_UNROTATED */
 } orl_model_config;
 
-ORL_API orl_model_config orl_model_config_default(orl_arch arch); /* a small one: 4 layers of 128 */
+/* A small one: 4 layers of 128. */
+ORL_API orl_model_config orl_model_config_default(orl_arch arch);
 /* Weights N(0, 0.02), residual projections scaled by 1/√(2·layers); tok (may be NULL) is shared. */
 ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok);
 /* A Hugging Face directory: config.json, model.safetensors, tokenizer files if there are any. */
@@ -1904,9 +1943,14 @@ typedef struct orli_kernels {
                              orl_real *dx, orl_real *dw);                                /* each += or NULL */
     void (*gelu)(size_t n, orl_real *y, const orl_real *x);
     void (*gelu_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy);
+    void (*gelu_erf)(size_t n, orl_real *y, const orl_real *x);
+    void (*gelu_erf_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy);
     void (*swiglu)(size_t n, orl_real *y, const orl_real *gate, const orl_real *up);
     void (*swiglu_backward)(size_t n, orl_real *dgate, orl_real *dup, const orl_real *gate, const orl_real *up,
-                            const orl_real *dy);
+                            const orl_real *dy); /* dgate, dup: += or NULL; those of geglu too */
+    void (*geglu)(size_t n, orl_real *y, const orl_real *gate, const orl_real *up);
+    void (*geglu_backward)(size_t n, orl_real *dgate, orl_real *dup, const orl_real *gate, const orl_real *up,
+                           const orl_real *dy);
     void (*rope)(size_t half, orl_real *x, const orl_real *cosine, const orl_real *sine);
     void (*adamw)(size_t n, orl_real *w, const orl_real *g, orl_real *m, orl_real *v, const orli_adamw *p);
 
@@ -2359,15 +2403,18 @@ static void ORLI_K(pack)(size_t count, size_t k, const orl_real *x, size_t lane,
         for (l = 0; l < ORLI_W; l++) panel[p * step + l] = l < count ? x[l * lane + p * next] : (orl_real)0;
 }
 
-/* ---- exp, tanh, log ------------------------------------------------------------------------------
- * Polynomials of S. L. Moshier's Cephes library (expf, tanhf, logf) on reduced arguments; at most 4 ulp
- * of error, checked over the whole range. In double precision these are libm's. */
+/* ---- exp, tanh, log, Φ ---------------------------------------------------------------------------
+ * Polynomials of S. L. Moshier's Cephes library (expf, tanhf, logf, ndtrf) on reduced arguments; at most 4 ulp
+ * of error, of Φ(x) 16 (and x²/2 more where the scalar kernels have no fused multiply-add), checked over the whole
+ * range. In double precision these are libm's. */
 
 #if ORLI_DOUBLE
 #define orli_v_exp(x) exp(x)
 #define orli_v_tanh(x) tanh(x)
 #define orli_v_log(x) log(x)
+#define orli_v_normal_cdf(x) (0.5 * erfc(-0.70710678118654752 * (x)))
 #else
+#define orli_v_normal_cdf(x) ORLI_K(v_normal_cdf)(x)
 #define orli_v_exp(x) ORLI_K(v_exp)(x)
 #define orli_v_tanh(x) ORLI_K(v_tanh)(x)
 #define orli_v_log(x) ORLI_K(v_log)(x)
@@ -2425,6 +2472,32 @@ static inline orli_v ORLI_K(v_log)(orli_v x) {
     y = orli_v_less(zero, x, y, orli_v_less(x, zero, orli_c(NAN), orli_c(-INFINITY)));
     return orli_v_less(x, infinity, y, x); /* ∞ and NaN are their own logarithms */
 }
+
+/* The normal distribution's Φ(x) = ½(1 + erf a), a = x/√2: near 0 from erf's polynomial, else from ½·erfc|a| =
+ * e^(−a²)·Q(1/a²)/|a|, one Q below |a| = 2 and another above. */
+static inline orli_v ORLI_K(v_normal_cdf)(orli_v x) {
+    static const float erf[7] = {7.853861353e-5f, -8.010193625e-4f, 5.188327686e-3f, -2.685381193e-2f,
+                                 1.128358515e-1f, -3.761262582e-1f, 1.128379165f};
+    static const float middle[9] = {2.326819970e-2f, -1.387039389e-1f, 3.687424675e-1f, -5.824733027e-1f, 6.210004622e-1f,
+                                    -4.944515323e-1f, 3.404879938e-1f, -2.741127028e-1f, 5.638259427e-1f};
+    static const float outer[8] = {-1.047766400e1f, 1.297719955e1f, -7.495518718f, 2.921019019f,
+                                   -1.015265279f, 4.218463358e-1f, -2.820767440e-1f, 5.641895068e-1f};
+    const orli_v half = orli_c(0.5f), one = orli_c(1.0f), two = orli_c(2.0f);
+    orli_v a = orli_v_mul(x, orli_c(0.707106781186547524f)), size = orli_v_abs(a), halved = orli_v_mul(x, half);
+    orli_v square = orli_v_mul(halved, x), rest = orli_v_fma(halved, x, orli_v_sub(orli_v_zero(), square));
+    orli_v inverse = orli_v_div(one, orli_v_max(one, size)), z = orli_v_mul(inverse, inverse);
+    orli_v near = orli_v_set1(erf[0]), tail = orli_v_set1(middle[0]), far = orli_v_set1(outer[0]);
+    size_t i;
+    for (i = 1; i < 7; i++) near = orli_v_fma(near, square, orli_v_set1(erf[i]));
+    for (i = 1; i < 9; i++) tail = orli_v_fma(tail, z, orli_v_set1(middle[i]));
+    for (i = 1; i < 8; i++) far = orli_v_fma(far, z, orli_v_set1(outer[i]));
+    near = orli_v_fma(orli_v_mul(near, half), a, half);
+    far = orli_v_mul(inverse, orli_v_less(size, two, tail, far));
+    far = orli_v_mul(orli_v_mul(half, orli_v_exp(orli_v_sub(orli_v_zero(), square))), far);
+    tail = orli_v_fnma(far, rest, far); /* e^−(square + rest) */
+    tail = orli_v_less(a, orli_v_zero(), tail, orli_v_sub(one, tail));
+    return orli_v_less(size, one, near, tail);
+}
 #endif
 
 /* σ(x) = 1 / (1 + e^−x) */
@@ -2481,14 +2554,30 @@ static void ORLI_K(gelu)(size_t n, orl_real *y, const orl_real *x) {
         ORLI_PUT(y, orli_v_mul(a, ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(a))));
     }
 }
-/* d/dx x·σ(z) = σ + x·σ(1 − σ)·z', z' = 2√(2/π)·(1 + 3·0.044715x²) */
+/* d/dx x·σ(z) = σ + x·σ(1 − σ)·z', z' = 2√(2/π)·(1 + 3·0.044715x²); s = σ(z) */
+static inline orli_v ORLI_K(v_gelu_slope)(orli_v x, orli_v s) {
+    orli_v slope = orli_v_fma(orli_c(0.2140644488178007), orli_v_mul(x, x), orli_c(1.5957691216057308));
+    return orli_v_add(s, orli_v_mul(orli_v_mul(x, slope), orli_v_fnma(s, s, s)));
+}
 static void ORLI_K(gelu_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy) {
     size_t i;
     ORLI_EACH(i, n) {
         orli_v a = ORLI_GET(x), s = ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(a));
-        orli_v slope = orli_v_fma(orli_c(0.2140644488178007), orli_v_mul(a, a), orli_c(1.5957691216057308));
-        slope = orli_v_mul(orli_v_mul(a, slope), orli_v_fnma(s, s, s));
-        ORLI_PUT(dx, orli_v_fma(ORLI_GET(dy), orli_v_add(s, slope), ORLI_GET(dx)));
+        ORLI_PUT(dx, orli_v_fma(ORLI_GET(dy), ORLI_K(v_gelu_slope)(a, s), ORLI_GET(dx)));
+    }
+}
+
+/* x·Φ(x); its slope is Φ + x·φ, φ = e^(−x²/2)/√(2π)  (Hendrycks and Gimpel 2016, without the tanh) */
+static void ORLI_K(gelu_erf)(size_t n, orl_real *y, const orl_real *x) {
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_mul(ORLI_GET(x), orli_v_normal_cdf(ORLI_GET(x))));
+}
+static void ORLI_K(gelu_erf_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v a = ORLI_GET(x), density = orli_v_exp(orli_v_mul(orli_c(-0.5), orli_v_mul(a, a)));
+        orli_v slope = orli_v_fma(orli_v_mul(orli_c(0.3989422804014327), a), density, orli_v_normal_cdf(a));
+        ORLI_PUT(dx, orli_v_fma(ORLI_GET(dy), slope, ORLI_GET(dx)));
     }
 }
 
@@ -2506,8 +2595,26 @@ static void ORLI_K(swiglu_backward)(size_t n, orl_real *dgate, orl_real *dup, co
     ORLI_EACH(i, n) {
         orli_v g = ORLI_GET(gate), s = ORLI_K(v_sigmoid)(g), d = ORLI_GET(dy);
         orli_v slope = orli_v_fma(g, orli_v_fnma(s, s, s), s);
-        ORLI_PUT(dup, orli_v_fma(d, orli_v_mul(g, s), ORLI_GET(dup)));
-        ORLI_PUT(dgate, orli_v_fma(orli_v_mul(d, ORLI_GET(up)), slope, ORLI_GET(dgate)));
+        if (dup) ORLI_PUT(dup, orli_v_fma(d, orli_v_mul(g, s), ORLI_GET(dup)));
+        if (dgate) ORLI_PUT(dgate, orli_v_fma(orli_v_mul(d, ORLI_GET(up)), slope, ORLI_GET(dgate)));
+    }
+}
+
+static void ORLI_K(geglu)(size_t n, orl_real *y, const orl_real *gate, const orl_real *up) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v g = ORLI_GET(gate);
+        ORLI_PUT(y, orli_v_mul(orli_v_mul(g, ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(g))), ORLI_GET(up)));
+    }
+}
+static void ORLI_K(geglu_backward)(size_t n, orl_real *dgate, orl_real *dup, const orl_real *gate,
+                                   const orl_real *up, const orl_real *dy) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v g = ORLI_GET(gate), s = ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(g)), d = ORLI_GET(dy);
+        orli_v slope = ORLI_K(v_gelu_slope)(g, s);
+        if (dup) ORLI_PUT(dup, orli_v_fma(d, orli_v_mul(g, s), ORLI_GET(dup)));
+        if (dgate) ORLI_PUT(dgate, orli_v_fma(orli_v_mul(d, ORLI_GET(up)), slope, ORLI_GET(dgate)));
     }
 }
 
@@ -2906,7 +3013,8 @@ static const orli_kernels ORLI_K(kernels) = {
     ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
-    ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(swiglu), ORLI_K(swiglu_backward), ORLI_K(rope), ORLI_K(adamw),
+    ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
+    ORLI_K(swiglu), ORLI_K(swiglu_backward), ORLI_K(geglu), ORLI_K(geglu_backward), ORLI_K(rope), ORLI_K(adamw),
     ORLI_K(attention), ORLI_K(attention_backward)
 };
 
@@ -3582,11 +3690,11 @@ typedef struct orli_room {
 } orli_room;
 
 typedef struct orli_rope_table orli_rope_table;
-struct orli_rope_table { /* cos, sin, −sin of position·theta^(−2i/d): (positions, half) each */
-    double theta;
+struct orli_rope_table { /* cos, sin, −sin of position·f(theta^(−2i/width)): (positions, half) each */
+    orl_rotation rotation;
     size_t half, positions;
     orl_real *cosine, *sine, *minus_sine;
-    orli_rope_table *next; /* of another theta or width: models may share a tape */
+    orli_rope_table *next; /* of another rotation: layers may differ, models may share a tape */
 };
 
 struct orl_tape {
@@ -3818,8 +3926,8 @@ ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *p) {
 
 typedef enum orli_map {
     ORLI_MAP_SCALE, ORLI_MAP_SHIFT, ORLI_MAP_EXP, ORLI_MAP_LOG, ORLI_MAP_TANH, ORLI_MAP_SQUARE, ORLI_MAP_SOFTPLUS,
-    ORLI_MAP_CLAMP, ORLI_MAP_GELU, ORLI_MAP_ADD, ORLI_MAP_SUB, ORLI_MAP_MUL, ORLI_MAP_MINIMUM, ORLI_MAP_MAXIMUM,
-    ORLI_MAP_SWIGLU
+    ORLI_MAP_CLAMP, ORLI_MAP_GELU, ORLI_MAP_GELU_ERF, ORLI_MAP_ADD, ORLI_MAP_SUB, ORLI_MAP_MUL, ORLI_MAP_MINIMUM,
+    ORLI_MAP_MAXIMUM, ORLI_MAP_SWIGLU, ORLI_MAP_GEGLU
 } orli_map;
 
 typedef struct orli_map_saved {
@@ -3856,12 +3964,14 @@ static void orli_map_forward(void *arg, size_t task, size_t worker) {
         break;
     case ORLI_MAP_CLAMP: for (i = 0; i < n; i++) y[i] = a[i] < p ? p : a[i] > q ? q : a[i]; break;
     case ORLI_MAP_GELU: j->kern->gelu(n, y, a); break;
+    case ORLI_MAP_GELU_ERF: j->kern->gelu_erf(n, y, a); break;
     case ORLI_MAP_ADD: memcpy(y, a, n * sizeof *y), j->kern->add(n, y, b); break;
     case ORLI_MAP_SUB: for (i = 0; i < n; i++) y[i] = a[i] - b[i]; break;
     case ORLI_MAP_MUL: j->kern->mul(n, y, a, b); break;
     case ORLI_MAP_MINIMUM: for (i = 0; i < n; i++) y[i] = a[i] <= b[i] ? a[i] : b[i]; break;
     case ORLI_MAP_MAXIMUM: for (i = 0; i < n; i++) y[i] = a[i] >= b[i] ? a[i] : b[i]; break;
     case ORLI_MAP_SWIGLU: j->kern->swiglu(n, y, a, b); break;
+    case ORLI_MAP_GEGLU: j->kern->geglu(n, y, a, b); break;
     }
 }
 
@@ -3887,6 +3997,7 @@ static void orli_map_backward(void *arg, size_t task, size_t worker) {
         break;
     case ORLI_MAP_CLAMP: for (i = 0; i < n; i++) da[i] += a[i] < p || a[i] > q ? 0 : dy[i]; break;
     case ORLI_MAP_GELU: j->kern->gelu_backward(n, da, a, dy); break;
+    case ORLI_MAP_GELU_ERF: j->kern->gelu_erf_backward(n, da, a, dy); break;
     case ORLI_MAP_ADD:
         if (da) j->kern->add(n, da, dy);
         if (db) j->kern->add(n, db, dy);
@@ -3908,6 +4019,7 @@ static void orli_map_backward(void *arg, size_t task, size_t worker) {
         for (i = 0; db && i < n; i++) db[i] += a[i] >= b[i] ? 0 : dy[i];
         break;
     case ORLI_MAP_SWIGLU: j->kern->swiglu_backward(n, da, db, a, b, dy); break;
+    case ORLI_MAP_GEGLU: j->kern->geglu_backward(n, da, db, a, b, dy); break;
     }
 }
 
@@ -3986,6 +4098,9 @@ ORL_API orl_tensor *orl_max(orl_tape *t, orl_tensor *a, orl_tensor *b) {
 ORL_API orl_tensor *orl_swiglu(orl_tape *t, orl_tensor *gate, orl_tensor *up) {
     return orli_map_apply(t, ORLI_MAP_SWIGLU, "orl_swiglu", gate, up, 0, 0);
 }
+ORL_API orl_tensor *orl_geglu(orl_tape *t, orl_tensor *gate, orl_tensor *up) {
+    return orli_map_apply(t, ORLI_MAP_GEGLU, "orl_geglu", gate, up, 0, 0);
+}
 ORL_API orl_tensor *orl_scale(orl_tape *t, orl_tensor *x, double factor) {
     return orli_map_apply(t, ORLI_MAP_SCALE, "orl_scale", x, NULL, factor, 0);
 }
@@ -4009,6 +4124,9 @@ ORL_API orl_tensor *orl_softplus(orl_tape *t, orl_tensor *x) {
 }
 ORL_API orl_tensor *orl_gelu(orl_tape *t, orl_tensor *x) {
     return orli_map_apply(t, ORLI_MAP_GELU, "orl_gelu", x, NULL, 0, 0);
+}
+ORL_API orl_tensor *orl_gelu_erf(orl_tape *t, orl_tensor *x) {
+    return orli_map_apply(t, ORLI_MAP_GELU_ERF, "orl_gelu_erf", x, NULL, 0, 0);
 }
 ORL_API orl_tensor *orl_clamp(orl_tape *t, orl_tensor *x, double low, double high) {
     return orli_map_apply(t, ORLI_MAP_CLAMP, "orl_clamp", x, NULL, low, high);
@@ -4237,6 +4355,7 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
 
 /* ---- 7.9 norms ----
  * LayerNorm: y = (x − mean)·rstd ⊙ w + b;  RMSNorm: y = x·rstd ⊙ w, rstd = 1/√(mean square + eps).
+ * x: (rows, cols) is read as (n, d), d the width of w.
  * dw and db sum over rows: each task sums its own block of rows, the blocks are added in order. */
 
 typedef struct orli_norm_saved {
@@ -4279,14 +4398,14 @@ static void orli_norm_backward_rows(void *arg, size_t task, size_t worker) {
 static void orli_norm_backward(orl_tape *tape, orl_tensor *y) {
     orli_norm_job job;
     orl_real *dw = orli_grad(tape, y->in[1]), *db = orli_grad(tape, y->in[2]);
-    size_t tasks = (y->rows + ORLI_ROWS - 1) / ORLI_ROWS, i;
+    size_t d = y->in[1]->rows * y->in[1]->cols, n = y->rows * (y->cols / d), tasks = (n + ORLI_ROWS - 1) / ORLI_ROWS, i;
     memset(&job, 0, sizeof job);
     job.kern = tape->object.ctx->kernels;
     job.s = (orli_norm_saved *)y->saved;
     job.x = y->in[0]->data, job.w = y->in[1]->data, job.dy = y->grad;
-    job.n = y->rows, job.d = y->cols;
+    job.n = n, job.d = d;
     job.dx = orli_grad(tape, y->in[0]);
-    if (dw || db || (orli_dry(tape) && y->in[1]->needs_grad)) job.partial = orli_lend(tape, tasks * 2, y->cols);
+    if (dw || db || (orli_dry(tape) && y->in[1]->needs_grad)) job.partial = orli_lend(tape, tasks * 2, d);
     if (orli_dry(tape) || orl_failed(tape->object.ctx)) return;
     orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, tasks, orli_norm_backward_rows, &job);
     for (i = 0; i < tasks; i++) {
@@ -4299,22 +4418,25 @@ static orl_tensor *orli_norm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_t
     orl_tensor *y;
     orli_norm_saved *s;
     orli_norm_job job;
+    size_t d, n;
     if (!tape || !x || !w || (centered && !b)) return NULL;
-    if (w->rows * w->cols != x->cols || (b && b->rows * b->cols != x->cols)) return orli_mismatch(tape, "norm", x, w);
+    d = w->rows * w->cols;
+    if (!d || x->cols % d || (b && b->rows * b->cols != d)) return orli_mismatch(tape, "norm", x, w);
+    n = x->rows * (x->cols / d);
     y = orli_node(tape, x->rows, x->cols, x, w, b, orli_norm_backward, sizeof *s);
     if (!y) return NULL;
     s = (orli_norm_saved *)y->saved;
     s->eps = (orl_real)eps;
-    s->rstd = orli_keep(tape, y, x->rows, 1);
-    if (centered) s->mean = orli_keep(tape, y, x->rows, 1);
+    s->rstd = orli_keep(tape, y, n, 1);
+    if (centered) s->mean = orli_keep(tape, y, n, 1);
     if (orli_dry(tape)) return y;
     if (!s->rstd || (centered && !s->mean)) return NULL;
     memset(&job, 0, sizeof job);
     job.kern = tape->object.ctx->kernels;
     job.s = s;
     job.x = x->data, job.w = w->data, job.b = b ? b->data : NULL, job.y = y->data;
-    job.n = x->rows, job.d = x->cols;
-    orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (x->rows + ORLI_ROWS - 1) / ORLI_ROWS, orli_norm_forward, &job);
+    job.n = n, job.d = d;
+    orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (n + ORLI_ROWS - 1) / ORLI_ROWS, orli_norm_forward, &job);
     return y;
 }
 ORL_API orl_tensor *orl_layernorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b, double eps) {
@@ -4396,13 +4518,29 @@ static size_t orli_stream_row(const orl_stream *stream, size_t s, size_t p) {
 }
 
 /* ---- 7.11 rotary embedding (Su et al., arXiv 2104.09864), the half-split form:
- *      (x_i, x_{i+d/2}) is rotated by position·theta^(−2i/d); backwards by minus that ---- */
+ *      (x_i, x_{i+w/2}) is rotated by position·f(theta^(−2i/w)); backwards by minus that ---- */
 
-static const orli_rope_table *orli_rope_prepare(orl_tape *tape, double theta, size_t half, size_t positions) {
+/* What pair i turns by each position. Llama 3's scaling: Grattafiori et al., arXiv 2407.21783, as Meta's code has it. */
+static double orli_rope_frequency(const orl_rotation *r, size_t i) {
+    double f = pow(r->theta, -2.0 * (double)i / (double)r->width), turns, mixture;
+    if (!(r->factor > 0)) return f;
+    if (!r->original) return f / r->factor;
+    turns = (double)r->original * f / 6.283185307179586477; /* in the context it was first trained on */
+    mixture = ORLI_MAX(0.0, ORLI_MIN(1.0, (turns - r->low) / (r->high - r->low)));
+    return (1 - mixture) * f / r->factor + mixture * f;
+}
+
+static int orli_rotation_equal(const orl_rotation *a, const orl_rotation *b) {
+    return a->theta <= b->theta && a->theta >= b->theta && a->width == b->width && a->factor <= b->factor &&
+           a->factor >= b->factor && a->original == b->original && a->low <= b->low && a->low >= b->low &&
+           a->high <= b->high && a->high >= b->high;
+}
+
+static const orli_rope_table *orli_rope_prepare(orl_tape *tape, const orl_rotation *rotation, size_t positions) {
     orl_ctx *ctx = tape->object.ctx;
     orli_rope_table *t = tape->rope;
-    size_t p, i;
-    while (t && (t->half != half || t->theta < theta || t->theta > theta)) t = t->next;
+    size_t p, i, half = rotation->width / 2;
+    while (t && !orli_rotation_equal(&t->rotation, rotation)) t = t->next;
     if (t && t->positions >= positions) return t;
     if (!t) {
         t = (orli_rope_table *)orli_alloc_zero(ctx, 1, sizeof *t);
@@ -4417,9 +4555,9 @@ static const orli_rope_table *orli_rope_prepare(orl_tape *tape, double theta, si
     if (!t->cosine) return NULL;
     t->sine = t->cosine + positions * half;
     t->minus_sine = t->sine + positions * half; /* rotates back */
-    t->theta = theta, t->half = half, t->positions = positions;
+    t->rotation = *rotation, t->half = half, t->positions = positions;
     for (i = 0; i < half; i++) {
-        double frequency = pow(theta, -(double)i / (double)half);
+        double frequency = orli_rope_frequency(rotation, i);
         for (p = 0; p < positions; p++) {
             t->cosine[p * half + i] = (orl_real)cos((double)p * frequency);
             t->sine[p * half + i] = (orl_real)sin((double)p * frequency);
@@ -4434,7 +4572,7 @@ typedef struct orli_rope_job {
     const int32_t *position;
     const orl_real *cosine, *sine, *from;
     orl_real *x;
-    size_t n, heads, half;
+    size_t n, heads, half, d; /* d: of a head, of which 2·half turn */
 } orli_rope_job;
 
 static void orli_rope_rows(void *arg, size_t task, size_t worker) {
@@ -4442,20 +4580,20 @@ static void orli_rope_rows(void *arg, size_t task, size_t worker) {
     size_t i, h, half = j->half, end = ORLI_MIN(j->n, (task + 1) * ORLI_ROWS);
     (void)worker;
     for (i = task * ORLI_ROWS; i < end; i++) {
-        orl_real *x = j->x + i * j->heads * 2 * half;
-        if (j->from != j->x) memcpy(x, j->from + i * j->heads * 2 * half, j->heads * 2 * half * sizeof *x);
+        orl_real *x = j->x + i * j->heads * j->d;
+        if (j->from != j->x) memcpy(x, j->from + i * j->heads * j->d, j->heads * j->d * sizeof *x);
         for (h = 0; h < j->heads; h++)
-            j->kern->rope(half, x + h * 2 * half, j->cosine + (size_t)j->position[i] * half,
+            j->kern->rope(half, x + h * j->d, j->cosine + (size_t)j->position[i] * half,
                           j->sine + (size_t)j->position[i] * half);
     }
 }
 
 /* x = `from` (or x itself) rotated: with the table's sine forwards, minus_sine backwards. */
 static void orli_rope_apply(orl_ctx *ctx, const orli_rope_table *table, const orl_real *sine, const orl_real *from,
-                            orl_real *x, const int32_t *position, size_t n, size_t heads) {
+                            orl_real *x, const int32_t *position, size_t n, size_t heads, size_t d) {
     orli_rope_job job;
     job.kern = ctx->kernels, job.position = position, job.cosine = table->cosine, job.sine = sine;
-    job.from = from, job.x = x, job.n = n, job.heads = heads, job.half = table->half;
+    job.from = from, job.x = x, job.n = n, job.heads = heads, job.half = table->half, job.d = d;
     orli_parallel(ctx, ORLI_WORK_ROWS, (n + ORLI_ROWS - 1) / ORLI_ROWS, orli_rope_rows, &job);
 }
 
@@ -4472,7 +4610,8 @@ static void orli_rope_backward(orl_tape *tape, orl_tensor *y) {
     orl_real *dx = orli_grad_or_fresh(tape, y->in[0], &accumulate),
              *turned = accumulate ? orli_lend(tape, y->rows, y->cols) : dx;
     if (orli_dry(tape) || orl_failed(ctx)) return;
-    orli_rope_apply(ctx, s->table, s->table->minus_sine, y->grad, turned, s->stream->position, y->rows, s->heads);
+    orli_rope_apply(ctx, s->table, s->table->minus_sine, y->grad, turned, s->stream->position, y->rows, s->heads,
+                    y->cols / s->heads);
     if (accumulate) ctx->kernels->add(y->rows * y->cols, dx, turned);
 }
 
@@ -4483,15 +4622,20 @@ static size_t orli_stream_positions(const orl_stream *stream) { /* 1 + the highe
     return most;
 }
 
-ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads, double theta) {
+ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads,
+                             const orl_rotation *rotation) {
     orl_tensor *y;
     orli_rope_saved *s;
     orl_ctx *ctx;
-    if (!tape || !x || !stream) return NULL;
+    orl_rotation r;
+    if (!tape || !x || !stream || !rotation) return NULL;
     ctx = tape->object.ctx;
-    if (x->rows != stream->tokens || !heads || x->cols % (2 * heads)) {
-        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of even width",
-                  x->rows, x->cols, stream->tokens, heads);
+    r = *rotation;
+    if (heads && !r.width) r.width = x->cols / heads;
+    if (x->rows != stream->tokens || !heads || x->cols % heads || r.width % 2 || r.width > x->cols / heads) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT,
+                  "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of which an even %zu numbers turn", x->rows,
+                  x->cols, stream->tokens, heads, r.width);
         return NULL;
     }
     y = orli_node(tape, x->rows, x->cols, x, NULL, NULL, orli_rope_backward, sizeof *s);
@@ -4499,13 +4643,13 @@ ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *st
     s = (orli_rope_saved *)y->saved;
     s->stream = stream, s->heads = heads;
     if (orli_dry(tape)) return y;
-    s->table = orli_rope_prepare(tape, theta, x->cols / heads / 2, orli_stream_positions(stream));
+    s->table = orli_rope_prepare(tape, &r, orli_stream_positions(stream));
     if (!s->table) return NULL;
-    orli_rope_apply(ctx, s->table, s->table->sine, x->data, y->data, stream->position, x->rows, heads);
+    orli_rope_apply(ctx, s->table, s->table->sine, x->data, y->data, stream->position, x->rows, heads, x->cols / heads);
     return y;
 }
 
-/* ---- 7.12 attention: y = softmax(q·kᵀ/√d + causal mask)·v, per head and sequence ----
+/* ---- 7.12 attention: y = softmax(scale·q·kᵀ + causal mask)·v, per head and sequence ----
  * Keys and values are laid out in tiles of ORLI_TILE positions, K by columns (d, tile), V by rows
  * (tile, d). A segment owns the tiles from the one its first position falls into; the columns of that
  * first tile that belong to its ancestors are copied. A query then walks the tiles of its chain:
@@ -4523,8 +4667,22 @@ typedef struct orli_tile_plan {
     size_t *list;             /* tiles by position: own and ancestors' */
     size_t *root;             /* (roots + 1): segments that begin a tree */
     size_t roots;
-    double visible;           /* Σ over queries of the keys they see */
 } orli_tile_plan;
+
+/* The keys that tokens first … end−1 of a sequence see, each itself and what its window reaches. */
+static double orli_visible(size_t first, size_t end, size_t window) {
+    size_t full = ORLI_MIN(ORLI_MAX(first, window), end); /* from here on a whole window */
+    return 0.5 * (double)(full - first) * (double)(first + full + 1) + (double)(end - full) * (double)window;
+}
+static double orli_stream_visible(const orl_stream *stream, size_t window) {
+    double visible = 0;
+    size_t s;
+    for (s = 0; s < stream->segments; s++) {
+        const orl_segment *g = &stream->segment[s];
+        visible += orli_visible(g->position, g->position + g->length, window);
+    }
+    return visible;
+}
 
 static size_t orli_own_tiles(const orl_segment *g) {
     return (g->position + g->length + ORLI_TILE - 1) / ORLI_TILE - g->position / ORLI_TILE;
@@ -4556,17 +4714,22 @@ static orli_tile_plan *orli_plan_tiles(orl_tape *tape, const orl_stream *stream)
         /* base > 0 only with a parent */
         for (t = 0; t < base; t++) plan->list[listed++] = plan->list[plan->chain[g->parent] + t];
         for (i = 0; i < own; i++) plan->list[listed++] = plan->first[s] + i;
-        plan->visible += (double)g->length * ((double)g->position + 0.5 * ((double)g->length + 1.0));
     }
     plan->chain[n] = listed;
     plan->root[plan->roots] = n;
     return tape->plan = plan;
 }
 
+static size_t orli_window(const orl_heads *shape) { return shape->window ? shape->window : SIZE_MAX; }
+static orl_real orli_score_scale(const orl_heads *shape, size_t d) {
+    return (orl_real)(shape->scale > 0 ? shape->scale : 1.0 / sqrt((double)d));
+}
+
 typedef struct orli_attention_saved {
     const orl_stream *stream;
     orli_tile_plan *plan;
-    size_t heads, kv_heads;
+    size_t heads, kv_heads, window;
+    orl_real scale;
     orl_real *k, *v;           /* (kv_heads, tiles, ORLI_TILE·d) */
     orl_real *lse;             /* (heads, tokens) */
     const orl_real **pointers; /* (kv_heads, 2, listed): K and V tiles of every chain */
@@ -4632,7 +4795,7 @@ static void orli_attention_forward(void *arg, size_t task, size_t worker) { /* o
     size_t listed = a->plan->chain[a->plan->segments];
     const orl_real **kp = a->pointers + kv * 2 * listed + a->plan->chain[s];
     j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + listed,
-                               SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
+                               a->window, a->scale, j->y + g->start * width + h * d, width,
                                a->lse + h * a->stream->tokens + g->start, orli_scratch(j->ctx, worker));
 }
 
@@ -4669,7 +4832,7 @@ static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) 
         for (h = kv * group; h < (kv + 1) * group; h++) {
             size_t at = g->start * width + h * d, chain = plan->chain[s];
             kern->attention_backward(d, g->length, j->q + at, width, g->position, kp + chain, kp + listed + chain,
-                                     SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + at, width, j->dy + at, width,
+                                     a->window, a->scale, j->y + at, width, j->dy + at, width,
                                      a->lse + h * a->stream->tokens + g->start, j->dq + at, width, dkp + chain,
                                      dkp + listed + chain, orli_scratch(j->ctx, worker));
         }
@@ -4711,18 +4874,19 @@ static void orli_attention_backward(orl_tape *tape, orl_tensor *y) {
                                                   sizeof *job.dpointers);
     if (orli_dry(tape) || orl_failed(ctx)) return;
     orli_parallel(ctx, ORLI_WORK_ATTENTION_BACKWARD, plan->roots * a->kv_heads, orli_attention_backward_tree, &job);
-    ctx->flops += 10.0 * (double)y->cols * plan->visible;
+    ctx->flops += 10.0 * (double)y->cols * orli_stream_visible(a->stream, a->window);
 }
 
 ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, orl_tensor *v, const orl_stream *stream,
-                                  size_t heads, size_t kv_heads) {
+                                  const orl_heads *shape) {
     orl_tensor *y;
     orli_attention_saved *a;
     orli_attention_job job;
     orl_ctx *ctx;
-    size_t d, tiled;
-    if (!tape || !q || !k || !v || !stream) return NULL;
+    size_t heads, kv_heads, d, tiled;
+    if (!tape || !q || !k || !v || !stream || !shape) return NULL;
     ctx = tape->object.ctx;
+    heads = shape->heads, kv_heads = shape->kv_heads;
     d = heads ? q->cols / heads : 0;
     if (!d || !kv_heads || heads % kv_heads || q->cols != heads * d || k->cols != kv_heads * d || v->cols != k->cols ||
         q->rows != stream->tokens || k->rows != q->rows || v->rows != q->rows) {
@@ -4736,6 +4900,7 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
     if (!y) return NULL;
     a = (orli_attention_saved *)y->saved;
     a->stream = stream, a->heads = heads, a->kv_heads = kv_heads;
+    a->window = orli_window(shape), a->scale = orli_score_scale(shape, d);
     a->plan = orli_plan_tiles(tape, stream);
     if (!a->plan) return NULL;
     tiled = orli_mul(kv_heads * a->plan->tiles, ORLI_TILE * d);
@@ -4750,7 +4915,7 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
     job.ctx = ctx, job.s = a, job.d = d, job.q = q->data, job.k = k->data, job.v = v->data, job.y = y->data;
     orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * kv_heads, orli_attention_pack, &job);
     orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * heads, orli_attention_forward, &job);
-    ctx->flops += 4.0 * (double)q->cols * a->plan->visible;
+    ctx->flops += 4.0 * (double)q->cols * orli_stream_visible(stream, a->window);
     return y;
 }
 
@@ -8526,74 +8691,175 @@ ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir)
  *             Ainslie et al., arXiv 2305.13245.
  * Tested by:  tests/test_11_model.c, tests/test_golden.c */
 
-/* ---- 11.1 the weights of a block, and of the whole ---- */
+/* ---- 11.1 families: the weights of a block, and of the whole ---- */
 
 typedef enum orli_weight {
     ORLI_W_EMBED, ORLI_W_POSITION, ORLI_W_NORM, ORLI_W_NORM_B, ORLI_W_HEAD, ORLI_W_SCORE, /* once */
     ORLI_W_NORM1, ORLI_W_NORM1_B, ORLI_W_Q, ORLI_W_K, ORLI_W_V, ORLI_W_O,                  /* per layer */
     ORLI_W_Q_B, ORLI_W_K_B, ORLI_W_V_B, ORLI_W_O_B, ORLI_W_NORM2, ORLI_W_NORM2_B,
     ORLI_W_GATE, ORLI_W_UP, ORLI_W_UP_B, ORLI_W_DOWN, ORLI_W_DOWN_B,
-    ORLI_W_COUNT
+    ORLI_W_Q_NORM, ORLI_W_K_NORM, ORLI_W_POST1, ORLI_W_POST2, ORLI_W_GATE_B,
+    ORLI_W_COUNT /* also: none. The numbers name streams of random numbers: add new ones here. */
 } orli_weight;
 #define ORLI_W_FIRST_OF_LAYER ORLI_W_NORM1
 #define ORLI_W_PER_LAYER (ORLI_W_COUNT - ORLI_W_FIRST_OF_LAYER)
 
+typedef enum orli_layout { /* of a matrix on disk */
+    ORLI_OUT_IN,   /* (out, in), as we have it */
+    ORLI_IN_OUT,   /* transposed: GPT-2 */
+    ORLI_HEADWISE  /* of a fused q, k, v: each head's q, k, v follow each other (GPT-NeoX); else all q, all k, all v */
+} orli_layout;
+
+typedef enum orli_when { ORLI_ALWAYS, ORLI_IF_ATTENTION_BIAS, ORLI_IF_MLP_BIAS } orli_when;
+
 typedef struct orli_weight_row {
     orli_weight weight;
-    const char *name;  /* on disk; %zu is the layer; the prefix of the family may stand before it */
-    int transposed;    /* GPT-2 keeps (in, out) */
-    int third;         /* 1, 2, 3: a third of a fused q, k, v; 0: all of it */
+    const char *name;   /* on disk; %zu is the layer; the prefix of the family may stand before it */
+    orli_layout layout;
+    int third;          /* 1, 2, 3: a third of a fused q, k, v; 0: all of it */
+    orli_when when;
 } orli_weight_row;
 
+#define ORLI_ROWS_HEADS /* they stand outside the trunk */ \
+    {ORLI_W_HEAD, "lm_head.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_SCORE, "score.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_COUNT, NULL, ORLI_OUT_IN, 0, ORLI_ALWAYS}
+
+#define ORLI_ROWS_LLAMA /* what all of Llama's kin have */ \
+    {ORLI_W_EMBED, "embed_tokens.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM, "norm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM1, "layers.%zu.input_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_Q, "layers.%zu.self_attn.q_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_K, "layers.%zu.self_attn.k_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_V, "layers.%zu.self_attn.v_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_O, "layers.%zu.self_attn.o_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_GATE, "layers.%zu.mlp.gate_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_UP, "layers.%zu.mlp.up_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_DOWN, "layers.%zu.mlp.down_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    ORLI_ROWS_HEADS
+#define ORLI_ROWS_QKV_BIAS(when) \
+    {ORLI_W_Q_B, "layers.%zu.self_attn.q_proj.bias", ORLI_OUT_IN, 0, when}, \
+    {ORLI_W_K_B, "layers.%zu.self_attn.k_proj.bias", ORLI_OUT_IN, 0, when}, \
+    {ORLI_W_V_B, "layers.%zu.self_attn.v_proj.bias", ORLI_OUT_IN, 0, when}
+#define ORLI_ROWS_ATTENTION_BIAS \
+    ORLI_ROWS_QKV_BIAS(ORLI_IF_ATTENTION_BIAS), \
+    {ORLI_W_O_B, "layers.%zu.self_attn.o_proj.bias", ORLI_OUT_IN, 0, ORLI_IF_ATTENTION_BIAS}
+#define ORLI_ROW_NORM2 {ORLI_W_NORM2, "layers.%zu.post_attention_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}
+#define ORLI_ROWS_QK_NORM \
+    {ORLI_W_Q_NORM, "layers.%zu.self_attn.q_norm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_K_NORM, "layers.%zu.self_attn.k_norm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}
+
 static const orli_weight_row orli_weights_llama[] = {
-    {ORLI_W_EMBED, "embed_tokens.weight", 0, 0},
-    {ORLI_W_NORM, "norm.weight", 0, 0},
-    {ORLI_W_NORM1, "layers.%zu.input_layernorm.weight", 0, 0},
-    {ORLI_W_Q, "layers.%zu.self_attn.q_proj.weight", 0, 0},
-    {ORLI_W_K, "layers.%zu.self_attn.k_proj.weight", 0, 0},
-    {ORLI_W_V, "layers.%zu.self_attn.v_proj.weight", 0, 0},
-    {ORLI_W_O, "layers.%zu.self_attn.o_proj.weight", 0, 0},
-    {ORLI_W_NORM2, "layers.%zu.post_attention_layernorm.weight", 0, 0},
-    {ORLI_W_GATE, "layers.%zu.mlp.gate_proj.weight", 0, 0},
-    {ORLI_W_UP, "layers.%zu.mlp.up_proj.weight", 0, 0},
-    {ORLI_W_DOWN, "layers.%zu.mlp.down_proj.weight", 0, 0},
-    {ORLI_W_HEAD, "lm_head.weight", 0, 0},
-    {ORLI_W_SCORE, "score.weight", 0, 0},
-    {ORLI_W_COUNT, NULL, 0, 0}};
+    ORLI_ROW_NORM2, ORLI_ROWS_ATTENTION_BIAS,
+    {ORLI_W_GATE_B, "layers.%zu.mlp.gate_proj.bias", ORLI_OUT_IN, 0, ORLI_IF_MLP_BIAS},
+    {ORLI_W_UP_B, "layers.%zu.mlp.up_proj.bias", ORLI_OUT_IN, 0, ORLI_IF_MLP_BIAS},
+    {ORLI_W_DOWN_B, "layers.%zu.mlp.down_proj.bias", ORLI_OUT_IN, 0, ORLI_IF_MLP_BIAS},
+    ORLI_ROWS_LLAMA};
+
+static const orli_weight_row orli_weights_mistral[] = {ORLI_ROW_NORM2, ORLI_ROWS_LLAMA};
+
+static const orli_weight_row orli_weights_qwen2[] = {ORLI_ROW_NORM2, ORLI_ROWS_QKV_BIAS(ORLI_ALWAYS), ORLI_ROWS_LLAMA};
+
+static const orli_weight_row orli_weights_qwen3[] = {ORLI_ROW_NORM2, ORLI_ROWS_QK_NORM, ORLI_ROWS_ATTENTION_BIAS,
+                                                     ORLI_ROWS_LLAMA};
+
+static const orli_weight_row orli_weights_gemma3[] = { /* its post_attention_layernorm is another thing than Llama's */
+    {ORLI_W_POST1, "layers.%zu.post_attention_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM2, "layers.%zu.pre_feedforward_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_POST2, "layers.%zu.post_feedforward_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    ORLI_ROWS_QK_NORM, ORLI_ROWS_ATTENTION_BIAS, ORLI_ROWS_LLAMA};
+
+#define ORLI_ROWS_GPT /* what GPT-2 and GPT-Neo share */ \
+    {ORLI_W_EMBED, "wte.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_POSITION, "wpe.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM, "ln_f.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM_B, "ln_f.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM1, "h.%zu.ln_1.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM1_B, "h.%zu.ln_1.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM2, "h.%zu.ln_2.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM2_B, "h.%zu.ln_2.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_UP_B, "h.%zu.mlp.c_fc.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_DOWN_B, "h.%zu.mlp.c_proj.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    ORLI_ROWS_HEADS
 
 static const orli_weight_row orli_weights_gpt2[] = {
-    {ORLI_W_EMBED, "wte.weight", 0, 0},
-    {ORLI_W_POSITION, "wpe.weight", 0, 0},
-    {ORLI_W_NORM, "ln_f.weight", 0, 0},
-    {ORLI_W_NORM_B, "ln_f.bias", 0, 0},
-    {ORLI_W_NORM1, "h.%zu.ln_1.weight", 0, 0},
-    {ORLI_W_NORM1_B, "h.%zu.ln_1.bias", 0, 0},
-    {ORLI_W_Q, "h.%zu.attn.c_attn.weight", 1, 1},
-    {ORLI_W_K, "h.%zu.attn.c_attn.weight", 1, 2},
-    {ORLI_W_V, "h.%zu.attn.c_attn.weight", 1, 3},
-    {ORLI_W_Q_B, "h.%zu.attn.c_attn.bias", 0, 1},
-    {ORLI_W_K_B, "h.%zu.attn.c_attn.bias", 0, 2},
-    {ORLI_W_V_B, "h.%zu.attn.c_attn.bias", 0, 3},
-    {ORLI_W_O, "h.%zu.attn.c_proj.weight", 1, 0},
-    {ORLI_W_O_B, "h.%zu.attn.c_proj.bias", 0, 0},
-    {ORLI_W_NORM2, "h.%zu.ln_2.weight", 0, 0},
-    {ORLI_W_NORM2_B, "h.%zu.ln_2.bias", 0, 0},
-    {ORLI_W_UP, "h.%zu.mlp.c_fc.weight", 1, 0},
-    {ORLI_W_UP_B, "h.%zu.mlp.c_fc.bias", 0, 0},
-    {ORLI_W_DOWN, "h.%zu.mlp.c_proj.weight", 1, 0},
-    {ORLI_W_DOWN_B, "h.%zu.mlp.c_proj.bias", 0, 0},
-    {ORLI_W_HEAD, "lm_head.weight", 0, 0},
-    {ORLI_W_SCORE, "score.weight", 0, 0},
-    {ORLI_W_COUNT, NULL, 0, 0}};
+    {ORLI_W_Q, "h.%zu.attn.c_attn.weight", ORLI_IN_OUT, 1, ORLI_ALWAYS},
+    {ORLI_W_K, "h.%zu.attn.c_attn.weight", ORLI_IN_OUT, 2, ORLI_ALWAYS},
+    {ORLI_W_V, "h.%zu.attn.c_attn.weight", ORLI_IN_OUT, 3, ORLI_ALWAYS},
+    {ORLI_W_Q_B, "h.%zu.attn.c_attn.bias", ORLI_OUT_IN, 1, ORLI_ALWAYS},
+    {ORLI_W_K_B, "h.%zu.attn.c_attn.bias", ORLI_OUT_IN, 2, ORLI_ALWAYS},
+    {ORLI_W_V_B, "h.%zu.attn.c_attn.bias", ORLI_OUT_IN, 3, ORLI_ALWAYS},
+    {ORLI_W_O, "h.%zu.attn.c_proj.weight", ORLI_IN_OUT, 0, ORLI_ALWAYS},
+    {ORLI_W_O_B, "h.%zu.attn.c_proj.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_UP, "h.%zu.mlp.c_fc.weight", ORLI_IN_OUT, 0, ORLI_ALWAYS},
+    {ORLI_W_DOWN, "h.%zu.mlp.c_proj.weight", ORLI_IN_OUT, 0, ORLI_ALWAYS},
+    ORLI_ROWS_GPT};
 
+static const orli_weight_row orli_weights_gpt_neo[] = {
+    {ORLI_W_Q, "h.%zu.attn.attention.q_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_K, "h.%zu.attn.attention.k_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_V, "h.%zu.attn.attention.v_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_O, "h.%zu.attn.attention.out_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_O_B, "h.%zu.attn.attention.out_proj.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_UP, "h.%zu.mlp.c_fc.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_DOWN, "h.%zu.mlp.c_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    ORLI_ROWS_GPT};
+
+static const orli_weight_row orli_weights_gpt_neox[] = {
+    {ORLI_W_EMBED, "embed_in.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM, "final_layer_norm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM_B, "final_layer_norm.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM1, "layers.%zu.input_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM1_B, "layers.%zu.input_layernorm.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_Q, "layers.%zu.attention.query_key_value.weight", ORLI_HEADWISE, 1, ORLI_ALWAYS},
+    {ORLI_W_K, "layers.%zu.attention.query_key_value.weight", ORLI_HEADWISE, 2, ORLI_ALWAYS},
+    {ORLI_W_V, "layers.%zu.attention.query_key_value.weight", ORLI_HEADWISE, 3, ORLI_ALWAYS},
+    {ORLI_W_Q_B, "layers.%zu.attention.query_key_value.bias", ORLI_HEADWISE, 1, ORLI_IF_ATTENTION_BIAS},
+    {ORLI_W_K_B, "layers.%zu.attention.query_key_value.bias", ORLI_HEADWISE, 2, ORLI_IF_ATTENTION_BIAS},
+    {ORLI_W_V_B, "layers.%zu.attention.query_key_value.bias", ORLI_HEADWISE, 3, ORLI_IF_ATTENTION_BIAS},
+    {ORLI_W_O, "layers.%zu.attention.dense.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_O_B, "layers.%zu.attention.dense.bias", ORLI_OUT_IN, 0, ORLI_IF_ATTENTION_BIAS},
+    {ORLI_W_NORM2, "layers.%zu.post_attention_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM2_B, "layers.%zu.post_attention_layernorm.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_UP, "layers.%zu.mlp.dense_h_to_4h.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_UP_B, "layers.%zu.mlp.dense_h_to_4h.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_DOWN, "layers.%zu.mlp.dense_4h_to_h.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_DOWN_B, "layers.%zu.mlp.dense_4h_to_h.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_HEAD, "embed_out.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_SCORE, "score.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_COUNT, NULL, ORLI_OUT_IN, 0, ORLI_ALWAYS}};
+
+#define ORLI_NORM_PLUS_ONE 1    /* RMSNorm's weights are stored less 1 */
+#define ORLI_SCALED_EMBEDDING 2 /* … by √dim, but not where it is the head */
+
+/* A family is its weights and a few words. The rest follows from the weights: with a norm's bias it is a LayerNorm,
+ * else an RMSNorm; with positions they are learned, else rotary; with a gate the feed-forward has one; a bias, a norm
+ * of heads or of a branch's result that is not there is not applied. */
 typedef struct orli_family {
     const char *model_type, *prefix, *causal, *classifier; /* config.json's words */
     const orli_weight_row *weights;
+    int traits;
 } orli_family;
 
 static const orli_family orli_families[] = { /* by orl_arch */
-    {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", orli_weights_gpt2},
-    {"llama", "model.", "LlamaForCausalLM", "LlamaForSequenceClassification", orli_weights_llama}};
+    {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", orli_weights_gpt2, 0},
+    {"llama", "model.", "LlamaForCausalLM", "LlamaForSequenceClassification", orli_weights_llama, 0},
+    {"gpt_neo", "transformer.", "GPTNeoForCausalLM", "GPTNeoForSequenceClassification", orli_weights_gpt_neo, 0},
+    {"gpt_neox", "gpt_neox.", "GPTNeoXForCausalLM", "GPTNeoXForSequenceClassification", orli_weights_gpt_neox, 0},
+    {"mistral", "model.", "MistralForCausalLM", "MistralForSequenceClassification", orli_weights_mistral, 0},
+    {"qwen2", "model.", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification", orli_weights_qwen2, 0},
+    {"qwen3", "model.", "Qwen3ForCausalLM", "Qwen3ForSequenceClassification", orli_weights_qwen3, 0},
+    {"smollm3", "model.", "SmolLM3ForCausalLM", "SmolLM3ForSequenceClassification", orli_weights_llama, 0},
+    {"gemma3_text", "model.", "Gemma3ForCausalLM", "Gemma3TextForSequenceClassification", orli_weights_gemma3,
+     ORLI_NORM_PLUS_ONE | ORLI_SCALED_EMBEDDING}};
+#define ORLI_FAMILIES (sizeof orli_families / sizeof *orli_families)
+
+/* The line of a family's table for a weight; NULL if it has none. */
+static const orli_weight_row *orli_weight_find(orl_arch arch, orli_weight w) {
+    const orli_weight_row *row = orli_families[arch].weights;
+    while (row->name && row->weight != w) row++;
+    return row->name ? row : NULL;
+}
 
 /* How a model is conditioned on its reward (section 15); config.json carries it as orl_condition. */
 typedef struct orli_condition {
@@ -8627,61 +8893,90 @@ static size_t orli_slot(orli_weight w, size_t layer) {
     return (size_t)w < ORLI_W_FIRST_OF_LAYER ? (size_t)w : (size_t)w + layer * ORLI_W_PER_LAYER;
 }
 static orl_param *orli_model_weight(const orl_model *m, orli_weight w, size_t layer) {
-    return m->weight[orli_slot(w, layer)];
+    return w == ORLI_W_COUNT ? NULL : m->weight[orli_slot(w, layer)];
 }
 
 /* (rows, cols) of a weight, and whether a model has it. */
 static int orli_weight_shape(const orl_model *m, orli_weight w, size_t *rows, size_t *cols) {
     const orl_model_config *c = &m->config;
-    size_t kv = c->kv_heads * (c->dim / c->heads);
-    int gpt2 = c->arch == ORL_GPT2;
+    const orli_weight_row *row = orli_weight_find(c->arch, w);
+    size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     *rows = 1, *cols = c->dim;
     switch (w) {
-    case ORLI_W_EMBED: *rows = c->vocab; return 1;
-    case ORLI_W_POSITION: *rows = c->context; return gpt2;
-    case ORLI_W_HEAD: *rows = c->vocab; return !c->tied && !m->reward;
-    case ORLI_W_SCORE: return m->reward;
-    case ORLI_W_Q: case ORLI_W_O: *rows = c->dim; return 1;
-    case ORLI_W_K: case ORLI_W_V: *rows = kv; return 1;
-    case ORLI_W_K_B: case ORLI_W_V_B: *cols = kv; return gpt2;
-    case ORLI_W_GATE: *rows = c->ffn; return !gpt2;
-    case ORLI_W_UP: *rows = c->ffn; return 1;
-    case ORLI_W_UP_B: *cols = c->ffn; return gpt2;
-    case ORLI_W_DOWN: *rows = c->dim, *cols = c->ffn; return 1;
-    case ORLI_W_NORM: case ORLI_W_NORM1: case ORLI_W_NORM2: return 1;
-    default: return gpt2; /* the other biases */
+    case ORLI_W_EMBED: case ORLI_W_HEAD: *rows = c->vocab; break;
+    case ORLI_W_POSITION: *rows = c->context; break;
+    case ORLI_W_Q: *rows = q; break;
+    case ORLI_W_K: case ORLI_W_V: *rows = kv; break;
+    case ORLI_W_O: *rows = c->dim, *cols = q; break;
+    case ORLI_W_Q_B: *cols = q; break;
+    case ORLI_W_K_B: case ORLI_W_V_B: *cols = kv; break;
+    case ORLI_W_Q_NORM: case ORLI_W_K_NORM: *cols = c->head_dim; break;
+    case ORLI_W_GATE: case ORLI_W_UP: *rows = c->ffn; break;
+    case ORLI_W_GATE_B: case ORLI_W_UP_B: *cols = c->ffn; break;
+    case ORLI_W_DOWN: *rows = c->dim, *cols = c->ffn; break;
+    default: break; /* the other norms and biases */
     }
+    if (!row || (row->when == ORLI_IF_ATTENTION_BIAS && !c->attention_bias) ||
+        (row->when == ORLI_IF_MLP_BIAS && !c->mlp_bias))
+        return 0;
+    return w == ORLI_W_HEAD ? !c->tied && !m->reward : w == ORLI_W_SCORE ? m->reward : 1;
 }
 
 /* ---- 11.2 making models ---- */
 
 ORL_API orl_model_config orl_model_config_default(orl_arch arch) {
     orl_model_config c;
+    size_t i;
     memset(&c, 0, sizeof c);
     c.arch = arch;
     c.vocab = 512, c.dim = 128, c.layers = 4, c.heads = 4, c.kv_heads = 4, c.context = 256;
-    c.ffn = arch == ORL_GPT2 ? 512 : 344;
-    c.norm_eps = 1e-5, c.rope_theta = 10000.0;
+    c.ffn = arch == ORL_GPT2 || arch == ORL_GPT_NEO || arch == ORL_GPT_NEOX ? 512 : 344;
+    c.norm_eps = 1e-5;
     c.tied = 1;
     c.bos = c.eos = -1;
+    c.rope.theta = 10000.0;
+    c.activation = arch == ORL_GPT2 || arch == ORL_GPT_NEO || arch == ORL_GEMMA3 ? ORL_GELU
+                   : arch == ORL_GPT_NEOX                                        ? ORL_GELU_ERF
+                                                                                 : ORL_SILU;
+    if (arch == ORL_GPT_NEO) c.query_scalar = 1, c.window = 64;
+    if (arch == ORL_GPT_NEOX) c.parallel = c.attention_bias = 1, c.rope.width = 8;
+    if (arch == ORL_MISTRAL || arch == ORL_GEMMA3) c.window = 64;
+    if (arch == ORL_GEMMA3) c.rope.theta = 1e6, c.local_theta = 10000.0;
+    for (i = 0; i < ORL_MAX_LAYERS; i++) {
+        if (arch == ORL_MISTRAL || (arch == ORL_GPT_NEO && i % 2) || (arch == ORL_GEMMA3 && (i + 1) % 6))
+            c.layer[i] = ORL_LAYER_LOCAL;
+        if (arch == ORL_SMOLLM3 && (i + 1) % 4 == 0) c.layer[i] = ORL_LAYER_UNROTATED;
+    }
     return c;
 }
 
-/* Everything a model needs to be sound; the names are config.json's. */
-static orl_status orli_config_check(orl_ctx *ctx, const orl_model_config *c, const char *where) {
+static int orli_is_rotary(orl_arch arch) { return !orli_weight_find(arch, ORLI_W_POSITION); }
+
+/* Everything a model needs to be sound; the names are config.json's. Fills in what 0 stands for. */
+static orl_status orli_config_check(orl_ctx *ctx, orl_model_config *c, const char *where) {
     const char *bad = NULL;
-    if (!c->dim || c->dim > (1u << 20)) bad = "hidden_size must be 1 to 1048576";
-    else if (!c->layers || c->layers > 4096) bad = "num_hidden_layers must be 1 to 4096";
-    else if (!c->heads || c->dim % c->heads) bad = "num_attention_heads must divide hidden_size";
+    if ((size_t)c->arch >= ORLI_FAMILIES) bad = "arch is none of orl_arch";
+    else if (!c->dim || c->dim > (1u << 20)) bad = "hidden_size must be 1 to 1048576";
+    else if (!c->layers || c->layers > ORL_MAX_LAYERS) bad = "num_hidden_layers must be 1 to 1024";
+    else if (!c->heads || c->heads > (1u << 16)) bad = "num_attention_heads must be 1 to 65536";
+    else if (!c->head_dim && c->dim % c->heads) bad = "num_attention_heads must divide hidden_size";
     else if (!c->kv_heads || c->heads % c->kv_heads) bad = "num_key_value_heads must divide num_attention_heads";
-    else if (c->dim / c->heads > 256) bad = "a head may be 256 wide at most";
-    else if (c->arch == ORL_LLAMA && (c->dim / c->heads) % 2) bad = "the width of a head must be even";
+    if (!bad && !c->head_dim) c->head_dim = c->dim / c->heads;
+    if (!bad && orli_is_rotary(c->arch) && !c->rope.width) c->rope.width = c->head_dim;
+    if (bad) {}
+    else if (c->head_dim > 256) bad = "a head may be 256 wide at most (head_dim)";
+    else if (orli_is_rotary(c->arch) && (c->rope.width % 2 || c->rope.width > c->head_dim))
+        bad = "the width of a head, or of its part that rotates, must be even";
     else if (!c->ffn || c->ffn > (1u << 24)) bad = "intermediate_size must be 1 to 16777216";
     else if (!c->vocab || c->vocab > (1u << 26)) bad = "vocab_size must be 1 to 67108864";
     else if (!c->context || c->context > (1u << 26)) bad = "max_position_embeddings must be 1 to 67108864";
     else if (!(c->norm_eps >= 0 && c->norm_eps < 1)) bad = "the norm's epsilon must be 0 to 1";
-    else if (!(c->rope_theta > 0)) bad = "rope_theta must be positive";
-    else if (c->arch == ORL_GPT2 && c->kv_heads != c->heads) bad = "GPT-2 has as many key heads as heads";
+    else if (!(c->rope.theta > 0) || !(c->local_theta >= 0)) bad = "rope_theta must be positive";
+    else if (!(c->rope.factor >= 0) || (c->rope.original && !(c->rope.low > 0 && c->rope.high > c->rope.low)))
+        bad = "rope_scaling needs a positive factor, and low_freq_factor below high_freq_factor";
+    else if (!(c->query_scalar >= 0)) bad = "query_pre_attn_scalar must be positive";
+    else if (orli_weight_find(c->arch, ORLI_W_Q)->third && c->kv_heads != c->heads)
+        bad = "GPT-2 and GPT-NeoX have as many key heads as heads";
     return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: %s", where, bad) : ORL_OK;
 }
 
@@ -8704,8 +8999,7 @@ static void orli_weight_name(char *name, size_t size, const orli_weight_row *row
 /* A parameter's name: that on disk, and for a third of a fused tensor which one. */
 static void orli_param_name(char *name, size_t size, orl_arch arch, orli_weight w, size_t layer) {
     static const char *const third[] = {"", ".q", ".k", ".v"};
-    const orli_weight_row *row = orli_families[arch].weights;
-    while (row->weight != w) row++;
+    const orli_weight_row *row = orli_weight_find(arch, w);
     orli_weight_name(name, size, row, orli_families[arch].prefix, layer);
     snprintf(name + strlen(name), size - strlen(name), "%s", third[row->third]);
 }
@@ -8746,7 +9040,13 @@ static void orli_fill_normal(orl_param *p, double sd, uint64_t seed, uint64_t st
     p->version++;
 }
 
+static int orli_is_norm(orli_weight w) {
+    return w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2 || w == ORLI_W_POST1 || w == ORLI_W_POST2 ||
+           w == ORLI_W_Q_NORM || w == ORLI_W_K_NORM;
+}
+
 ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok) {
+    orl_model_config c;
     orl_model *m;
     size_t layer, w, i;
     if (orl_failed(ctx)) return NULL;
@@ -8754,14 +9054,15 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_create: config is NULL: start from orl_model_config_default()");
         return NULL;
     }
-    if (orli_config_check(ctx, config, "orl_model_create") != ORL_OK) return NULL;
+    c = *config;
+    if (orli_config_check(ctx, &c, "orl_model_create") != ORL_OK) return NULL;
     if (tok && orl_vocab(tok) > config->vocab) {
         orli_fail(ctx, ORL_ERR_MISMATCH,
                   "orl_model_create: the tokenizer has %zu tokens and the model only %zu: set config.vocab",
                   orl_vocab(tok), config->vocab);
         return NULL;
     }
-    m = orli_model_new(ctx, config, tok, 0);
+    m = orli_model_new(ctx, &c, tok, 0);
     if (!m) return NULL;
     if (config->eos < 0 && tok && orl_eos(tok) >= 0) m->config.eos = m->stop[m->stops++] = orl_eos(tok);
     if (config->bos < 0 && tok) m->config.bos = orl_bos(tok);
@@ -8769,7 +9070,7 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
         for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
             orl_param *p = orli_model_weight(m, (orli_weight)w, layer);
             int residual = w == ORLI_W_O || w == ORLI_W_DOWN; /* scaled down, GPT-2 section 2.3 */
-            int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2;
+            int norm = orli_is_norm((orli_weight)w) && !(orli_families[c.arch].traits & ORLI_NORM_PLUS_ONE);
             if (!p) continue;
             for (i = 0; norm && i < p->cols; i++) p->data[i] = 1;
             if (p->rank >= 2)
@@ -8878,11 +9179,13 @@ static orl_tensor *orli_weight_use(orl_tape *tape, const orl_model *m, orli_weig
     return p ? orl_use(tape, p) : NULL;
 }
 
-static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, size_t layer) {
-    orl_tensor *scale = orli_weight_use(tape, m, w, layer);
-    if (m->config.arch == ORL_LLAMA) return orl_rmsnorm(tape, x, scale, m->config.norm_eps);
-    /* its bias follows it */
-    return orl_layernorm(tape, x, scale, orli_weight_use(tape, m, (orli_weight)(w + 1), layer), m->config.norm_eps);
+/* x normalised; with a bias it is a LayerNorm. Of heads each by itself. */
+static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias,
+                                   size_t layer) {
+    orl_tensor *scale = orli_weight_use(tape, m, w, layer), *shift = orli_weight_use(tape, m, bias, layer);
+    if (shift) return orl_layernorm(tape, x, scale, shift, m->config.norm_eps);
+    if (orli_families[m->config.arch].traits & ORLI_NORM_PLUS_ONE) scale = orl_shift(tape, scale, 1);
+    return orl_rmsnorm(tape, x, scale, m->config.norm_eps);
 }
 
 static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias,
@@ -8890,20 +9193,53 @@ static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_ten
     return orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer));
 }
 
-/* x + h·Wᵀ + b. The product is read by nothing but the sum. */
+/* x + h·Wᵀ + b, the product normalised first where there is a weight for it. It is read by nothing else. */
 static orl_tensor *orli_model_residual(orl_tape *tape, const orl_model *m, orl_tensor *x, orl_tensor *h, orli_weight w,
-                                       orli_weight bias, size_t layer) {
-    orl_tensor *product = orli_model_linear(tape, m, h, w, bias, layer), *sum = orl_add(tape, product, x);
-    orli_forget(tape, product);
-    orli_forget_if_frozen(tape, x);
+                                       orli_weight bias, orli_weight norm, size_t layer) {
+    orl_tensor *branch = orli_model_linear(tape, m, h, w, bias, layer), *product = branch, *sum;
+    if (orli_model_weight(m, norm, layer)) {
+        branch = orli_model_norm(tape, m, product, norm, ORLI_W_COUNT, layer);
+        orli_forget_if_frozen(tape, product);
+    }
+    sum = orl_add(tape, branch, x);
+    orli_forget(tape, branch);
     return sum;
 }
 
-static orl_tensor *orli_model_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads,
-                                   double theta) {
-    orl_tensor *y = orl_rope(tape, x, stream, heads, theta);
-    orli_forget(tape, x);
-    return y;
+/* What attends in a layer, and how its queries and keys turn; 0 if they do not. */
+static orl_heads orli_model_heads(const orl_model *m, size_t layer) {
+    const orl_model_config *c = &m->config;
+    orl_heads h;
+    h.heads = c->heads, h.kv_heads = c->kv_heads;
+    h.window = c->layer[layer] & ORL_LAYER_LOCAL ? c->window : 0;
+    h.scale = 1.0 / sqrt(c->query_scalar > 0 ? c->query_scalar : (double)c->head_dim);
+    if (c->by_layer) h.scale /= (double)(layer + 1);
+    return h;
+}
+static int orli_model_rotation(const orl_model *m, size_t layer, orl_rotation *r) {
+    const orl_model_config *c = &m->config;
+    *r = c->rope;
+    if (c->layer[layer] & ORL_LAYER_LOCAL && c->local_theta > 0) {
+        memset(r, 0, sizeof *r);
+        r->theta = c->local_theta, r->width = c->rope.width;
+    }
+    return !orli_model_weight(m, ORLI_W_POSITION, 0) && !(c->layer[layer] & ORL_LAYER_UNROTATED);
+}
+
+/* Queries or keys from x: projected, normalised by head, turned by position, where the family does. */
+static orl_tensor *orli_model_heads_of(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w,
+                                       orli_weight bias, orli_weight norm, const orl_stream *stream, size_t layer) {
+    orl_tensor *h = orli_model_linear(tape, m, x, w, bias, layer), *before = h;
+    orl_rotation r;
+    if (orli_model_weight(m, norm, layer)) {
+        h = orli_model_norm(tape, m, before, norm, ORLI_W_COUNT, layer);
+        orli_forget_if_frozen(tape, before);
+    }
+    if (!orli_model_rotation(m, layer, &r)) return h;
+    before = h;
+    h = orl_rope(tape, before, stream, w == ORLI_W_Q ? m->config.heads : m->config.kv_heads, &r);
+    orli_forget(tape, before);
+    return h;
 }
 
 /* What attends: section 12 puts a KV cache in the place of the stream's own keys. */
@@ -8912,38 +9248,53 @@ typedef orl_tensor *(*orli_attend_fn)(void *user, orl_tape *tape, size_t layer, 
 
 static orl_tensor *orli_attend_stream(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k,
                                       orl_tensor *v, const orl_stream *stream, const orl_model *m) {
-    (void)user, (void)layer;
-    return orl_attention(tape, q, k, v, stream, m->config.heads, m->config.kv_heads);
+    orl_heads shape = orli_model_heads(m, layer);
+    (void)user;
+    return orl_attention(tape, q, k, v, stream, &shape);
 }
 
-/* x: (n, dim) → (n, dim): x + attention(norm(x)), then that + feed-forward(norm(that)) */
-static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
-                                    const orl_stream *stream, orli_attend_fn attend, void *user) {
-    const orl_model_config *c = &m->config;
-    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM1, layer), *q, *k, *v, *up, *gate = NULL;
-    q = orli_model_linear(tape, m, h, ORLI_W_Q, ORLI_W_Q_B, layer);
-    k = orli_model_linear(tape, m, h, ORLI_W_K, ORLI_W_K_B, layer);
+/* attention(norm(x)): (n, heads·head_dim), before its projection back to dim */
+static orl_tensor *orli_model_attention(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
+                                        const orl_stream *stream, orli_attend_fn attend, void *user) {
+    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM1, ORLI_W_NORM1_B, layer), *q, *k, *v;
+    q = orli_model_heads_of(tape, m, h, ORLI_W_Q, ORLI_W_Q_B, ORLI_W_Q_NORM, stream, layer);
+    k = orli_model_heads_of(tape, m, h, ORLI_W_K, ORLI_W_K_B, ORLI_W_K_NORM, stream, layer);
     v = orli_model_linear(tape, m, h, ORLI_W_V, ORLI_W_V_B, layer);
     orli_forget_if_frozen(tape, h);
-    if (c->arch == ORL_LLAMA) {
-        q = orli_model_rope(tape, q, stream, c->heads, c->rope_theta);
-        k = orli_model_rope(tape, k, stream, c->kv_heads, c->rope_theta);
-    }
     h = attend(user, tape, layer, q, k, v, stream, m);
     orli_forget_if_frozen(tape, q);
     orli_forget(tape, k), orli_forget(tape, v); /* attention has its own copy */
     if (h && tape->inference) orli_put_all(tape, &h->kept);
-    x = orli_model_residual(tape, m, x, h, ORLI_W_O, ORLI_W_O_B, layer);
-    orli_forget_if_frozen(tape, h);
-    h = orli_model_norm(tape, m, x, ORLI_W_NORM2, layer);
-    if (c->arch == ORL_LLAMA) gate = orl_linear(tape, h, orli_weight_use(tape, m, ORLI_W_GATE, layer), NULL);
+    return h;
+}
+
+/* feed-forward(norm(x)): (n, ffn), before its projection back to dim */
+static orl_tensor *orli_model_feed(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x) {
+    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM2, ORLI_W_NORM2_B, layer), *up, *gate = NULL;
+    orl_activation f = m->config.activation;
+    if (orli_model_weight(m, ORLI_W_GATE, layer))
+        gate = orli_model_linear(tape, m, h, ORLI_W_GATE, ORLI_W_GATE_B, layer);
     up = orli_model_linear(tape, m, h, ORLI_W_UP, ORLI_W_UP_B, layer);
     orli_forget_if_frozen(tape, h);
-    h = gate ? orl_swiglu(tape, gate, up) : orl_gelu(tape, up);
+    if (gate) h = f == ORL_SILU ? orl_swiglu(tape, gate, up) : orl_geglu(tape, gate, up);
+    else h = f == ORL_GELU_ERF ? orl_gelu_erf(tape, up) : orl_gelu(tape, up);
     orli_forget_if_frozen(tape, gate), orli_forget_if_frozen(tape, up);
-    x = orli_model_residual(tape, m, x, h, ORLI_W_DOWN, ORLI_W_DOWN_B, layer);
+    return h;
+}
+
+/* x: (n, dim) → (n, dim): x + attention(norm(x)), then that + feed-forward(norm(that)); or both of the same x */
+static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
+                                    const orl_stream *stream, orli_attend_fn attend, void *user) {
+    orl_tensor *h = orli_model_attention(tape, m, layer, x, stream, attend, user), *y, *out;
+    y = orli_model_residual(tape, m, x, h, ORLI_W_O, ORLI_W_O_B, ORLI_W_POST1, layer);
+    orli_forget_if_frozen(tape, h);
+    if (!m->config.parallel) orli_forget_if_frozen(tape, x), x = y;
+    h = orli_model_feed(tape, m, layer, x);
+    out = orli_model_residual(tape, m, y, h, ORLI_W_DOWN, ORLI_W_DOWN_B, ORLI_W_POST2, layer);
     orli_forget(tape, h); /* four times as wide as x, and cheap to make again */
-    return x;
+    if (m->config.parallel) orli_forget_if_frozen(tape, x);
+    orli_forget_if_frozen(tape, y);
+    return out;
 }
 
 /* A block that keeps nothing but its result and is worked out again in the backward pass (Chen et al., "Training Deep
@@ -9008,7 +9359,9 @@ static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const 
         return NULL;
     }
     x = orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_EMBED, 0), stream->token, stream->tokens);
-    if (m->config.arch == ORL_GPT2)
+    if (orli_families[m->config.arch].traits & ORLI_SCALED_EMBEDDING)
+        x = orl_scale(tape, x, sqrt((double)m->config.dim));
+    if (orli_model_weight(m, ORLI_W_POSITION, 0))
         x = orl_add(
             tape, x,
             orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_POSITION, 0), stream->position, stream->tokens));
@@ -9016,7 +9369,7 @@ static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const 
         x = tape->recompute ? orli_block_recomputed(tape, m, layer, x, stream)
                             : orli_model_block(tape, m, layer, x, stream, attend, user);
     if (!orli_dry(tape)) ctx->tokens += stream->tokens;
-    return orli_model_norm(tape, m, x, ORLI_W_NORM, 0);
+    return orli_model_norm(tape, m, x, ORLI_W_NORM, ORLI_W_NORM_B, 0);
 }
 
 ORL_API orl_tensor *orl_hidden(orl_tape *tape, orl_model *m, const orl_stream *stream) {
@@ -9036,13 +9389,81 @@ ORL_API orl_tensor *orl_logits(orl_tape *tape, orl_model *m, const orl_stream *s
 
 /* ---- 11.4 config.json ---- */
 
-typedef struct orli_config_file { /* what a config.json says beyond orl_model_config */
+/* A key's value is one of `allowed`, or the file is refused by its name. */
+static void orli_config_require(orli_json *j, const char *key, const char *const *allowed) {
+    orli_json before;
+    size_t i;
+    orli_json_skip(j);
+    before = *j;
+    for (i = 0; allowed[i]; i++)
+        if (j->end - j->start == strlen(allowed[i]) && memcmp(j->text + j->start, allowed[i], j->end - j->start) == 0)
+            return;
+    orli_json_fail_at(&before, before.start, "%s is %.*s, which is not supported", key,
+                      (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
+}
+
+/* The value's number among the words of a list; a word that is not there is refused. */
+static size_t orli_config_word(orli_json *j, const char *key, const char *const *words) {
+    orli_str s = orli_str_new(j->ctx);
+    size_t i = 0;
+    if (orli_json_string(j, &s)) {
+        while (words[i] && strcmp(words[i], s.data) != 0) i++;
+        if (!words[i]) orli_json_fail_at(j, j->start, "%s is \"%.60s\", which is not supported", key, s.data);
+    }
+    orli_str_free(&s);
+    return i;
+}
+
+/* rope_scaling, or in newer files rope_parameters: a kind, and what it needs */
+typedef enum orli_rope_kind { ORLI_ROPE_DEFAULT, ORLI_ROPE_LINEAR, ORLI_ROPE_LLAMA3 } orli_rope_kind;
+static const char *const orli_rope_kinds[] = {"default", "linear", "llama3", NULL};
+
+typedef struct orli_rope_said {
+    size_t kind;
+    int named; /* 1: by `type`; 2: by rope_type, which goes before it */
+    double theta, factor, low, high, part;
+    size_t original;
+} orli_rope_said;
+
+static void orli_config_read_rope_key(orli_json *j, orli_rope_said *r) {
+    if (orli_json_is(j, "rope_type")) r->kind = orli_config_word(j, "rope_type", orli_rope_kinds), r->named = 2;
+    else if (orli_json_is(j, "type")) {
+        size_t kind = orli_config_word(j, "rope_scaling's type", orli_rope_kinds);
+        if (r->named < 2) r->kind = kind, r->named = 1;
+    } else if (orli_json_is(j, "rope_theta")) r->theta = orli_json_number(j);
+    else if (orli_json_is(j, "factor")) r->factor = orli_json_number(j);
+    else if (orli_json_is(j, "low_freq_factor")) r->low = orli_json_number(j);
+    else if (orli_json_is(j, "high_freq_factor")) r->high = orli_json_number(j);
+    else if (orli_json_is(j, "partial_rotary_factor")) r->part = orli_json_number(j);
+    else if (orli_json_is(j, "original_max_position_embeddings")) r->original = (size_t)orli_json_int(j, 1, 1 << 27);
+    else orli_json_skip(j);
+}
+/* Gemma's newer files have one such object for each kind of layer. */
+static void orli_config_read_rope(orli_json *j, orli_rope_said *all, orli_rope_said *local) {
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        int full = orli_json_is(j, "full_attention");
+        if (!full && !orli_json_is(j, "sliding_attention")) orli_config_read_rope_key(j, all);
+        else if (!orli_json_null(j))
+            for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);)
+                orli_config_read_rope_key(j, full ? all : local);
+    }
+}
+
+typedef struct orli_config_file { /* what a config.json says, and what is worked out of it */
     orl_model_config c;
-    int has_arch, classifier;
+    int classifier;
     double reward_mean, reward_sd;
     int32_t stop[8];
-    size_t stops, labels, head_dim;
+    size_t stops, labels;
     orli_condition condition;
+    orli_rope_said rope, local;
+    double part;                           /* of a head that turns */
+    int windowed, divided;                 /* use_sliding_window; scale_attn_weights */
+    size_t pattern, full, listed;          /* each pattern-th layer, or the first `full`, are not local; or a list */
+    size_t rotated_pattern, rotated_listed;
+    uint8_t kinds[ORL_MAX_LAYERS];         /* of layer_types and the like */
+    uint8_t rotated[ORL_MAX_LAYERS];       /* of no_rope_layers, where 1 is with */
 } orli_config_file;
 
 static void orli_config_read_ids(orli_json *j, int32_t *ids, size_t *n) { /* null, a number or a list of them */
@@ -9057,6 +9478,41 @@ static void orli_config_read_ids(orli_json *j, int32_t *ids, size_t *n) { /* nul
         int32_t id = (int32_t)orli_json_int(j, 0, INT32_MAX);
         if (*n < 8) ids[(*n)++] = id;
         else orli_json_fail_at(j, j->start, "more than 8 end tokens");
+    }
+}
+
+static const char *const orli_layer_kinds[] = {"full_attention", "global", "sliding_attention", "local", NULL};
+
+static void orli_config_read_kinds(orli_json *j, const char *key, uint8_t *kinds, size_t *n) {
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        uint8_t kind = orli_config_word(j, key, orli_layer_kinds) >= 2 ? ORL_LAYER_LOCAL : 0;
+        if (*n < ORL_MAX_LAYERS) kinds[(*n)++] = kind;
+        else orli_json_fail_at(j, j->start, "%s has more than %d layers", key, ORL_MAX_LAYERS);
+    }
+}
+
+/* GPT-Neo's attention_types: [[["global", "local"], 12], …], each list so many times */
+static void orli_config_read_attention_types(orli_json *j, orli_config_file *f) {
+    f->listed = 0;
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        size_t first = f->listed, n, times, i;
+        if (!orli_json_open(j, ORLI_JSON_ARRAY) || !orli_json_item(j)) return;
+        orli_config_read_kinds(j, "attention_types", f->kinds, &f->listed);
+        if (!orli_json_item(j)) return;
+        times = (size_t)orli_json_int(j, 1, ORL_MAX_LAYERS), n = f->listed - first;
+        for (i = n; i < n * times && f->listed < ORL_MAX_LAYERS; i++, f->listed++)
+            f->kinds[f->listed] = f->kinds[first + i % n];
+        if (orli_json_item(j)) orli_json_fail_at(j, j->start, "attention_types has a third member: a list and a count");
+    }
+}
+
+static void orli_config_read_rotated(orli_json *j, orli_config_file *f) { /* no_rope_layers: 1 is with */
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        uint8_t with = (uint8_t)orli_json_int(j, 0, 1);
+        if (f->rotated_listed < ORL_MAX_LAYERS) f->rotated[f->rotated_listed++] = with;
     }
 }
 
@@ -9087,82 +9543,144 @@ static void orli_config_read_condition(orli_json *j, orli_condition *c) {
     orli_str_free(&s);
 }
 
-/* Is the value of the key the one we implement? Anything else is refused by name. */
-static void orli_config_require(orli_json *j, const char *key, const char *const *allowed) {
-    orli_json before;
-    size_t i;
-    orli_json_skip(j);
-    before = *j;
-    for (i = 0; allowed[i]; i++)
-        if (j->end - j->start == strlen(allowed[i]) && memcmp(j->text + j->start, allowed[i], j->end - j->start) == 0)
-            return;
-    orli_json_fail_at(&before, before.start, "%s is %.*s, which is not supported", key,
-                      (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
-}
+/* Keys by what their value is. Old and new spellings stand side by side. */
+typedef enum orli_key_kind {
+    ORLI_KEY_COUNT,     /* a positive number; null: 0 */
+    ORLI_KEY_REAL,      /* null: as it was */
+    ORLI_KEY_BOOL,      /* null: as it was */
+    ORLI_KEY_ONLY       /* what is allowed, nothing else */
+} orli_key_kind;
 
-/* rope_parameters: newer files keep rope_theta there, beside a kind of scaling that must be none. */
-static void orli_config_read_rope(orli_json *j, orli_config_file *f) {
-    static const char *const none[] = {"\"default\"", "null", NULL};
-    if (orli_json_null(j)) return;
-    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-        if (orli_json_is(j, "rope_theta")) f->c.rope_theta = orli_json_number(j);
-        else if (orli_json_is(j, "rope_type") || orli_json_is(j, "type"))
-            orli_config_require(j, "rope_parameters' rope_type", none);
-        else orli_json_skip(j);
-    }
-}
-
-static const char *const orli_config_silu[] = {"\"silu\"", "\"swish\"", NULL};
-static const char *const orli_config_gelu[] = {"\"gelu_new\"", "\"gelu_pytorch_tanh\"", NULL};
 static const char *const orli_config_none[] = {"null", NULL};
 static const char *const orli_config_no[] = {"false", "null", NULL};
-static const char *const orli_config_yes[] = {"true", NULL};
 
-static const struct orli_config_key { /* a key that sets a dimension, or that may have certain values only */
+#define ORLI_AT(member) offsetof(orli_config_file, member)
+
+static const struct orli_config_key {
     const char *name;
+    orli_key_kind kind;
     size_t at;
     const char *const *allowed;
 } orli_config_keys[] = {
-    {"hidden_size", offsetof(orl_model_config, dim), NULL},
-    {"n_embd", offsetof(orl_model_config, dim), NULL},
-    {"num_hidden_layers", offsetof(orl_model_config, layers), NULL},
-    {"n_layer", offsetof(orl_model_config, layers), NULL},
-    {"num_attention_heads", offsetof(orl_model_config, heads), NULL},
-    {"n_head", offsetof(orl_model_config, heads), NULL},
-    {"num_key_value_heads", offsetof(orl_model_config, kv_heads), NULL},
-    {"intermediate_size", offsetof(orl_model_config, ffn), NULL},
-    {"n_inner", offsetof(orl_model_config, ffn), NULL},
-    {"vocab_size", offsetof(orl_model_config, vocab), NULL},
-    {"max_position_embeddings", offsetof(orl_model_config, context), NULL},
-    {"n_positions", offsetof(orl_model_config, context), NULL},
-    {"hidden_act", 0, orli_config_silu},
-    {"activation_function", 0, orli_config_gelu},
-    {"rope_scaling", 0, orli_config_none},
-    {"mlp_bias", 0, orli_config_no},
-    {"attention_bias", 0, orli_config_no},
-    {"scale_attn_by_inverse_layer_idx", 0, orli_config_no},
-    {"scale_attn_weights", 0, orli_config_yes},
-    {"add_cross_attention", 0, orli_config_no},
+    {"hidden_size", ORLI_KEY_COUNT, ORLI_AT(c.dim), NULL},
+    {"n_embd", ORLI_KEY_COUNT, ORLI_AT(c.dim), NULL},
+    {"num_hidden_layers", ORLI_KEY_COUNT, ORLI_AT(c.layers), NULL},
+    {"num_layers", ORLI_KEY_COUNT, ORLI_AT(c.layers), NULL},
+    {"n_layer", ORLI_KEY_COUNT, ORLI_AT(c.layers), NULL},
+    {"num_attention_heads", ORLI_KEY_COUNT, ORLI_AT(c.heads), NULL},
+    {"num_heads", ORLI_KEY_COUNT, ORLI_AT(c.heads), NULL},
+    {"n_head", ORLI_KEY_COUNT, ORLI_AT(c.heads), NULL},
+    {"num_key_value_heads", ORLI_KEY_COUNT, ORLI_AT(c.kv_heads), NULL},
+    {"head_dim", ORLI_KEY_COUNT, ORLI_AT(c.head_dim), NULL},
+    {"intermediate_size", ORLI_KEY_COUNT, ORLI_AT(c.ffn), NULL},
+    {"n_inner", ORLI_KEY_COUNT, ORLI_AT(c.ffn), NULL},
+    {"vocab_size", ORLI_KEY_COUNT, ORLI_AT(c.vocab), NULL},
+    {"max_position_embeddings", ORLI_KEY_COUNT, ORLI_AT(c.context), NULL},
+    {"n_positions", ORLI_KEY_COUNT, ORLI_AT(c.context), NULL},
+    {"rms_norm_eps", ORLI_KEY_REAL, ORLI_AT(c.norm_eps), NULL},
+    {"layer_norm_epsilon", ORLI_KEY_REAL, ORLI_AT(c.norm_eps), NULL},
+    {"layer_norm_eps", ORLI_KEY_REAL, ORLI_AT(c.norm_eps), NULL},
+    {"tie_word_embeddings", ORLI_KEY_BOOL, ORLI_AT(c.tied), NULL},
+    {"rope_theta", ORLI_KEY_REAL, ORLI_AT(c.rope.theta), NULL},
+    {"rotary_emb_base", ORLI_KEY_REAL, ORLI_AT(c.rope.theta), NULL},
+    {"rope_local_base_freq", ORLI_KEY_REAL, ORLI_AT(c.local_theta), NULL},
+    {"rotary_pct", ORLI_KEY_REAL, ORLI_AT(part), NULL},
+    {"partial_rotary_factor", ORLI_KEY_REAL, ORLI_AT(part), NULL},
+    {"sliding_window", ORLI_KEY_COUNT, ORLI_AT(c.window), NULL},
+    {"window_size", ORLI_KEY_COUNT, ORLI_AT(c.window), NULL},
+    {"use_sliding_window", ORLI_KEY_BOOL, ORLI_AT(windowed), NULL},
+    {"max_window_layers", ORLI_KEY_COUNT, ORLI_AT(full), NULL},
+    {"sliding_window_pattern", ORLI_KEY_COUNT, ORLI_AT(pattern), NULL},
+    {"_sliding_window_pattern", ORLI_KEY_COUNT, ORLI_AT(pattern), NULL},
+    {"no_rope_layer_interval", ORLI_KEY_COUNT, ORLI_AT(rotated_pattern), NULL},
+    {"query_pre_attn_scalar", ORLI_KEY_REAL, ORLI_AT(c.query_scalar), NULL},
+    {"scale_attn_by_inverse_layer_idx", ORLI_KEY_BOOL, ORLI_AT(c.by_layer), NULL},
+    {"scale_attn_weights", ORLI_KEY_BOOL, ORLI_AT(divided), NULL},
+    {"attention_bias", ORLI_KEY_BOOL, ORLI_AT(c.attention_bias), NULL},
+    {"mlp_bias", ORLI_KEY_BOOL, ORLI_AT(c.mlp_bias), NULL},
+    {"use_parallel_residual", ORLI_KEY_BOOL, ORLI_AT(c.parallel), NULL},
+    {"num_labels", ORLI_KEY_COUNT, ORLI_AT(labels), NULL},
+    {"attn_logit_softcapping", ORLI_KEY_ONLY, 0, orli_config_none},
+    {"final_logit_softcapping", ORLI_KEY_ONLY, 0, orli_config_none},
+    {"use_bidirectional_attention", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"rope_interleaved", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"use_qk_norm", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"add_cross_attention", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"quantization_config", ORLI_KEY_ONLY, 0, orli_config_none},
 };
 
 static void orli_config_read_key(orli_json *j, orli_config_file *f) { /* by the table; what is not in it is skipped */
     const struct orli_config_key *k = orli_config_keys, *end = k + sizeof orli_config_keys / sizeof *k;
+    void *value;
     while (k < end && !orli_json_is(j, k->name)) k++;
-    if (k < end && k->allowed) orli_config_require(j, k->name, k->allowed);
-    else if (k == end) orli_json_skip(j);
-    else if (!orli_json_null(j)) *(size_t *)(void *)((char *)&f->c + k->at) = (size_t)orli_json_int(j, 1, 1 << 27);
+    if (k == end) {
+        orli_json_skip(j);
+        return;
+    }
+    value = (char *)f + k->at;
+    if (k->kind == ORLI_KEY_ONLY) orli_config_require(j, k->name, k->allowed);
+    else if (orli_json_null(j)) {
+        if (k->kind == ORLI_KEY_COUNT) *(size_t *)value = 0;
+    } else if (k->kind == ORLI_KEY_COUNT) *(size_t *)value = (size_t)orli_json_int(j, 1, 1 << 27);
+    else if (k->kind == ORLI_KEY_REAL) *(double *)value = orli_json_number(j);
+    else *(int *)value = orli_json_bool(j);
 }
 
-static void orli_config_read_family(orli_json *j, orli_config_file *f) {
+/* What a family takes where its file says nothing: the defaults of transformers' configuration classes. */
+static void orli_config_defaults(orli_config_file *f, orl_arch arch) {
+    orl_model_config *c = &f->c;
+    int gpt = arch == ORL_GPT2 || arch == ORL_GPT_NEO;
+    memset(f, 0, sizeof *f);
+    *c = orl_model_config_default(arch);
+    c->dim = c->layers = c->heads = c->kv_heads = c->ffn = c->vocab = c->context = c->rope.width = 0;
+    memset(c->layer, 0, sizeof c->layer);
+    c->norm_eps = gpt || arch == ORL_GPT_NEOX ? 1e-5 : 1e-6;
+    c->tied = gpt || arch == ORL_SMOLLM3 || arch == ORL_GEMMA3;
+    c->kv_heads = arch == ORL_MISTRAL ? 8 : arch == ORL_QWEN2 || arch == ORL_QWEN3 ? 32
+                  : arch == ORL_SMOLLM3 || arch == ORL_GEMMA3                      ? 4 : 0;
+    c->head_dim = arch == ORL_QWEN3 ? 128 : arch == ORL_GEMMA3 ? 256 : 0;
+    c->window = arch == ORL_GPT_NEO ? 256 : arch == ORL_MISTRAL || arch == ORL_GEMMA3 ? 4096
+                : arch == ORL_QWEN2 || arch == ORL_QWEN3                              ? 4096 : 0;
+    if (arch == ORL_GEMMA3) c->query_scalar = 256;
+    if (arch == ORL_SMOLLM3) c->rope.theta = 2e6;
+    f->part = arch == ORL_GPT_NEOX ? 0.25 : 1;
+    f->windowed = arch == ORL_GPT_NEO || arch == ORL_MISTRAL || arch == ORL_GEMMA3;
+    f->divided = 1;
+    f->full = arch == ORL_QWEN2 || arch == ORL_QWEN3 ? 28 : 0;
+    f->pattern = arch == ORL_GPT_NEO ? 2 : arch == ORL_GEMMA3 ? 6 : 0;
+    f->rotated_pattern = arch == ORL_SMOLLM3 ? 4 : 0;
+    f->reward_sd = 1, f->labels = 2;
+}
+
+static const char *const orli_activations[] = {
+    "silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh", NULL};
+
+static void orli_config_read_activation(orli_json *j, const char *key, orli_config_file *f) {
+    size_t which;
+    if (orli_json_null(j)) return;
+    which = orli_config_word(j, key, orli_activations);
+    f->c.activation = which < 2 ? ORL_SILU : which == 2 ? ORL_GELU_ERF : ORL_GELU;
+}
+
+/* First pass: model_type alone, as the defaults of all other keys hang on it. */
+static int orli_config_read_family(orli_json *j, orl_arch *arch) {
     orli_str s = orli_str_new(j->ctx);
+    int found = 0;
     size_t i;
-    if (orli_json_string(j, &s)) {
-        for (i = 0; i < sizeof orli_families / sizeof *orli_families; i++)
-            if (strcmp(s.data, orli_families[i].model_type) == 0) f->has_arch = 1, f->c.arch = (orl_arch)i;
-        if (!f->has_arch)
-            orli_json_fail_at(j, j->start, "model_type \"%.40s\" is not supported: gpt2 and llama are", s.data);
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (!orli_json_is(j, "model_type")) orli_json_skip(j);
+        else if (orli_json_string(j, &s)) {
+            for (i = 0; i < ORLI_FAMILIES; i++)
+                if (strcmp(s.data, orli_families[i].model_type) == 0) found = 1, *arch = (orl_arch)i;
+            if (!found)
+                orli_json_fail_at(j, j->start,
+                                  "model_type \"%.40s\" is not supported: gpt2, llama, gpt_neo, gpt_neox, mistral, "
+                                  "qwen2, qwen3, smollm3 and gemma3_text are", s.data);
+        }
     }
+    orli_json_end(j);
     orli_str_free(&s);
+    return found;
 }
 
 static void orli_config_read_architectures(orli_json *j, orli_config_file *f) {
@@ -9185,16 +9703,16 @@ static void orli_config_read(orli_json *j, orli_config_file *f) {
     int32_t ids[8];
     size_t bos = 0;
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-        if (orli_json_is(j, "model_type")) orli_config_read_family(j, f);
-        else if (orli_json_is(j, "architectures")) orli_config_read_architectures(j, f);
-        else if (orli_json_is(j, "rms_norm_eps")) f->c.norm_eps = orli_json_number(j);
-        else if (orli_json_is(j, "layer_norm_epsilon")) f->c.norm_eps = orli_json_number(j);
-        else if (orli_json_is(j, "rope_theta")) f->c.rope_theta = orli_json_number(j);
-        else if (orli_json_is(j, "rope_parameters")) orli_config_read_rope(j, f);
-        else if (orli_json_is(j, "tie_word_embeddings")) f->c.tied = orli_json_bool(j);
-        else if (orli_json_is(j, "head_dim"))
-            f->head_dim = orli_json_null(j) ? 0 : (size_t)orli_json_int(j, 1, 1 << 20);
-        else if (orli_json_is(j, "num_labels")) f->labels = (size_t)orli_json_int(j, 1, 1 << 20);
+        if (orli_json_is(j, "architectures")) orli_config_read_architectures(j, f);
+        else if (orli_json_is(j, "rope_scaling") || orli_json_is(j, "rope_parameters"))
+            orli_config_read_rope(j, &f->rope, &f->local);
+        else if (orli_json_is(j, "hidden_act")) orli_config_read_activation(j, "hidden_act", f);
+        else if (orli_json_is(j, "hidden_activation")) orli_config_read_activation(j, "hidden_activation", f);
+        else if (orli_json_is(j, "activation_function")) orli_config_read_activation(j, "activation_function", f);
+        else if (orli_json_is(j, "layer_types"))
+            f->listed = 0, orli_config_read_kinds(j, "layer_types", f->kinds, &f->listed);
+        else if (orli_json_is(j, "attention_types")) orli_config_read_attention_types(j, f);
+        else if (orli_json_is(j, "no_rope_layers")) orli_config_read_rotated(j, f);
         else if (orli_json_is(j, "id2label"))
             for (f->labels = 0, orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j); f->labels++) orli_json_skip(j);
         else if (orli_json_is(j, "eos_token_id")) orli_config_read_ids(j, f->stop, &f->stops);
@@ -9206,70 +9724,268 @@ static void orli_config_read(orli_json *j, orli_config_file *f) {
     orli_json_end(j);
 }
 
-static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_file *f) {
-    orli_file file;
-    orli_json j;
-    memset(f, 0, sizeof *f);
-    f->c = orl_model_config_default(ORL_LLAMA);
-    f->c.dim = f->c.layers = f->c.heads = f->c.kv_heads = f->c.ffn = f->c.vocab = f->c.context = 0;
-    f->reward_sd = 1, f->labels = 2;
-    f->c.tied = -1;
-    if (orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
-    j = orli_json_new(ctx, file.data, file.size, path, 1);
-    orli_config_read(&j, f);
-    orli_file_close(&file);
-    if (orl_failed(ctx)) return orl_error_status(ctx);
-    if (!f->has_arch)
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: no model_type: add \"model_type\": \"llama\" or \"gpt2\"", path);
-    if (f->c.tied < 0) f->c.tied = f->c.arch == ORL_GPT2; /* the families' defaults */
-    if (!f->c.kv_heads) f->c.kv_heads = f->c.heads;
-    if (!f->c.ffn && f->c.arch == ORL_GPT2) f->c.ffn = 4 * f->c.dim;
-    f->c.eos = f->stops ? f->stop[0] : -1;
-    if (orli_config_check(ctx, &f->c, path) != ORL_OK) return orl_error_status(ctx);
-    if (f->head_dim && f->head_dim * f->c.heads != f->c.dim)
-        return orli_fail(ctx, ORL_ERR_FORMAT,
-                         "%s: head_dim %zu times %zu heads is not hidden_size %zu, which is not supported", path,
-                         f->head_dim, f->c.heads, f->c.dim);
+/* From what the file says of windows and rotations to each layer's own. */
+static const char *orli_config_layers(orli_config_file *f) {
+    orl_model_config *c = &f->c;
+    size_t i;
+    if (f->listed && f->listed != c->layers) return "layer_types or attention_types is not as long as there are layers";
+    if (f->rotated_listed && f->rotated_listed < c->layers) return "no_rope_layers is shorter than there are layers";
+    for (i = 0; i < c->layers; i++) {
+        int turns = f->rotated_listed ? f->rotated[i] : !f->rotated_pattern || (i + 1) % f->rotated_pattern;
+        int local = f->listed                ? f->kinds[i] & ORL_LAYER_LOCAL
+                    : c->arch == ORL_GPT_NEO ? i % 2 != 0
+                    : c->arch == ORL_SMOLLM3 ? !turns
+                    : f->pattern             ? (i + 1) % f->pattern != 0
+                                             : i >= f->full;
+        c->layer[i] = (uint8_t)((turns ? 0 : ORL_LAYER_UNROTATED) |
+                                (local && f->windowed && c->window ? ORL_LAYER_LOCAL : 0));
+    }
+    if (!f->windowed) c->window = 0;
+    return NULL;
+}
+
+static const char *orli_config_rope(orli_config_file *f) {
+    orl_model_config *c = &f->c;
+    const orli_rope_said *r = &f->rope;
+    double part = r->part > 0 ? r->part : f->part;
+    if (r->theta > 0) c->rope.theta = r->theta;
+    if (f->local.theta > 0) c->local_theta = f->local.theta;
+    if (f->local.kind != ORLI_ROPE_DEFAULT) return "rope_parameters of sliding_attention layers may only be \"default\"";
+    if (!r->named && r->factor > 0) return "rope_scaling has a factor and no rope_type";
+    if (r->kind != ORLI_ROPE_DEFAULT) {
+        if (!(r->factor > 0)) return "rope_scaling needs a positive factor";
+        c->rope.factor = r->factor;
+    }
+    if (r->kind == ORLI_ROPE_LLAMA3) {
+        c->rope.low = r->low, c->rope.high = r->high, c->rope.original = r->original ? r->original : c->context;
+        if (!(r->low > 0 && r->high > r->low)) return "rope_scaling needs low_freq_factor below high_freq_factor";
+    }
+    if (c->arch == ORL_GPT_NEOX) {
+        if (!(part > 0 && part <= 1)) return "rotary_pct must be 0 to 1";
+        c->rope.width = (size_t)((double)c->head_dim * part);
+    } else if (part < 1 || part > 1) return "partial_rotary_factor other than 1 is not supported in this family";
+    return NULL;
+}
+
+/* Settings that a family does not know would be read by nobody. */
+static const char *orli_config_foreign(const orli_config_file *f) {
+    const orl_model_config *c = &f->c;
+    int gated = orli_weight_find(c->arch, ORLI_W_GATE) != NULL;
+    if (c->window && c->arch == ORL_LLAMA) return "sliding_window is not supported in this family";
+    if (c->attention_bias && !(orli_weight_find(c->arch, ORLI_W_O_B) && c->arch != ORL_GPT2 && c->arch != ORL_GPT_NEO))
+        return "attention_bias is not supported in this family";
+    if (c->mlp_bias && !orli_weight_find(c->arch, ORLI_W_GATE_B)) return "mlp_bias is not supported in this family";
+    if (c->parallel && c->arch != ORL_GPT_NEOX) return "use_parallel_residual is not supported in this family";
+    if (gated && c->activation == ORL_GELU_ERF) return "hidden_act \"gelu\" is not supported in this family: \"gelu_new\" is";
+    if (!gated && c->activation == ORL_SILU) return "the activation \"silu\" is not supported in this family";
+    return NULL;
+}
+
+static orl_status orli_config_finish(orl_ctx *ctx, const char *path, orli_config_file *f) {
+    orl_model_config *c = &f->c;
+    const char *bad;
+    if (!c->kv_heads) c->kv_heads = c->heads;
+    if (!c->ffn && (c->arch == ORL_GPT2 || c->arch == ORL_GPT_NEO)) c->ffn = 4 * c->dim;
+    if (!f->divided) c->query_scalar = 1;
+    c->eos = f->stops ? f->stop[0] : -1;
+    if (c->layers > ORL_MAX_LAYERS || !c->heads || (!c->head_dim && c->dim % c->heads))
+        return orli_config_check(ctx, c, path);
+    if (!c->head_dim) c->head_dim = c->dim / c->heads;
+    bad = orli_config_foreign(f);
+    if (!bad) bad = orli_config_rope(f);
+    if (!bad) bad = orli_config_layers(f);
+    if (bad) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s", path, bad);
+    if (orli_config_check(ctx, c, path) != ORL_OK) return orl_error_status(ctx);
     if (!(f->reward_sd > 0)) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_reward.std must be positive", path);
-    if (f->condition.kind == ORL_CONDITION_BINS && (size_t)f->condition.first_id + f->condition.bins + 1 != f->c.vocab)
+    if (f->condition.kind == ORL_CONDITION_BINS && (size_t)f->condition.first_id + f->condition.bins + 1 != c->vocab)
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_condition's tokens are not the last %zu of vocab_size %zu", path,
-                         f->condition.bins + 1, f->c.vocab);
+                         f->condition.bins + 1, c->vocab);
     if (f->classifier && f->labels != 1)
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: a classifier of %zu labels is no reward model: num_labels must be 1",
                          path, f->labels);
     return ORL_OK;
 }
 
+static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_file *f) {
+    orli_file file;
+    orli_json j;
+    orl_arch arch = ORL_LLAMA;
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    if (!orli_config_read_family(&j, &arch) && !orl_failed(ctx))
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s: no model_type: add \"model_type\": \"llama\", or what it is", path);
+    if (!orl_failed(ctx)) {
+        orli_config_defaults(f, arch);
+        j = orli_json_new(ctx, file.data, file.size, path, 1);
+        orli_config_read(&j, f);
+    }
+    orli_file_close(&file);
+    return orl_failed(ctx) ? orl_error_status(ctx) : orli_config_finish(ctx, path, f);
+}
+
+/* generation_config.json, if there is one, knows the ids that end a response best. */
+static orl_status orli_config_load_stops(orl_ctx *ctx, const char *dir, orli_config_file *f) {
+    orli_file file;
+    orli_json j;
+    char path[4096];
+    int32_t ids[8];
+    size_t n = 0;
+    if (orli_join(ctx, path, dir, "generation_config.json") != ORL_OK) return orl_error_status(ctx);
+    if (!orli_exists(path) || orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (orli_json_is(&j, "eos_token_id")) orli_config_read_ids(&j, ids, &n);
+        else orli_json_skip(&j);
+    }
+    orli_json_end(&j);
+    orli_file_close(&file);
+    if (n && !orl_failed(ctx)) memcpy(f->stop, ids, sizeof ids), f->stops = n, f->c.eos = ids[0];
+    return orl_error_status(ctx);
+}
+
+static void orli_config_put_count(orli_str *s, const char *key, size_t value) {
+    orli_str_printf(s, "  \"%s\": %zu,\n", key, value);
+}
+static void orli_config_put_real(orli_str *s, const char *key, double value) {
+    orli_str_printf(s, "  \"%s\": ", key);
+    orli_json_put_double(s, value);
+    orli_str_puts(s, ",\n");
+}
+static void orli_config_put_bool(orli_str *s, const char *key, int value) {
+    orli_str_printf(s, "  \"%s\": %s,\n", key, value ? "true" : "false");
+}
+static void orli_config_put_layers(orli_str *s, const char *key, const orl_model_config *c, int flag, const char *with,
+                                   const char *without) {
+    size_t i;
+    for (i = 0; i < c->layers; i++) {
+        if (i) orli_str_puts(s, ", ");
+        else orli_str_printf(s, "  \"%s\": [", key);
+        orli_str_puts(s, c->layer[i] & flag ? with : without);
+    }
+    orli_str_puts(s, "],\n");
+}
+
+static void orli_config_write_gpt(orli_str *s, const orl_model_config *c) {
+    int neo = c->arch == ORL_GPT_NEO;
+    size_t i;
+    orli_config_put_count(s, neo ? "hidden_size" : "n_embd", c->dim);
+    orli_config_put_count(s, neo ? "num_layers" : "n_layer", c->layers);
+    orli_config_put_count(s, neo ? "num_heads" : "n_head", c->heads);
+    orli_config_put_count(s, neo ? "intermediate_size" : "n_inner", c->ffn);
+    orli_config_put_count(s, neo ? "max_position_embeddings" : "n_positions", c->context);
+    orli_str_printf(s, "  \"activation_function\": \"%s\",\n", c->activation == ORL_GELU ? "gelu_new" : "gelu");
+    orli_config_put_real(s, "layer_norm_epsilon", c->norm_eps);
+    if (neo) {
+        orli_config_put_count(s, "window_size", c->window ? c->window : c->context);
+        orli_str_puts(s, "  \"attention_types\": [[[");
+        orli_str_puts(s, c->layer[0] & ORL_LAYER_LOCAL ? "\"local\"" : "\"global\"");
+        for (i = 1; i < c->layers; i++)
+            orli_str_puts(s, c->layer[i] & ORL_LAYER_LOCAL ? ", \"local\"" : ", \"global\"");
+        orli_str_puts(s, "], 1]],\n");
+        orli_str_puts(s, "  \"attention_dropout\": 0.0,\n  \"embed_dropout\": 0.0,\n  \"resid_dropout\": 0.0,\n");
+        return;
+    }
+    orli_config_put_bool(s, "scale_attn_weights", !(c->query_scalar > 0));
+    orli_config_put_bool(s, "scale_attn_by_inverse_layer_idx", c->by_layer);
+    orli_str_puts(s, "  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n");
+}
+
+/* In the older spelling, which newer versions of transformers read as well. */
+static void orli_config_write_rope(orli_str *s, const orl_rotation *r) {
+    orli_config_put_real(s, "rope_theta", r->theta);
+    if (!(r->factor > 0)) {
+        orli_str_puts(s, "  \"rope_scaling\": null,\n");
+        return;
+    }
+    orli_str_puts(s, r->original ? "  \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": "
+                                 : "  \"rope_scaling\": {\"type\": \"linear\", \"rope_type\": \"linear\", \"factor\": ");
+    orli_json_put_double(s, r->factor);
+    if (r->original) {
+        orli_str_puts(s, ", \"low_freq_factor\": ");
+        orli_json_put_double(s, r->low);
+        orli_str_puts(s, ", \"high_freq_factor\": ");
+        orli_json_put_double(s, r->high);
+        orli_str_printf(s, ", \"original_max_position_embeddings\": %zu", r->original);
+    }
+    orli_str_puts(s, "},\n");
+}
+
+/* sliding_window and its kin: all layers in Mistral, a list elsewhere */
+static void orli_config_write_window(orli_str *s, const orl_model_config *c) {
+    size_t i, pattern = 1;
+    if (c->window) orli_config_put_count(s, "sliding_window", c->window);
+    else orli_str_puts(s, "  \"sliding_window\": null,\n");
+    if (c->arch == ORL_MISTRAL) return;
+    if (c->arch != ORL_GEMMA3) {
+        orli_config_put_bool(s, "use_sliding_window", c->window > 0);
+        orli_config_put_count(s, "max_window_layers", c->layers);
+    } else { /* older versions know a pattern alone */
+        for (i = 0; i < c->layers && c->layer[i] & ORL_LAYER_LOCAL; i++) pattern++;
+        orli_config_put_count(s, "sliding_window_pattern", pattern);
+    }
+    orli_config_put_layers(s, "layer_types", c, ORL_LAYER_LOCAL, "\"sliding_attention\"", "\"full_attention\"");
+}
+
+static void orli_config_write_llama(orli_str *s, const orl_model_config *c) { /* GPT-NeoX, Llama and its kin */
+    static const char *const activations[] = {"silu", "gelu_pytorch_tanh", "gelu"};
+    int neox = c->arch == ORL_GPT_NEOX;
+    orli_config_put_count(s, "hidden_size", c->dim);
+    orli_config_put_count(s, "num_hidden_layers", c->layers);
+    orli_config_put_count(s, "num_attention_heads", c->heads);
+    if (!neox) orli_config_put_count(s, "num_key_value_heads", c->kv_heads);
+    if (!neox) orli_config_put_count(s, "head_dim", c->head_dim);
+    orli_config_put_count(s, "intermediate_size", c->ffn);
+    orli_config_put_count(s, "max_position_embeddings", c->context);
+    orli_str_printf(s, "  \"%s\": \"%s\",\n", c->arch == ORL_GEMMA3 ? "hidden_activation" : "hidden_act",
+                    activations[c->activation]);
+    orli_config_put_real(s, neox ? "layer_norm_eps" : "rms_norm_eps", c->norm_eps);
+    if (c->arch != ORL_MISTRAL && c->arch != ORL_QWEN2) orli_config_put_bool(s, "attention_bias", c->attention_bias);
+    if (orli_weight_find(c->arch, ORLI_W_GATE_B)) orli_config_put_bool(s, "mlp_bias", c->mlp_bias);
+    if (neox) {
+        orli_config_put_bool(s, "use_parallel_residual", c->parallel);
+        orli_config_put_real(s, "rotary_pct", (double)c->rope.width / (double)c->head_dim);
+        orli_config_put_real(s, "rotary_emb_base", c->rope.theta);
+        if (c->rope.factor > 0) orli_config_write_rope(s, &c->rope);
+        return;
+    }
+    orli_config_write_rope(s, &c->rope);
+    if (c->arch == ORL_GEMMA3) {
+        orli_config_put_real(s, "rope_local_base_freq", c->local_theta);
+        orli_config_put_real(s, "query_pre_attn_scalar", c->query_scalar > 0 ? c->query_scalar : (double)c->head_dim);
+    }
+    if (c->arch == ORL_SMOLLM3) orli_config_put_layers(s, "no_rope_layers", c, ORL_LAYER_UNROTATED, "0", "1");
+    if (c->arch != ORL_LLAMA) orli_config_write_window(s, c);
+}
+
+static void orli_config_write_condition(orli_str *s, const orli_condition *q) {
+    size_t i;
+    orli_str_printf(s, "  \"orl_condition\": {\"kind\": \"%s\", \"template\": ",
+                    q->kind == ORL_CONDITION_BINS ? "bins" : "text");
+    orli_json_put_string(s, q->format, strlen(q->format));
+    orli_str_printf(s, ", \"decimals\": %d, \"bins\": %zu, \"first_id\": %d, \"ranked\": %s, \"mean\": ", q->decimals,
+                    q->bins, (int)q->first_id, q->ranked ? "true" : "false");
+    orli_json_put_double(s, q->mean);
+    orli_str_puts(s, ", \"std\": ");
+    orli_json_put_double(s, q->sd);
+    orli_str_puts(s, ", \"default_target\": ");
+    orli_json_put_double(s, q->target);
+    for (i = 0; i < 101; i++) {
+        orli_str_puts(s, i ? ", " : ", \"quantiles\": [");
+        orli_json_put_double(s, q->quantile[i]);
+    }
+    orli_str_puts(s, "]},\n");
+}
+
 static void orli_config_write(orli_str *s, const orl_model *m) {
     const orl_model_config *c = &m->config;
     const orli_family *family = &orli_families[c->arch];
-    const orli_condition *q = &m->condition;
     size_t i;
     orli_str_printf(s, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n",
                     m->reward ? family->classifier : family->causal, family->model_type);
-    if (c->arch == ORL_GPT2) {
-        orli_str_printf(s,
-                        "  \"n_embd\": %zu,\n  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": %zu,\n  "
-                        "\"n_positions\": %zu,\n",
-                        c->dim, c->layers, c->heads, c->ffn, c->context);
-        orli_str_puts(s,
-                      "  \"activation_function\": \"gelu_new\",\n  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  "
-                      "\"resid_pdrop\": 0.0,\n  \"layer_norm_epsilon\": ");
-    } else {
-        orli_str_printf(s,
-                        "  \"hidden_size\": %zu,\n  \"num_hidden_layers\": %zu,\n  \"num_attention_heads\": %zu,\n  "
-                        "\"num_key_value_heads\": %zu,\n",
-                        c->dim, c->layers, c->heads, c->kv_heads);
-        orli_str_printf(
-            s, "  \"intermediate_size\": %zu,\n  \"max_position_embeddings\": %zu,\n  \"hidden_act\": \"silu\",\n",
-            c->ffn, c->context);
-        orli_str_puts(s, "  \"attention_bias\": false,\n  \"mlp_bias\": false,\n  \"rope_theta\": ");
-        orli_json_put_double(s, c->rope_theta);
-        orli_str_puts(s, ",\n  \"rms_norm_eps\": ");
-    }
-    orli_json_put_double(s, c->norm_eps);
-    orli_str_printf(s, ",\n  \"vocab_size\": %zu,\n  \"tie_word_embeddings\": %s,\n", c->vocab,
-                    c->tied ? "true" : "false");
+    if (c->arch == ORL_GPT2 || c->arch == ORL_GPT_NEO) orli_config_write_gpt(s, c);
+    else orli_config_write_llama(s, c);
+    orli_config_put_count(s, "vocab_size", c->vocab);
+    orli_config_put_bool(s, "tie_word_embeddings", c->tied);
     if (c->bos >= 0) orli_str_printf(s, "  \"bos_token_id\": %d,\n", (int)c->bos);
     if (m->stops == 1) orli_str_printf(s, "  \"eos_token_id\": %d,\n", (int)m->stop[0]);
     for (i = 0; m->stops > 1 && i < m->stops; i++)
@@ -9282,42 +9998,46 @@ static void orli_config_write(orli_str *s, const orl_model *m) {
         orli_json_put_double(s, m->reward_sd);
         orli_str_puts(s, "},\n");
     }
-    if (q->kind != ORL_CONDITION_NONE) {
-        orli_str_printf(s, "  \"orl_condition\": {\"kind\": \"%s\", \"template\": ",
-                        q->kind == ORL_CONDITION_BINS ? "bins" : "text");
-        orli_json_put_string(s, q->format, strlen(q->format));
-        orli_str_printf(s,
-                        ", \"decimals\": %d, \"bins\": %zu, \"first_id\": %d, \"ranked\": %s, \"mean\": ", q->decimals,
-                        q->bins, (int)q->first_id, q->ranked ? "true" : "false");
-        orli_json_put_double(s, q->mean);
-        orli_str_puts(s, ", \"std\": ");
-        orli_json_put_double(s, q->sd);
-        orli_str_puts(s, ", \"default_target\": ");
-        orli_json_put_double(s, q->target);
-        for (i = 0; i < 101; i++) {
-            orli_str_puts(s, i ? ", " : ", \"quantiles\": [");
-            orli_json_put_double(s, q->quantile[i]);
-        }
-        orli_str_puts(s, "]},\n");
-    }
+    if (m->condition.kind != ORL_CONDITION_NONE) orli_config_write_condition(s, &m->condition);
     orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", ORLI_DOUBLE ? "float64" : "float32");
 }
 
 /* ---- 11.5 weights in and out ---- */
 
-/* Element (r, c) of a parameter within its tensor on disk, whose shape that implies. */
-static size_t orli_weight_at(const orli_weight_row *row, const orl_param *p, size_t r, size_t c) {
-    size_t parts = row->third ? 3 : 1, part = row->third ? (size_t)row->third - 1 : 0;
-    if (row->transposed) return c * (parts * p->rows) + part * p->rows + r; /* (in, parts·out) */
-    if (p->rank >= 2) return (part * p->rows + r) * p->cols + c;
-    return part * p->cols + c;                                              /* a vector */
+/* A tensor on disk: (outs·parts, ins), or the other way round, with q, k, v as its parts if it is fused. */
+typedef struct orli_disk_shape {
+    size_t outs, ins, parts, d; /* of one part; d: rows of a head */
+    int rank, transposed, headwise;
+} orli_disk_shape;
+
+static orli_disk_shape orli_disk_shape_of(const orl_model *m, const orli_weight_row *row, const orl_param *p) {
+    orli_disk_shape s;
+    s.rank = p->rank >= 2 ? 2 : 1;
+    s.outs = s.rank == 2 ? p->rows : p->cols, s.ins = s.rank == 2 ? p->cols : 1;
+    s.parts = row->third ? 3 : 1, s.d = m->config.head_dim;
+    s.transposed = row->layout == ORLI_IN_OUT, s.headwise = row->layout == ORLI_HEADWISE;
+    return s;
+}
+/* Where number `in` of output `out` of a part lies. */
+static size_t orli_disk_at(const orli_disk_shape *s, size_t part, size_t out, size_t in) {
+    size_t at = s->headwise ? (out / s->d * s->parts + part) * s->d + out % s->d : part * s->outs + out;
+    return s->transposed ? in * (s->parts * s->outs) + at : at * s->ins + in;
+}
+/* … and which number of which part lies at `at`. */
+static size_t orli_disk_from(const orli_disk_shape *s, size_t at, size_t *part) {
+    size_t wide = s->parts * s->outs, row = s->transposed ? at % wide : at / s->ins, out;
+    *part = s->headwise ? row / s->d % s->parts : row / s->outs;
+    out = s->headwise ? row / (s->d * s->parts) * s->d + row % s->d : row % s->outs;
+    return out * s->ins + (s->transposed ? at / wide : at % s->ins);
 }
 
-static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, const orli_weight_row *row, size_t layer) {
+static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, uint8_t *used, const orli_weight_row *row,
+                                   size_t layer) {
     orl_ctx *ctx = m->object.ctx;
     orl_param *p = orli_model_weight(m, row->weight, layer);
     const orli_st_tensor *t;
-    size_t parts = row->third ? 3 : 1, n, r, c, have[2] = {1, 1}, want[2], i;
+    orli_disk_shape s;
+    size_t n, r, c, have[2] = {1, 1}, want[2], i;
     char name[160];
     orl_real *whole;
     if (!p) return ORL_OK;
@@ -9331,20 +10051,56 @@ static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, con
     if (!t)
         return orli_fail(ctx, ORL_ERR_FORMAT,
                          "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
-    want[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : 1;
-    want[1] = row->transposed ? parts * p->rows : p->rank >= 2 ? p->cols : parts * p->cols;
+    used[t - st->tensor] = 1;
+    s = orli_disk_shape_of(m, row, p);
+    want[0] = s.transposed ? s.ins : s.rank == 2 ? s.parts * s.outs : 1;
+    want[1] = s.transposed || s.rank == 1 ? s.parts * s.outs : s.ins;
     for (i = 0; i < t->rank && t->rank <= 2; i++) have[2 - t->rank + i] = t->shape[i];
     if (t->rank > 2 || have[0] != want[0] || have[1] != want[1])
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is (%zu, %zu) and config.json asks for (%zu, %zu)",
                          st->path, t->name, have[0], have[1], want[0], want[1]);
     n = want[0] * want[1];
-    if (!row->transposed && !row->third) return orli_safetensors_read(st, t, 0, n, p->data);
+    if (!s.transposed && s.parts == 1) return orli_safetensors_read(st, t, 0, n, p->data);
     whole = (orl_real *)orli_alloc(ctx, n, sizeof *whole);
     if (!whole) return ORL_ERR_MEMORY;
     if (orli_safetensors_read(st, t, 0, n, whole) == ORL_OK)
-        for (r = 0; r < p->rows; r++)
-            for (c = 0; c < p->cols; c++) p->data[r * p->cols + c] = whole[orli_weight_at(row, p, r, c)];
+        for (r = 0; r < s.outs; r++)
+            for (c = 0; c < s.ins; c++)
+                p->data[r * s.ins + c] = whole[orli_disk_at(&s, row->third ? (size_t)row->third - 1 : 0, r, c)];
     orli_free(ctx, whole);
+    return orl_error_status(ctx);
+}
+
+/* Published files carry masks and tables that are no weights, and heads this model may have no use for. Anything
+ * else would change what the model computes. */
+static orl_status orli_weights_unused(const orl_model *m, const orli_safetensors *st, const uint8_t *used) {
+    static const char *const harmless[] = {"attn.bias", "attention.bias", ".masked_bias", ".inv_freq",
+                                           "lm_head.weight", "embed_out.weight", "score.weight"};
+    size_t i, k, n;
+    for (i = 0; i < st->count; i++) {
+        n = strlen(st->tensor[i].name);
+        for (k = 0; k < sizeof harmless / sizeof *harmless; k++) {
+            size_t tail = strlen(harmless[k]);
+            if (n >= tail && strcmp(st->tensor[i].name + n - tail, harmless[k]) == 0) break;
+        }
+        if (!used[i] && k == sizeof harmless / sizeof *harmless)
+            return orli_fail(m->object.ctx, ORL_ERR_FORMAT,
+                             "%s: tensor \"%s\" has no place in the %s model that config.json describes", st->path,
+                             st->tensor[i].name, orli_families[m->config.arch].model_type);
+    }
+    return ORL_OK;
+}
+
+static orl_status orli_weights_load(orl_model *m, const orli_safetensors *st) {
+    orl_ctx *ctx = m->object.ctx;
+    uint8_t *used = (uint8_t *)orli_alloc_zero(ctx, st->count, 1);
+    const orli_weight_row *row;
+    size_t layer;
+    for (row = orli_families[m->config.arch].weights; used && row->name; row++)
+        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++)
+            if (!orl_failed(ctx)) orli_weight_load(m, st, used, row, layer);
+    if (!orl_failed(ctx)) orli_weights_unused(m, st, used);
+    orli_free(ctx, used);
     return orl_error_status(ctx);
 }
 
@@ -9362,11 +10118,9 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
     orli_safetensors st;
     orl_model *m = NULL;
     orl_tokenizer *tok = NULL;
-    const orli_weight_row *row;
-    size_t layer;
     char path[4096];
     if (orl_failed(ctx) || !dir || orli_join(ctx, path, dir, "config.json") != ORL_OK ||
-        orli_config_load(ctx, path, &f) != ORL_OK)
+        orli_config_load(ctx, path, &f) != ORL_OK || orli_config_load_stops(ctx, dir, &f) != ORL_OK)
         return NULL;
     if (orli_has_tokenizer(dir) && !(tok = orl_tokenizer_load(ctx, dir))) return NULL;
     if (tok && orl_vocab(tok) > f.c.vocab) {
@@ -9376,13 +10130,11 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
         return NULL;
     }
     if (orli_safetensors_open(ctx, dir, &st) != ORL_OK) return NULL;
-    if (!f.classifier && !f.c.tied && !orli_safetensors_find(&st, "lm_head.weight") &&
-        orli_safetensors_find(&st, "score.weight"))
+    if (!f.classifier && !f.c.tied && orli_safetensors_find(&st, "score.weight") &&
+        !orli_safetensors_find(&st, orli_weight_find(f.c.arch, ORLI_W_HEAD)->name))
         f.classifier = 1;
     m = orli_model_new(ctx, &f.c, tok, f.classifier);
-    for (row = orli_families[f.c.arch].weights; m && row->name; row++)
-        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : f.c.layers); layer++)
-            if (!orl_failed(ctx)) orli_weight_load(m, &st, row, layer);
+    if (m) orli_weights_load(m, &st);
     orli_safetensors_close(&st);
     if (m && orl_failed(ctx)) {
         orl_model_free(m);
@@ -9407,15 +10159,14 @@ typedef struct orli_weight_source { /* gives a tensor on disk from the one to th
 
 static void orli_weight_give(void *user, size_t first, size_t n, orl_real *out) {
     const orli_weight_source *s = (const orli_weight_source *)user;
-    size_t parts = s->row->third ? 3 : 1, i;
+    const orl_param *part[3] = {NULL, NULL, NULL};
+    orli_disk_shape shape = orli_disk_shape_of(s->m, s->row, orli_model_weight(s->m, s->row->weight, s->layer));
+    size_t i, which, at;
+    for (i = 0; i < shape.parts; i++) /* q, k, v follow each other */
+        part[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + i), s->layer);
     for (i = 0; i < n; i++) {
-        const orl_param *p = orli_model_weight(s->m, s->row->weight, s->layer);
-        size_t at = first + i, wide = parts * (s->row->transposed ? p->rows : p->cols), part, r, c;
-        if (s->row->transposed) part = at % wide / p->rows, r = at % p->rows, c = at / wide;
-        else if (p->rank >= 2) part = at / (p->rows * p->cols), r = at / p->cols % p->rows, c = at % p->cols;
-        else part = at / p->cols, r = 0, c = at % p->cols;
-        /* q, k, v follow each other */
-        out[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + part), s->layer)->data[r * p->cols + c];
+        at = orli_disk_from(&shape, first + i, &which);
+        out[i] = part[which]->data[at];
     }
 }
 
@@ -9431,12 +10182,14 @@ static orl_status orli_weights_save(const orl_model *m, const char *path) {
         if (row->third > 1) continue; /* its first third writes all */
         for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++) {
             const orl_param *p = orli_model_weight(m, row->weight, layer);
-            size_t parts = row->third ? 3 : 1, shape[2];
+            orli_disk_shape s;
+            size_t shape[2];
             char name[160];
             if (!p) continue;
             orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
-            shape[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : parts * p->cols;
-            shape[1] = row->transposed ? parts * p->rows : p->cols;
+            s = orli_disk_shape_of(m, row, p);
+            shape[0] = s.transposed ? s.ins : s.parts * s.outs;
+            shape[1] = s.transposed ? s.parts * s.outs : s.ins;
             source[used].m = m, source[used].row = row, source[used].layer = layer;
             orli_st_put_source(&w, name, ORLI_DTYPE_REAL, p->rank >= 2 ? 2 : 1, shape, orli_weight_give, &source[used]);
             used++;
@@ -9498,7 +10251,7 @@ ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
 
 static const float *orli_llama2c_take(orl_model *m, orli_weight w, size_t layer, const float *at) {
     orl_param *p = orli_model_weight(m, w, layer);
-    size_t d = m->config.dim / m->config.heads, r, c;
+    size_t d = m->config.head_dim, r, c;
     int paired = w == ORLI_W_Q || w == ORLI_W_K;
     for (r = 0; r < p->rows; r++) {
         size_t within = r % d, to = paired ? r - within + within / 2 + (within % 2 ? d / 2 : 0) : r;
@@ -9536,11 +10289,11 @@ ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const 
     c.context = (size_t)header[6];
     c.bos = 1, c.eos = 2;
     if (orli_config_check(ctx, &c, path) == ORL_OK) {
-        size_t kv = c.kv_heads * (c.dim / c.heads),
+        size_t kv = c.kv_heads * c.head_dim,
                per = orli_add(orli_mul(c.dim, 2 * c.dim + 2 * kv + 2), orli_mul(3 * c.ffn, c.dim));
         numbers = orli_add(orli_add(orli_mul(c.vocab, c.dim), orli_mul(c.layers, per)), c.dim);
         numbers =
-            orli_add(numbers, orli_add(orli_mul(c.context, c.dim / c.heads), c.tied ? 0 : orli_mul(c.vocab, c.dim)));
+            orli_add(numbers, orli_add(orli_mul(c.context, c.head_dim), c.tied ? 0 : orli_mul(c.vocab, c.dim)));
         if (orli_mul(numbers, 4) != file.size - sizeof header)
             orli_fail(ctx, ORL_ERR_FORMAT,
                       "%s: its header asks for %zu numbers and the file has %zu bytes of them: it is cut off or no "
@@ -9554,7 +10307,7 @@ ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const 
         for (i = 0; i < sizeof order / sizeof *order; i++)
             for (layer = 0; layer < c.layers; layer++) at = orli_llama2c_take(m, order[i], layer, at);
         at = orli_llama2c_take(m, ORLI_W_NORM, 0, at);
-        at += c.context * (c.dim / c.heads); /* tables of the rotation, which we make ourselves */
+        at += c.context * c.head_dim; /* tables of the rotation, which we make ourselves */
         if (!c.tied) orli_llama2c_take(m, ORLI_W_HEAD, 0, at);
         m->stop[m->stops++] = 1; /* its stories end with the next one's BOS */
         orl_model_set_name(m, path);
@@ -9601,7 +10354,7 @@ static orli_pages orli_pages_new(const orl_model *m) {
     memset(&p, 0, sizeof p);
     p.ctx = m->object.ctx;
     p.kv_heads = m->config.kv_heads;
-    p.d = m->config.dim / m->config.heads;
+    p.d = m->config.head_dim;
     p.page = m->config.layers * p.kv_heads * 2 * ORLI_TILE * p.d;
     return p;
 }
@@ -9692,6 +10445,8 @@ typedef struct orli_cached_job {
     const orli_cache *cache;
     const orl_stream *stream;
     size_t layer, heads, kv_heads, d, most; /* most: tiles of the longest sequence */
+    size_t window;
+    orl_real scale;
     const orl_real *q, *k, *v;
     orl_real *y, *lse;
     const orl_real **pointers;              /* (segments, kv_heads, 2, most) */
@@ -9723,7 +10478,7 @@ static void orli_cached_attend(void *arg, size_t task, size_t worker) { /* one s
     const orl_segment *g = &j->stream->segment[s];
     const orl_real **kp = j->pointers + (s * j->kv_heads + kv) * 2 * j->most;
     j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + j->most,
-                               SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
+                               j->window, j->scale, j->y + g->start * width + h * d, width,
                                j->lse + h * j->stream->tokens + g->start, orli_scratch(j->ctx, worker));
 }
 
@@ -9732,16 +10487,16 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
     orli_cached_job job;
     orl_ctx *ctx = tape->object.ctx;
     orl_tensor *y;
+    orl_heads shape = orli_model_heads(m, layer);
     size_t s;
-    double visible = 0;
     if (!q || !k || !v) return NULL;
     memset(&job, 0, sizeof job);
     job.ctx = ctx, job.cache = (const orli_cache *)user, job.stream = stream, job.layer = layer;
-    job.heads = m->config.heads, job.kv_heads = m->config.kv_heads, job.d = m->config.dim / m->config.heads;
+    job.heads = shape.heads, job.kv_heads = shape.kv_heads, job.d = m->config.head_dim;
+    job.window = orli_window(&shape), job.scale = orli_score_scale(&shape, job.d);
     for (s = 0; s < stream->segments; s++) {
         const orl_segment *g = &stream->segment[s];
         job.most = ORLI_MAX(job.most, (g->position + g->length + ORLI_TILE - 1) / ORLI_TILE);
-        visible += (double)g->length * ((double)g->position + 0.5 * ((double)g->length + 1.0));
     }
     y = orli_node(tape, q->rows, q->cols, NULL, NULL, NULL, NULL, 0);
     job.lse = orli_lend(tape, job.heads, stream->tokens);
@@ -9752,7 +10507,7 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
     orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * job.kv_heads, orli_cached_store, &job);
     orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * job.heads, orli_cached_attend, &job);
     orli_return(tape);
-    ctx->flops += 4.0 * (double)q->cols * visible;
+    ctx->flops += 4.0 * (double)q->cols * orli_stream_visible(stream, job.window);
     return y;
 }
 
@@ -11913,6 +12668,17 @@ static int orli_example_continues(const orli_examples *e, size_t i, orl_share sh
     return orli_micro_continues(&b, e, &e->example[i]);
 }
 
+/* The keys that tokens first … end−1 of a sequence see, in all layers. */
+static double orli_model_visible(const orl_model *m, size_t first, size_t end) {
+    double visible = 0;
+    size_t layer;
+    for (layer = 0; layer < m->config.layers; layer++) {
+        orl_heads shape = orli_model_heads(m, layer);
+        visible += orli_visible(first, end, orli_window(&shape));
+    }
+    return visible;
+}
+
 /* FLOPs of training once on the examples, without the head: 6 per weight and token, and attention. */
 static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int sides, orl_share share,
                                uint64_t *tokens) {
@@ -11933,14 +12699,13 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
         size_t side, fed = 0;
         double visible = 0;
         for (side = 0; side < (size_t)sides; side++) {
-            double n = (double)(told + x->count[side]) - (m->reward ? 0 : 1); /* a language model's last is not fed */
-            fed += (size_t)n;
-            visible += n * ((double)prompt + 0.5 * (n + 1));
-            if (share == ORL_SHARE_NONE || (!side && !orli_example_continues(e, i, share)))
-                fed += prompt, visible += 0.5 * (double)prompt * (double)(prompt + 1);
+            size_t n = told + x->count[side] - (m->reward ? 0 : 1); /* a language model's last is not fed */
+            int repeated = share == ORL_SHARE_NONE || (!side && !orli_example_continues(e, i, share));
+            fed += n + (repeated ? prompt : 0);
+            visible += orli_model_visible(m, repeated ? 0 : prompt, prompt + n);
         }
         *tokens += fed;
-        flops += 6 * per_token * (double)fed + 14 * (double)c->dim * (double)c->layers * visible;
+        flops += 6 * per_token * (double)fed + 14 * (double)(c->heads * c->head_dim) * visible;
     }
     return flops;
 }
