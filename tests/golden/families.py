@@ -470,7 +470,7 @@ def like_llama(family, name, **more):
 def gemma(**more):
     return dict(architectures=["Gemma3ForCausalLM"], model_type="gemma3_text", hidden_activation="gelu_pytorch_tanh",
                 attention_bias=False, attention_dropout=0.0, attn_logit_softcapping=None, bos_token_id=None,
-                eos_token_id=None, final_logit_softcapping=None, rms_norm_eps=1e-06, **more)
+                eos_token_id=None, final_logit_softcapping=None, **more)
 
 
 def reward(config, name):
@@ -478,11 +478,12 @@ def reward(config, name):
     return config
 
 
-NEOX_A = neox(vocab_size=53, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64,
+NEOX_A = neox(vocab_size=53, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64,
               max_position_embeddings=64, layer_norm_eps=1e-05, rotary_pct=0.25, rotary_emb_base=10000,
               use_parallel_residual=True, tie_word_embeddings=False, torch_dtype="float16")
 GEMMA_B = gemma(vocab_size=61, hidden_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-                head_dim=8, intermediate_size=44, max_position_embeddings=96, query_pre_attn_scalar=8,
+                head_dim=8, intermediate_size=44, max_position_embeddings=96, rms_norm_eps=1e-06,
+                query_pre_attn_scalar=8,
                 sliding_window=5, layer_types=["sliding_attention", "full_attention", "sliding_attention"],
                 rope_parameters=dict(full_attention=dict(rope_type="default", rope_theta=50000.0),
                                      sliding_attention=dict(rope_type="default", rope_theta=1000.0)),
@@ -580,7 +581,8 @@ VARIANTS = {
                    dtype="float32")),
     "gemma3_pattern": Variant(
         gemma(vocab_size=53, hidden_size=24, num_hidden_layers=4, num_attention_heads=3, num_key_value_heads=1,
-              head_dim=10, intermediate_size=36, max_position_embeddings=96, query_pre_attn_scalar=20,
+              head_dim=10, intermediate_size=36, max_position_embeddings=96, rms_norm_eps=1e-4,
+              query_pre_attn_scalar=20,
               sliding_window=6, sliding_window_pattern=3, rope_theta=1000000.0, rope_local_base_freq=10000.0,
               rope_scaling=dict(factor=8.0, rope_type="linear"), torch_dtype="float32")),
     "gemma3_types": Variant(GEMMA_B, dtype="BF16"),
@@ -648,7 +650,8 @@ def golden(name, variant):
             rows = torch.cat([logits(p, c, ids) for ids in sequences])
         greedy = continued(p, c, name)
         out.update(columns=columns, logits=digits(rows[:, columns].tolist(), 8),
-                   logsumexp=digits(torch.logsumexp(rows, 1).tolist(), 8), nll=digits(loss.item() / (sum(LENGTHS) - 2), 9),
+                   logsumexp=digits(torch.logsumexp(rows, 1).tolist(), 8),
+                   nll=digits(loss.item() / (sum(LENGTHS) - len(LENGTHS)), 9),
                    greedy=dict(greedy, logp=digits(greedy["logp"], 9)))
     for tensor, (shape, kind) in tensors.items():
         g = p[tensor].grad.flatten()
@@ -670,6 +673,22 @@ def write(name, value):
     os.makedirs(os.path.join(HERE, "families"), exist_ok=True)
     with open(os.path.join(HERE, "families", name + ".json"), "w") as f:
         f.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+# Where the meaning of each family was read: src/transformers of github.com/huggingface/transformers at 5.10.0.dev0
+# (June 2026), in models/F the files modeling_F.py and configuration_F.py of gpt2, gpt_neo, gpt_neox, llama, mistral,
+# qwen2, qwen3, smollm3 and gemma3 (its text model), and modeling_rope_utils.py, masking_utils.py, modeling_layers.py
+# and configuration_utils.py; compared with 4.52.0.dev0 and 4.57. Where they differ, the newest counts: 4.52 put the
+# window of Qwen2 and Qwen3 on every layer. Buffers that older files carry are those of 4.9 (gpt_neo) and 4.2x.
+#
+# It was checked: each variant's config.json and weights were given to the configuration and model classes of that
+# 5.10.0.dev0 themselves, in double precision under PyTorch 1.13 (with stand-ins for what is around them: the base
+# class of models, hub kernels, caches, and the masks, j <= i and j > i - window). Parameter names and shapes, tying,
+# and the logits and scores of all variants agreed: to 3e-14, Gemma's to 1e-7, for its root of hidden_size was not
+# rounded to float there.
+#
+# That root: transformers keeps it as a float32 and casts it to the type of the embedding. A model loaded as bfloat16
+# multiplies by a rounded root (25.25 for 25.298…); loaded as float32, from whatever file, it does what is done here.
 
 
 def main():
