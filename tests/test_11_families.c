@@ -606,7 +606,7 @@ static const other harmless[] = {
     {"qwen2_full", "use_sliding_window", NULL, {0}},
     {"qwen2_full", "sliding_window", "null", {0}},
     {"qwen2_full", "use_mrope", "false", {0}},
-    {"qwen2_full", "layer_types", "[\"full_attention\", \"sliding_attention\"]", {0}}, /* no window is in use */
+    {"qwen2_full", "layer_types", "[\"full_attention\", \"full_attention\"]", {0}},
     {"qwen2_window", "rms_norm_eps", NULL, {0}},
     {"qwen2_window", "rope_theta", NULL, {0}},
     {"qwen2_window", "layer_types", "[\"full_attention\", \"sliding_attention\", \"sliding_attention\"]", {0}},

@@ -238,7 +238,8 @@ def llama_layers(c):
         rotates = [bool(x) for x in marks]
     if family in ("qwen2", "qwen3", "smollm3"):
         width = c.get("sliding_window", None if family == "smollm3" else 4096)
-        width = width if c.get("use_sliding_window", False) else None
+        if not c.get("use_sliding_window", False) and not (family == "smollm3" and c.get("layer_types")):
+            width = None
         slides = [not r for r in rotates] if family == "smollm3" else [i >= c.get("max_window_layers", 28)
                                                                        for i in range(n)]
         if c.get("layer_types") is not None:
@@ -676,16 +677,17 @@ def write(name, value):
 
 
 # Where the meaning of each family was read: src/transformers of github.com/huggingface/transformers at 5.10.0.dev0
-# (June 2026), in models/F the files modeling_F.py and configuration_F.py of gpt2, gpt_neo, gpt_neox, llama, mistral,
-# qwen2, qwen3, smollm3 and gemma3 (its text model), and modeling_rope_utils.py, masking_utils.py, modeling_layers.py
-# and configuration_utils.py; compared with 4.52.0.dev0 and 4.57. Where they differ, the newest counts: 4.52 put the
-# window of Qwen2 and Qwen3 on every layer. Buffers that older files carry are those of 4.9 (gpt_neo) and 4.2x.
+# (commit cc041637bc2b, June 2026): models/F/modeling_F.py and models/F/configuration_F.py for gpt2, gpt_neo, gpt_neox,
+# llama, mistral, qwen2, qwen3, smollm3 and gemma3 (its text model), and modeling_rope_utils.py, masking_utils.py,
+# modeling_layers.py, configuration_utils.py; compared with 5.0.0.dev0, 4.52.0.dev0 and 4.9.0.dev0. Where they differ
+# the newest counts: 4.52 put the window of Qwen2 and Qwen3 on every layer. The buffers are those that releases before
+# 4.30 wrote into files.
 #
 # It was checked: each variant's config.json and weights were given to the configuration and model classes of that
-# 5.10.0.dev0 themselves, in double precision under PyTorch 1.13 (with stand-ins for what is around them: the base
-# class of models, hub kernels, caches, and the masks, j <= i and j > i - window). Parameter names and shapes, tying,
-# and the logits and scores of all variants agreed: to 3e-14, Gemma's to 1e-7, for its root of hidden_size was not
-# rounded to float there.
+# commit themselves, in double precision under PyTorch 1.13, with stand-ins for what is around them (the base class of
+# models, hub kernels, caches, and the masks: j <= i, and j > i - window). Names and shapes of parameters, tying,
+# logits and scores of all variants agreed: to 3e-14, Gemma's to 1e-7, for its root of hidden_size was not rounded to
+# float there.
 #
 # That root: transformers keeps it as a float32 and casts it to the type of the embedding. A model loaded as bfloat16
 # multiplies by a rounded root (25.25 for 25.298…); loaded as float32, from whatever file, it does what is done here.
