@@ -8966,7 +8966,7 @@ static orl_status orli_config_check(orl_ctx *ctx, orl_model_config *c, const cha
     if (bad) {}
     else if (c->head_dim > 256) bad = "a head may be 256 wide at most (head_dim)";
     else if (orli_is_rotary(c->arch) && (c->rope.width % 2 || c->rope.width > c->head_dim))
-        bad = "the width of a head, or of its part that rotates, must be even";
+        bad = "the width of a head (head_dim), or of its part that rotates, must be even";
     else if (!c->ffn || c->ffn > (1u << 24)) bad = "intermediate_size must be 1 to 16777216";
     else if (!c->vocab || c->vocab > (1u << 26)) bad = "vocab_size must be 1 to 67108864";
     else if (!c->context || c->context > (1u << 26)) bad = "max_position_embeddings must be 1 to 67108864";
@@ -9605,6 +9605,7 @@ static const struct orli_config_key {
     {"use_bidirectional_attention", ORLI_KEY_ONLY, 0, orli_config_no},
     {"rope_interleaved", ORLI_KEY_ONLY, 0, orli_config_no},
     {"use_qk_norm", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"use_mrope", ORLI_KEY_ONLY, 0, orli_config_no},
     {"add_cross_attention", ORLI_KEY_ONLY, 0, orli_config_no},
     {"quantization_config", ORLI_KEY_ONLY, 0, orli_config_none},
 };
@@ -9621,7 +9622,12 @@ static void orli_config_read_key(orli_json *j, orli_config_file *f) { /* by the 
     if (k->kind == ORLI_KEY_ONLY) orli_config_require(j, k->name, k->allowed);
     else if (orli_json_null(j)) {
         if (k->kind == ORLI_KEY_COUNT) *(size_t *)value = 0;
-    } else if (k->kind == ORLI_KEY_COUNT) *(size_t *)value = (size_t)orli_json_int(j, 1, 1 << 27);
+    } else if (k->kind == ORLI_KEY_COUNT) {
+        int64_t n = orli_json_int(j, INT32_MIN, INT32_MAX);
+        if (n < 1 || n > 1 << 27)
+            orli_json_fail_at(j, j->start, "%s is %lld and must be 1 to 134217728", k->name, (long long)n);
+        *(size_t *)value = (size_t)n;
+    }
     else if (k->kind == ORLI_KEY_REAL) *(double *)value = orli_json_number(j);
     else *(int *)value = orli_json_bool(j);
 }
@@ -9725,11 +9731,15 @@ static void orli_config_read(orli_json *j, orli_config_file *f) {
 }
 
 /* From what the file says of windows and rotations to each layer's own. */
-static const char *orli_config_layers(orli_config_file *f) {
+static orl_status orli_config_layers(orl_ctx *ctx, const char *path, orli_config_file *f) {
     orl_model_config *c = &f->c;
     size_t i;
-    if (f->listed && f->listed != c->layers) return "layer_types or attention_types is not as long as there are layers";
-    if (f->rotated_listed && f->rotated_listed < c->layers) return "no_rope_layers is shorter than there are layers";
+    if (f->listed && f->listed != c->layers)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s is for %zu layers and there are %zu", path,
+                         c->arch == ORL_GPT_NEO ? "attention_types" : "layer_types", f->listed, c->layers);
+    if (f->rotated_listed && f->rotated_listed < c->layers)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: no_rope_layers is for %zu layers and there are %zu", path,
+                         f->rotated_listed, c->layers);
     for (i = 0; i < c->layers; i++) {
         int turns = f->rotated_listed ? f->rotated[i] : !f->rotated_pattern || (i + 1) % f->rotated_pattern;
         int local = f->listed                ? f->kinds[i] & ORL_LAYER_LOCAL
@@ -9741,49 +9751,55 @@ static const char *orli_config_layers(orli_config_file *f) {
                                 (local && f->windowed && c->window ? ORL_LAYER_LOCAL : 0));
     }
     if (!f->windowed) c->window = 0;
-    return NULL;
+    return ORL_OK;
 }
 
-static const char *orli_config_rope(orli_config_file *f) {
+static orl_status orli_config_rope(orl_ctx *ctx, const char *path, orli_config_file *f) {
     orl_model_config *c = &f->c;
     const orli_rope_said *r = &f->rope;
     double part = r->part > 0 ? r->part : f->part;
+    int partial = c->arch == ORL_GPT_NEOX;
+    const char *bad = NULL;
     if (r->theta > 0) c->rope.theta = r->theta;
     if (f->local.theta > 0) c->local_theta = f->local.theta;
-    if (f->local.kind != ORLI_ROPE_DEFAULT) return "rope_parameters of sliding_attention layers may only be \"default\"";
-    if (!r->named && r->factor > 0) return "rope_scaling has a factor and no rope_type";
-    if (r->kind != ORLI_ROPE_DEFAULT) {
-        if (!(r->factor > 0)) return "rope_scaling needs a positive factor";
-        c->rope.factor = r->factor;
-    }
-    if (r->kind == ORLI_ROPE_LLAMA3) {
+    if (f->local.kind != ORLI_ROPE_DEFAULT) bad = "rope_parameters of sliding_attention layers may only be \"default\"";
+    else if (!r->named && r->factor > 0) bad = "rope_scaling has a factor and no rope_type";
+    else if (r->kind != ORLI_ROPE_DEFAULT && !(r->factor > 0)) bad = "rope_scaling needs a factor above 0";
+    else if (r->kind == ORLI_ROPE_LLAMA3 && !(r->low > 0 && r->high > r->low))
+        bad = "rope_scaling needs low_freq_factor below high_freq_factor";
+    if (bad) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s", path, bad);
+    if (!(part > 0 && part <= 1) || (part < 1 && !partial))
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s is %g, which is not supported%s", path,
+                         partial ? "rotary_pct (partial_rotary_factor)" : "partial_rotary_factor", part,
+                         partial ? ": it must be above 0 and at most 1" : " in this family");
+    if (partial) c->rope.width = (size_t)((double)c->head_dim * part);
+    if (r->kind != ORLI_ROPE_DEFAULT) c->rope.factor = r->factor;
+    if (r->kind == ORLI_ROPE_LLAMA3)
         c->rope.low = r->low, c->rope.high = r->high, c->rope.original = r->original ? r->original : c->context;
-        if (!(r->low > 0 && r->high > r->low)) return "rope_scaling needs low_freq_factor below high_freq_factor";
-    }
-    if (c->arch == ORL_GPT_NEOX) {
-        if (!(part > 0 && part <= 1)) return "rotary_pct must be 0 to 1";
-        c->rope.width = (size_t)((double)c->head_dim * part);
-    } else if (part < 1 || part > 1) return "partial_rotary_factor other than 1 is not supported in this family";
-    return NULL;
+    return ORL_OK;
 }
 
 /* Settings that a family does not know would be read by nobody. */
-static const char *orli_config_foreign(const orli_config_file *f) {
+static orl_status orli_config_foreign(orl_ctx *ctx, const char *path, const orli_config_file *f) {
     const orl_model_config *c = &f->c;
     int gated = orli_weight_find(c->arch, ORLI_W_GATE) != NULL;
-    if (c->window && c->arch == ORL_LLAMA) return "sliding_window is not supported in this family";
-    if (c->attention_bias && !(orli_weight_find(c->arch, ORLI_W_O_B) && c->arch != ORL_GPT2 && c->arch != ORL_GPT_NEO))
-        return "attention_bias is not supported in this family";
-    if (c->mlp_bias && !orli_weight_find(c->arch, ORLI_W_GATE_B)) return "mlp_bias is not supported in this family";
-    if (c->parallel && c->arch != ORL_GPT_NEOX) return "use_parallel_residual is not supported in this family";
-    if (gated && c->activation == ORL_GELU_ERF) return "hidden_act \"gelu\" is not supported in this family: \"gelu_new\" is";
-    if (!gated && c->activation == ORL_SILU) return "the activation \"silu\" is not supported in this family";
-    return NULL;
+    int may_bias = c->arch != ORL_GPT2 && c->arch != ORL_GPT_NEO && orli_weight_find(c->arch, ORLI_W_O_B);
+    const char *bad = NULL;
+    if (c->window && c->arch == ORL_LLAMA)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: sliding_window is %zu, which is not supported in the family llama",
+                         path, c->window);
+    if (c->attention_bias && !may_bias) bad = "attention_bias true";
+    else if (c->mlp_bias && !orli_weight_find(c->arch, ORLI_W_GATE_B)) bad = "mlp_bias true";
+    else if (c->parallel && c->arch != ORL_GPT_NEOX) bad = "use_parallel_residual true";
+    else if (gated && c->activation == ORL_GELU_ERF) bad = "hidden_act \"gelu\"";
+    else if (!gated && c->activation == ORL_SILU) bad = "the activation \"silu\"";
+    if (!bad) return ORL_OK;
+    return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s is not supported in the family %s", path, bad,
+                     orli_families[c->arch].model_type);
 }
 
 static orl_status orli_config_finish(orl_ctx *ctx, const char *path, orli_config_file *f) {
     orl_model_config *c = &f->c;
-    const char *bad;
     if (!c->kv_heads) c->kv_heads = c->heads;
     if (!c->ffn && (c->arch == ORL_GPT2 || c->arch == ORL_GPT_NEO)) c->ffn = 4 * c->dim;
     if (!f->divided) c->query_scalar = 1;
@@ -9791,11 +9807,12 @@ static orl_status orli_config_finish(orl_ctx *ctx, const char *path, orli_config
     if (c->layers > ORL_MAX_LAYERS || !c->heads || (!c->head_dim && c->dim % c->heads))
         return orli_config_check(ctx, c, path);
     if (!c->head_dim) c->head_dim = c->dim / c->heads;
-    bad = orli_config_foreign(f);
-    if (!bad) bad = orli_config_rope(f);
-    if (!bad) bad = orli_config_layers(f);
-    if (bad) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s", path, bad);
-    if (orli_config_check(ctx, c, path) != ORL_OK) return orl_error_status(ctx);
+    if (c->arch == ORL_GEMMA3 && !(c->query_scalar > 0))
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: query_pre_attn_scalar is %g and must be positive", path,
+                         c->query_scalar);
+    if (orli_config_foreign(ctx, path, f) != ORL_OK || orli_config_rope(ctx, path, f) != ORL_OK ||
+        orli_config_layers(ctx, path, f) != ORL_OK || orli_config_check(ctx, c, path) != ORL_OK)
+        return orl_error_status(ctx);
     if (!(f->reward_sd > 0)) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_reward.std must be positive", path);
     if (f->condition.kind == ORL_CONDITION_BINS && (size_t)f->condition.first_id + f->condition.bins + 1 != c->vocab)
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_condition's tokens are not the last %zu of vocab_size %zu", path,

@@ -292,7 +292,7 @@ static const damage damages[] = {
     {"llama", "config.json", "\"mlp_bias\": false", "\"rope_parameters\": {\"rope_type\": \"llama3\", \"factor\": 8}", 0, "low_freq_factor"},
     {"llama", "config.json", "\"head_dim\": 4", "\"head_dim\": 8", 0, "asks for (32, 16)"},
     {"llama", "config.json", "\"mlp_bias\": false", "\"quantization_config\": {\"bits\": 4}", 0, "quantization_config is {\"bits\": 4}"},
-    {"llama", "config.json", "\"mlp_bias\": false", "\"sliding_window\": 9", 0, "sliding_window is not supported"},
+    {"llama", "config.json", "\"mlp_bias\": false", "\"sliding_window\": 9", 0, "sliding_window is 9, which is not supported"},
     {"llama", "config.json", "\"model_type\": \"llama\"", "\"model_type\": \"qwen3\"", 0, "q_norm.weight\" is missing"},
     {"gpt2", "config.json", "\"n_inner\": 10", "\"n_inner\": null", 0, "asks for (16, 64)"},
     {"llama-reward", "config.json", "\"id2label\": {\"0\": \"reward\"}", "\"id2label\": {\"0\": \"a\", \"1\": \"b\"}", 0, "2 labels"},
