@@ -2,7 +2,8 @@
  * builds: float double
  * tests/golden/families.py says what the golden files hold and how weights come from names: each variant's directory
  * is written here, loaded, and compared: logits, the loss, the gradient of every tensor, greedy continuations past the
- * window, what is saved. Then configs that mean the same in other words, and configs that must be refused by name. */
+ * window, what is saved. Then configs that mean the same in other words, and configs that must be refused by name.
+ * With ORL_FAMILIES_OUT=DIR what is saved stays in DIR, for families.py to read. */
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
 #include "files.h"
@@ -478,7 +479,8 @@ static void check_same_file(const char *a, const char *b, const char *name) {
 
 /* Saved, loaded and saved again: the same files, and a model that computes the same bits. */
 static void check_saved(orl_model *m, const golden *g) {
-    char first[400], second[400];
+    const char *keep = getenv("ORL_FAMILIES_OUT");
+    char first[400], second[400], kept[600];
     orl_model *again;
     orl_real *a = NULL, *b = NULL;
     size_t cols = 0, n = g->rows;
@@ -486,6 +488,7 @@ static void check_saved(orl_model *m, const golden *g) {
     snprintf(second, sizeof second, "%s", in_dir("second"));
     remove_tree(first), remove_tree(second);
     check(orl_model_save(m, first) == ORL_OK);
+    if (keep) snprintf(kept, sizeof kept, "%s/%s", keep, g->name), check(orl_model_save(m, kept) == ORL_OK);
     again = orl_model_load(ctx, first);
     check(again != NULL && orl_is_reward_model(again) == orl_is_reward_model(m));
     if (again) {
