@@ -6,7 +6,12 @@ forward pass, logits, the negative log-likelihood with its gradients, greedy con
 The script writes families/NAME.json, one for each variant below; tests/test_11_families.c compares the library with
 them and needs neither Python nor PyTorch. To make the files again:
 
-    python3 tests/golden/families.py         (Debian: apt install python3-torch; about 15 seconds)
+    python3 tests/golden/families.py         (Debian: apt install python3-torch; about 5 seconds)
+
+And to see whether what the library saves means the same to another reader, after a run of the test that was told to
+keep it (ORL_FAMILIES_OUT=DIR build/test/test_11_families):
+
+    python3 tests/golden/families.py --saved DIR
 
 No weights are kept: both sides compute them. Number i of the tensor called `name` is
 
@@ -31,6 +36,7 @@ which is exact in the element type of the file. A golden file has, by key:
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import torch
@@ -676,6 +682,36 @@ def write(name, value):
         f.write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
+# ---- what the library has saved ------------------------------------------------------------------------------------
+
+def read_safetensors(path):
+    with open(path, "rb") as f:
+        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        data = f.read()
+    header.pop("__metadata__", None)
+    return {name: torch.tensor(np.frombuffer(data[slice(*t["data_offsets"])], dict(F32="<f4", F64="<f8")[t["dtype"]])
+                               .astype(np.float64).reshape(t["shape"])) for name, t in header.items()}
+
+
+def check_saved(name, path):
+    """Its config asks for exactly its tensors, and they compute what the variant's do."""
+    with open(os.path.join(path, "config.json")) as f:
+        c = json.load(f)
+    with open(os.path.join(HERE, "families", name + ".json")) as f:
+        wanted = json.load(f)
+    p = read_safetensors(os.path.join(path, "model.safetensors"))
+    shapes = {k: shape for k, (shape, _) in tensors_of(c, "score" in wanted).items()}
+    assert shapes == {k: tuple(x.shape) for k, x in p.items()}, name
+    if "score" in wanted:
+        assert c["architectures"] == VARIANTS[name].config["architectures"] and len(c["id2label"]) == 1
+        off = max(abs(score(p, c, ids).item() - x) for ids, x in zip(wanted["sequences"], wanted["score"]))
+    else:
+        rows = torch.cat([logits(p, c, ids) for ids in wanted["sequences"]])
+        off = float((rows[:, wanted["columns"]] - torch.tensor(wanted["logits"])).abs().max())
+    assert off < 1e-6, (name, off)
+    print("%s: read from %s, off by %.1g" % (name, path, off))
+
+
 # Where the meaning of each family was read: src/transformers of github.com/huggingface/transformers at 5.10.0.dev0
 # (commit cc041637bc2b, June 2026): models/F/modeling_F.py and models/F/configuration_F.py for gpt2, gpt_neo, gpt_neox,
 # llama, mistral, qwen2, qwen3, smollm3 and gemma3 (its text model), and modeling_rope_utils.py, masking_utils.py,
@@ -694,6 +730,10 @@ def write(name, value):
 
 
 def main():
+    if len(sys.argv) == 3 and sys.argv[1] == "--saved":
+        for name in sorted(os.listdir(sys.argv[2])):
+            check_saved(name, os.path.join(sys.argv[2], name))
+        return
     for name, variant in VARIANTS.items():
         write(name, golden(name, variant))
 
