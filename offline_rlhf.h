@@ -9734,12 +9734,18 @@ static void orli_config_read(orli_json *j, orli_config_file *f) {
 static orl_status orli_config_layers(orl_ctx *ctx, const char *path, orli_config_file *f) {
     orl_model_config *c = &f->c;
     size_t i;
+    int slides = 0;
     if (f->listed && f->listed != c->layers)
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s is for %zu layers and there are %zu", path,
                          c->arch == ORL_GPT_NEO ? "attention_types" : "layer_types", f->listed, c->layers);
     if (f->rotated_listed && f->rotated_listed < c->layers)
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: no_rope_layers is for %zu layers and there are %zu", path,
                          f->rotated_listed, c->layers);
+    for (i = 0; i < f->listed; i++) slides |= f->kinds[i] & ORL_LAYER_LOCAL;
+    if (slides && c->arch == ORL_SMOLLM3) f->windowed = 1; /* there the list alone decides */
+    if (slides && (!f->windowed || !c->window))
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: layer_types has \"sliding_attention\" and %s", path,
+                         c->window ? "use_sliding_window is false" : "sliding_window is null");
     for (i = 0; i < c->layers; i++) {
         int turns = f->rotated_listed ? f->rotated[i] : !f->rotated_pattern || (i + 1) % f->rotated_pattern;
         int local = f->listed                ? f->kinds[i] & ORL_LAYER_LOCAL
