@@ -1881,9 +1881,11 @@ static void orli_shuffle(size_t *order, size_t n, uint64_t key, uint64_t stream)
  * How to read it: the driver of a product goes orli_gemm → orli_gemm_task → orli_gemm_block → tile. The
  * tile is the micro-kernel: `tile_rows` × `tile_cols` numbers of C in registers, one step of k at a time. */
 
-/* Element (i, j) is at data[i·rs + j·cs]; one of rs, cs is 1. */
+/* Element (i, j) is at data[i·rs + j·cs]; one of rs, cs is 1. A frozen B may be bf16 numbers, the upper halves of
+ * floats: packing widens them, and nothing else reads them. */
 typedef struct orli_mat {
     const orl_real *data;
+    const uint16_t *half; /* in the place of data; else NULL */
     size_t rs, cs;
 } orli_mat;
 
@@ -1919,6 +1921,7 @@ typedef struct orli_kernels {
     /* panel[p·step + l] = x[l·lane + p·next] for lanes l < count ≤ width, p < k: one of lane, next is 1 */
     void (*pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel, size_t step);
 
+    void (*widen)(size_t n, orl_real *y, const uint16_t *x); /* from bf16 */
     void (*add)(size_t n, orl_real *y, const orl_real *x);                /* y += x */
     void (*axpy)(size_t n, orl_real *y, orl_real a, const orl_real *x);   /* y += a·x */
     void (*scale)(size_t n, orl_real *y, orl_real a);                     /* y *= a */
@@ -2004,6 +2007,12 @@ typedef struct orli_kernels {
 #define orli_v_set1(a) ((orl_real)(a))
 #define orli_v_load(p) (*(p))
 #define orli_v_load_n(p, n) ((n) ? *(p) : (orl_real)0)
+static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
+    uint32_t bits = (uint32_t)*p << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return (orl_real)x;
+}
 #define orli_v_store(p, a) ((void)(*(p) = (a)))
 #define orli_v_store_n(p, n, a) ((void)((n) ? (*(p) = (a)) : (a)))
 #define orli_v_add(a, b) ((a) + (b))
@@ -2073,6 +2082,10 @@ static inline orli_v ORLI_K(v_split)(orli_v x, orli_v *e) {
 #define orli_v_abs(a) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a)
 #define orli_v_sign(a, b) _mm256_or_ps(a, _mm256_and_ps(_mm256_set1_ps(-0.0f), b)) /* a ≥ 0 */
 
+static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
+    __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+}
 static inline __m256i ORLI_K(v_mask)(size_t n) { /* the first n lanes, n < 8 */
     static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
     return _mm256_loadu_si256((const __m256i *)(const void *)(ones + 8 - n));
@@ -2138,6 +2151,10 @@ static inline __m256 ORLI_K(v_quads)(const float *x, size_t lane) {
 #define orli_v_abs(a) _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a)
 #define orli_v_sign(a, b) _mm512_or_ps(a, _mm512_and_ps(_mm512_set1_ps(-0.0f), b)) /* a ≥ 0 */
 
+static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
+    __m512i bits = _mm512_maskz_cvtepu16_epi32(ORLI_ALL, _mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(ORLI_ALL, bits, 16));
+}
 static inline __mmask16 ORLI_K(v_mask)(size_t n) { return (__mmask16)((1u << n) - 1u); }
 static inline orli_v ORLI_K(v_load_n)(const float *p, size_t n) {
     return n >= 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(ORLI_K(v_mask)(n), p);
@@ -2200,6 +2217,9 @@ static inline __m512 ORLI_K(v_quads)(const float *x, size_t lane) {
 #define orli_v_abs(a) vabsq_f32(a)
 #define orli_v_sign(a, b) vbslq_f32(vdupq_n_u32(0x80000000u), b, a) /* a ≥ 0 */
 
+static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p)), 16));
+}
 /* The instructions for these give NaN if either is NaN. */
 static inline orli_v ORLI_K(v_min)(orli_v a, orli_v b) { return orli_v_less(a, b, a, b); }
 static inline orli_v ORLI_K(v_max)(orli_v a, orli_v b) { return orli_v_less(b, a, a, b); }
@@ -2255,6 +2275,7 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
 #define orli_v_top(a) ORLI_K(v_top)(a)
 #endif
 #define orli_v_zero() orli_v_set1((orl_real)0)
+#define orli_v_widen(p) ORLI_K(v_widen)(p) /* ORLI_W bf16 numbers, the upper halves of floats */
 #define orli_c(x) orli_v_set1((orl_real)(x)) /* a constant in every lane */
 
 /* ---- matrix products: the register tile ---------------------------------------------------------
@@ -2511,6 +2532,13 @@ static inline orli_v ORLI_K(v_sigmoid)(orli_v x) {
 #define ORLI_GET(x) orli_v_load_n((x) + i, n - i) /* within ORLI_EACH(i, n) */
 #define ORLI_PUT(y, value) orli_v_store_n((y) + i, n - i, value)
 
+static void ORLI_K(widen)(size_t n, orl_real *y, const uint16_t *x) {
+    uint16_t rest[ORLI_W] = {0};
+    size_t i;
+    for (i = 0; n - i >= ORLI_W; i += ORLI_W) orli_v_store(y + i, orli_v_widen(x + i));
+    memcpy(rest, x + i, (n - i) * sizeof *rest);
+    orli_v_store_n(y + i, n - i, orli_v_widen(rest));
+}
 static void ORLI_K(add)(size_t n, orl_real *y, const orl_real *x) {
     size_t i;
     ORLI_EACH(i, n) ORLI_PUT(y, orli_v_add(ORLI_GET(y), ORLI_GET(x)));
@@ -3010,7 +3038,7 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 
 static const orli_kernels ORLI_K(kernels) = {
     ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(pack),
-    ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
+    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
     ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
@@ -3028,6 +3056,7 @@ static const orli_kernels ORLI_K(kernels) = {
 #undef orli_v_set1
 #undef orli_v_load
 #undef orli_v_load_n
+#undef orli_v_widen
 #undef orli_v_store
 #undef orli_v_store_n
 #undef orli_v_add
@@ -3167,7 +3196,13 @@ typedef struct orli_gemm_job {
 
 static orli_mat orli_mat_of(const orl_real *data, size_t rs, size_t cs) {
     orli_mat m;
-    m.data = data, m.rs = rs, m.cs = cs;
+    m.data = data, m.half = NULL, m.rs = rs, m.cs = cs;
+    return m;
+}
+/* The part of m that begins with element (i, j). */
+static orli_mat orli_mat_at(orli_mat m, size_t i, size_t j) {
+    if (m.half) m.half += i * m.rs + j * m.cs;
+    else m.data += i * m.rs + j * m.cs;
     return m;
 }
 
@@ -3182,18 +3217,33 @@ static void orli_fetch(const orl_real *data, size_t stride, size_t rows, size_t 
         for (j = 0; j < n + line - 1; j += line) __builtin_prefetch(data + i * stride + ORLI_MIN(j, n - 1));
 }
 
+/* `count` columns and k rows of bf16 numbers, widened and then packed as kern->pack does. */
+static void orli_pack_half(const orli_kernels *kern, size_t count, size_t k, orli_mat b, orl_real *panel, size_t step) {
+    orl_real strip[ORLI_TILE * ORLI_GEMM_K];
+    const int rows = b.cs == 1; /* lie whole */
+    const size_t lines = rows ? k : count, length = rows ? count : k;
+    size_t i;
+    for (i = 0; i < lines; i++) kern->widen(length, strip + i * length, b.half + i * (rows ? b.rs : b.cs));
+    kern->pack(count, k, strip, rows ? 1 : length, rows ? length : 1, panel, step);
+}
+
 /* B (k, n) into panels, `stride` numbers from one to the next. If rows of B lie whole in memory a few of them are
  * read at a time, from end to end; if columns do, each strip is read from end to end. */
 static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_mat b, orl_real *panels,
                              size_t stride) {
-    const size_t w = kern->width, cols = kern->tile_cols, chunk = b.cs == 1 ? ORLI_PACK_ROWS : k;
+    const size_t w = kern->width, cols = kern->tile_cols;
+    const size_t chunk = b.cs == 1 ? ORLI_PACK_ROWS : b.half ? ORLI_GEMM_K : k;
     size_t j, p, next;
     for (p = 0; p < k; p = next) {
         next = ORLI_MIN(p + chunk, k);
-        orli_fetch(b.data + next * b.rs, b.rs, ORLI_MIN(chunk, k - next), n);
-        for (j = 0; j < orli_round_up(n, cols); j += w)
-            kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), next - p, b.data + ORLI_MIN(j, n) * b.cs + p * b.rs, b.cs, b.rs,
-                       panels + j / cols * stride + p * cols + j % cols, cols);
+        if (!b.half) orli_fetch(b.data + next * b.rs, b.rs, ORLI_MIN(chunk, k - next), n);
+        for (j = 0; j < orli_round_up(n, cols); j += w) {
+            const size_t count = ORLI_MIN(n - ORLI_MIN(j, n), w);
+            const orli_mat part = orli_mat_at(b, p, ORLI_MIN(j, n));
+            orl_real *panel = panels + j / cols * stride + p * cols + j % cols;
+            if (b.half) orli_pack_half(kern, count, next - p, part, panel, cols);
+            else kern->pack(count, next - p, part.data, b.cs, b.rs, panel, cols);
+        }
     }
 }
 
@@ -3327,11 +3377,10 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
             r.k = ORLI_MIN(kc, g->k - r.p);
             for (j = j0; j < j1; j += nc) {
                 const size_t n = ORLI_MIN(nc, j1 - j);
-                orli_mat b = g->b;
-                b.data += r.p * b.rs + j * b.cs;
+                const orli_mat b = g->panels ? g->b : orli_mat_at(g->b, r.p, j);
                 if (g->panels) {
                     orli_gemm_pass(&r, j, n, g->panels + j * g->k + r.p * cols, g->k * cols, cols, j == j0);
-                } else if (b.cs == 1 && n % cols == 0 && all == 1) { /* used once: as it lies */
+                } else if (b.cs == 1 && !b.half && n % cols == 0 && all == 1) { /* used once: as it lies */
                     orli_gemm_pass(&r, j, n, b.data, cols, b.rs, j == j0);
                 } else {
                     orli_pack_panels(kern, n, r.k, b, b_copy, r.k * cols);
@@ -3405,7 +3454,7 @@ static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
     g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
     ctx->flops += flops;
 #ifdef ORL_USE_BLIS
-    if (!g->panels && g->b.cs == 1 && flops >= ORLI_BLIS_LEAST) { /* Wᵀ has cs > 1: a gradient, no forward product */
+    if (!g->panels && g->b.cs == 1 && !g->b.half && flops >= ORLI_BLIS_LEAST) { /* Wᵀ has cs > 1: a gradient, no forward product */
         orli_blis_run(ctx, g);
         return;
     }
@@ -3457,10 +3506,8 @@ static void orli_pack_task(void *arg, size_t task, size_t worker) {
     const orli_pack_job *job = (const orli_pack_job *)arg;
     const size_t cols = job->kern->tile_cols, panels = (job->n + cols - 1) / cols;
     const size_t j0 = orli_part(panels, job->parts, task) * cols, j1 = orli_part(panels, job->parts, task + 1) * cols;
-    orli_mat b = job->b;
     (void)worker;
-    b.data += j0 * b.cs;
-    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, b, job->panels + j0 * job->k, cols * job->k);
+    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, orli_mat_at(job->b, 0, j0), job->panels + j0 * job->k, cols * job->k);
 }
 
 static void orli_pack(orl_ctx *ctx, size_t n, size_t k, orli_mat b, orl_real *panels) {
@@ -3552,12 +3599,28 @@ ORL_API orl_cost orl_cost_since(const orl_ctx *ctx, orl_cost before) {
 
 /* ---- 7.2 parameters ---- */
 
+/* bf16 numbers that frozen parameters read, of several models maybe: an array, or a file that stays mapped. */
+typedef struct orli_halves {
+    size_t users;
+    orli_file file;
+    uint16_t *own;
+} orli_halves;
+
+static void orli_halves_release(orl_ctx *ctx, orli_halves *h) {
+    if (!h || --h->users) return;
+    if (h->own) orli_free(ctx, h->own);
+    else orli_file_close(&h->file);
+    orli_free(ctx, h);
+}
+
 struct orl_param {
     orl_params *set;
     char *name;
     size_t rows, cols;
     int rank;               /* decay falls on rank ≥ 2 alone */
     orl_real *data, *grad;  /* grad: into the set's one gradient array; NULL if nothing trains */
+    const uint16_t *half;   /* in the place of data: frozen, (rows, cols) in bf16 … */
+    orli_halves *halves;    /* … which lie in here */
     orl_real *packed;       /* panels of dataᵀ for frozen use, valid while packed_version == version */
     size_t version, packed_version;
     orl_param *next;
@@ -3577,6 +3640,7 @@ static void orli_params_destroy(orli_object *object) {
         set->first = p->next;
         orli_free(object->ctx, p->name);
         orli_free(object->ctx, p->data);
+        orli_halves_release(object->ctx, p->halves);
         orli_free(object->ctx, p->packed);
         orli_free(object->ctx, p);
     }
@@ -3587,7 +3651,8 @@ ORL_API orl_params *orl_params_create(orl_ctx *ctx) {
     return (orl_params *)orli_object_create(ctx, sizeof(orl_params), orli_params_destroy);
 }
 
-ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows, size_t cols, int rank) {
+/* A parameter without its numbers. */
+static orl_param *orli_param_add(orl_params *set, const char *name, size_t rows, size_t cols, int rank) {
     orl_ctx *ctx = set ? set->object.ctx : NULL;
     orl_param *p;
     if (orl_failed(ctx)) return NULL;
@@ -3604,12 +3669,41 @@ ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows,
     p->set = set;
     p->rows = rows, p->cols = cols, p->rank = rank, p->version = 1;
     p->name = orli_copy_string(ctx, name);
-    p->data = (orl_real *)orli_alloc_zero(ctx, orli_mul(rows, cols), sizeof(orl_real));
     if (set->last) set->last->next = p;
     else set->first = p;
     set->last = p;
     set->count += rows * cols;
-    return p->name && p->data ? p : NULL;
+    return p->name ? p : NULL;
+}
+static orl_status orli_param_alloc(orl_param *p) { /* zeros */
+    orl_ctx *ctx = p->set->object.ctx;
+    p->data = (orl_real *)orli_alloc_zero(ctx, orli_mul(p->rows, p->cols), sizeof(orl_real));
+    return orl_error_status(ctx);
+}
+ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows, size_t cols, int rank) {
+    orl_param *p = orli_param_add(set, name, rows, cols, rank);
+    return p && orli_param_alloc(p) == ORL_OK ? p : NULL;
+}
+
+/* The numbers become those of `halves`, from `at` on. */
+static void orli_param_set_half(orl_param *p, orli_halves *halves, const uint16_t *at) {
+    orl_ctx *ctx = p->set->object.ctx;
+    halves->users++;
+    orli_halves_release(ctx, p->halves);
+    orli_free(ctx, p->data);
+    orli_free(ctx, p->packed);
+    p->data = p->packed = NULL, p->packed_version = 0, p->version++;
+    p->half = at, p->halves = halves;
+}
+/* … or floats again, so that they can change. */
+static orl_status orli_param_widen(orl_param *p) {
+    orl_ctx *ctx = p->set->object.ctx;
+    if (!p->half) return ORL_OK;
+    if (orli_param_alloc(p) != ORL_OK) return orl_error_status(ctx);
+    ctx->kernels->widen(p->rows * p->cols, p->data, p->half);
+    orli_halves_release(ctx, p->halves);
+    p->half = NULL, p->halves = NULL, p->version++;
+    return ORL_OK;
 }
 
 ORL_API orl_param *orl_param_find(orl_params *set, const char *name) {
@@ -3631,6 +3725,11 @@ static orl_status orli_params_train(orl_params *set) {
     orl_param *p;
     size_t at = 0;
     if (set->grads) return ORL_OK;
+    for (p = set->first; p; p = p->next)
+        if (p->half)
+            return orli_fail(set->object.ctx, ORL_ERR_ARGUMENT,
+                             "the weights are stored in bf16 and frozen (%s): add a LoRA adapter to train, or load the "
+                             "model with orl_model_load()", p->name);
     set->grads = (orl_real *)orli_alloc_zero(set->object.ctx, set->count, sizeof(orl_real));
     if (!set->grads) return ORL_ERR_MEMORY;
     for (p = set->first; p; at += p->rows * p->cols, p = p->next) p->grad = set->grads + at;
@@ -3656,7 +3755,7 @@ static const orl_real *orli_param_packed(orl_ctx *ctx, orl_param *p) {
     if (p->packed && p->packed_version == p->version) return p->packed;
     if (!p->packed) p->packed = (orl_real *)orli_alloc(ctx, orli_pack_size(ctx, p->rows, p->cols), sizeof(orl_real));
     if (!p->packed) return NULL;
-    wt.data = p->data, wt.rs = 1, wt.cs = p->cols;
+    wt = orli_mat_of(p->data, 1, p->cols);
     orli_pack(ctx, p->rows, p->cols, wt, p->packed);
     p->packed_version = p->version;
     return p->packed;
@@ -3669,6 +3768,7 @@ typedef void (*orli_backward_fn)(orl_tape *tape, orl_tensor *y);
 struct orl_tensor {
     size_t rows, cols;
     orl_real *data, *grad;  /* grad: NULL until something flows */
+    const uint16_t *half;   /* of a frozen parameter's leaf: bf16 numbers in the place of data */
     orl_tensor *in[3];      /* inputs; NULL where there is none */
     orli_backward_fn backward;
     void *saved;            /* the operator's own: attributes and what its backward needs */
@@ -3788,6 +3888,11 @@ static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tenso
                              orli_backward_fn backward, size_t saved_bytes) {
     orl_tensor *y;
     if (orl_failed(tape->object.ctx)) return NULL;
+    if ((a && a->half) || (b && b->half) || (c && c->half)) {
+        orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT,
+                  "weights stored in bf16 can be those of a linear layer, an embedding or a head, and nothing else");
+        return NULL;
+    }
     y = (orl_tensor *)orli_arena_alloc(&tape->nodes, 1, sizeof *y + saved_bytes);
     if (!y) return NULL;
     memset(y, 0, sizeof *y + saved_bytes);
@@ -3912,7 +4017,7 @@ ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *p) {
     y = orli_node(tape, 0, 0, NULL, NULL, NULL, NULL, 0);
     if (!y) return NULL;
     y->rows = p->rows, y->cols = p->cols;
-    y->data = p->data, y->borrowed = 1;
+    y->data = p->data, y->half = p->half, y->borrowed = 1;
     y->grad = tape->inference ? NULL : p->grad;
     y->needs_grad = y->grad != NULL;
     y->param = p;
@@ -4266,15 +4371,24 @@ static void orli_add_column_sums(orl_ctx *ctx, orl_real *db, const orl_real *dy,
     orli_parallel(ctx, ORLI_WORK_ROWS, (d + ORLI_COLUMN_BLOCK - 1) / ORLI_COLUMN_BLOCK, orli_bias_columns, &job);
 }
 
+/* w: (rows, cols) as an operand, or wᵀ. */
+static orli_mat orli_mat_of_weight(const orl_tensor *w, int transposed) {
+    orli_mat m = orli_mat_of(w->data, transposed ? 1 : w->cols, transposed ? w->cols : 1);
+    if (w->half) m.data = NULL, m.half = w->half;
+    return m;
+}
+/* What a node may have as its input: frozen halves take no part in the backward pass. */
+static orl_tensor *orli_unless_half(orl_tensor *w) { return w->half ? NULL : w; }
+
 static void orli_linear_backward(orl_tape *tape, orl_tensor *y) {
-    orl_tensor *x = y->in[0], *w = y->in[1];
+    orl_tensor *x = y->in[0], *w = *(orl_tensor **)y->saved;
     orl_ctx *ctx = tape->object.ctx;
     size_t n = x->rows, in = x->cols, out = w->rows;
     int accumulate = 0;
     orl_real *dx = orli_grad_or_fresh(tape, x, &accumulate), *dw = orli_grad(tape, w), *db = orli_grad(tape, y->in[2]);
-    if (x->forgotten) orli_remember(tape, x);
+    if (w->needs_grad && x->forgotten) orli_remember(tape, x);
     if (orli_dry(tape) || orl_failed(ctx)) return;
-    if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
+    if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of_weight(w, 0), dx, in, accumulate);
     if (dw) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
     if (db) orli_add_column_sums(ctx, db, y->grad, n, out);
 }
@@ -4286,17 +4400,49 @@ ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl
     if (!tape || !x || !w) return NULL;
     if (x->cols != w->cols) return orli_mismatch(tape, "orl_linear", x, w);
     if (b && (b->rows * b->cols != w->rows)) return orli_mismatch(tape, "orl_linear's bias", w, b);
-    y = orli_node(tape, x->rows, w->rows, x, w, b, orli_linear_backward, 0);
+    y = orli_node(tape, x->rows, w->rows, x, orli_unless_half(w), b, orli_linear_backward, sizeof w);
     if (!y) return NULL;
+    *(orl_tensor **)y->saved = w;
     ctx = tape->object.ctx;
     if (orli_dry(tape)) return y;
-    if (tape->inference && w->param && !(panels = orli_param_packed(ctx, w->param))) return NULL;
+    if (tape->inference && w->param && !w->half && !(panels = orli_param_packed(ctx, w->param))) return NULL;
     if (panels)
         orli_gemm_packed(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), panels, y->data, w->rows, 0);
     else
-        orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of(w->data, 1, w->cols),
-                  y->data, w->rows, 0);
+        orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of_weight(w, 1), y->data,
+                  w->rows, 0);
     if (b) orli_add_bias(ctx, y->data, x->rows, w->rows, b->data);
+    return y;
+}
+
+/* base + x·wᵀ in the place of base, an operator's result that nothing else reads: what a low-rank adapter adds.
+ * dx = dy·w,  dw = dyᵀ·x,  dbase = dy. */
+static void orli_onto_backward(orl_tape *tape, orl_tensor *y) {
+    orl_tensor *x = y->in[0], *w = y->in[1], *base = y->in[2];
+    orl_ctx *ctx = tape->object.ctx;
+    size_t n = x->rows, in = x->cols, out = w->rows;
+    int accumulate = 0;
+    orl_real *dx = orli_grad_or_fresh(tape, x, &accumulate), *dw = orli_grad(tape, w), *dbase;
+    if (!orli_dry(tape) && !orl_failed(ctx)) {
+        if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
+        if (dw) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
+    }
+    if (!base->needs_grad || orli_hand_over(y, base)) return;
+    dbase = orli_grad(tape, base);
+    if (dbase && !orli_dry(tape)) ctx->kernels->add(n * out, dbase, y->grad);
+}
+
+static orl_tensor *orli_linear_onto(orl_tape *tape, orl_tensor *base, orl_tensor *x, orl_tensor *w) {
+    orl_tensor *y;
+    if (!tape || !base || !x || !w) return NULL;
+    if (x->cols != w->cols || base->cols != w->rows) return orli_mismatch(tape, "a low-rank adapter", x, w);
+    y = orli_node(tape, 0, 0, x, w, base, orli_onto_backward, 0);
+    if (!y) return NULL;
+    y->rows = base->rows, y->cols = base->cols, y->data = base->data;
+    base->data = NULL, base->forgotten = 1;
+    if (!orli_dry(tape))
+        orli_gemm(tape->object.ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1),
+                  orli_mat_of(w->data, 1, w->cols), y->data, w->rows, 1);
     return y;
 }
 
@@ -4334,7 +4480,7 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
     int32_t *copy;
     size_t i;
     if (!tape || !table || (n && !id)) return NULL;
-    y = orli_node(tape, n, table->cols, table, NULL, NULL, orli_embedding_backward, sizeof copy);
+    y = orli_node(tape, n, table->cols, orli_unless_half(table), NULL, NULL, orli_embedding_backward, sizeof copy);
     copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
     if (!y || !copy) return NULL;
     *(int32_t **)y->saved = copy;
@@ -4346,7 +4492,11 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
             return NULL;
         }
         copy[i] = id[i];
-        if (!orli_dry(tape))
+        if (orli_dry(tape)) continue;
+        if (table->half)
+            tape->object.ctx->kernels->widen(table->cols, y->data + i * table->cols,
+                                             table->half + (size_t)id[i] * table->cols);
+        else
             memcpy(y->data + i * table->cols, table->data + (size_t)id[i] * table->cols,
                    table->cols * sizeof(orl_real));
     }
@@ -4926,6 +5076,7 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
 #define ORLI_HEAD_ROWS 256
 
 typedef struct orli_head_saved {
+    orl_tensor *w;
     const int32_t *target;
     size_t classes;
     orl_real *lse;        /* (n) */
@@ -4989,10 +5140,10 @@ static void orli_head_backward_rows(void *arg, size_t task, size_t worker) { /* 
 }
 
 /* dh = dlogits·w and dw += dlogitsᵀ·h of a block of rows, where they are wanted. */
-static void orli_head_products(orl_ctx *ctx, const orli_head_job *j, const orl_real *h, const orl_real *w, size_t d,
+static void orli_head_products(orl_ctx *ctx, const orli_head_job *j, const orl_real *h, const orl_tensor *w, size_t d,
                                orl_real *dh, int accumulate, orl_real *dw) {
     if (dh)
-        orli_gemm(ctx, j->rows, d, j->classes, orli_mat_of(j->logits, j->classes, 1), orli_mat_of(w, d, 1), dh, d,
+        orli_gemm(ctx, j->rows, d, j->classes, orli_mat_of(j->logits, j->classes, 1), orli_mat_of_weight(w, 0), dh, d,
                   accumulate);
     if (dw)
         orli_gemm(ctx, j->classes, d, j->rows, orli_mat_of(j->logits, 1, j->classes), orli_mat_of(h, d, 1), dw, d, 1);
@@ -5016,7 +5167,7 @@ static void orli_head_known_backward(orl_tape *tape, orl_tensor *y) {
 
 static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
     const orli_head_saved *s = (orli_head_saved *)y->saved;
-    orl_tensor *h = y->in[0], *w = y->in[1];
+    orl_tensor *h = y->in[0], *w = s->w;
     orl_ctx *ctx = tape->object.ctx;
     orl_real *dh, *dw, *logits;
     size_t n = y->rows, d = h->cols, at, block = ORLI_MIN(n, (size_t)ORLI_HEAD_ROWS);
@@ -5031,11 +5182,11 @@ static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
         job.classes = s->classes;
         job.logits = logits, job.dlogp = y->grad + at;
         if (s->entropy && s->entropy->grad) job.dentropy = s->entropy->grad + at, job.entropy = s->entropy->data + at;
-        orli_gemm(ctx, job.rows, s->classes, d, orli_mat_of(h->data + at * d, d, 1), orli_mat_of(w->data, 1, d), logits,
+        orli_gemm(ctx, job.rows, s->classes, d, orli_mat_of(h->data + at * d, d, 1), orli_mat_of_weight(w, 1), logits,
                   s->classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_backward_rows,
                       &job);
-        orli_head_products(ctx, &job, h->data + at * d, w->data, d, dh ? dh + at * d : NULL, accumulate, dw);
+        orli_head_products(ctx, &job, h->data + at * d, w, d, dh ? dh + at * d : NULL, accumulate, dw);
     }
 }
 
@@ -5058,11 +5209,11 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     if (!tape || !h || !w || (h->rows && !target)) return NULL;
     ctx = tape->object.ctx, n = h->rows, d = h->cols;
     if (h->cols != w->cols || classes > w->rows) return orli_mismatch(tape, "orl_token_logp", h, w);
-    y = orli_node(tape, n, 1, h, w, NULL, orli_head_backward, sizeof *s);
+    y = orli_node(tape, n, 1, h, orli_unless_half(w), NULL, orli_head_backward, sizeof *s);
     copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
     if (!y || !copy) return NULL;
     s = (orli_head_saved *)y->saved;
-    s->target = copy, s->classes = classes;
+    s->target = copy, s->classes = classes, s->w = w;
     for (i = 0; i < n; i++) {
         copy[i] = target[i];
         if (target[i] < 0 || (size_t)target[i] >= classes) {
@@ -5088,7 +5239,7 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     orli_return(tape); /* nobody takes it before the next operator */
     if (orli_dry(tape)) return y;
     if (!s->lse || !logits || (entropy && !s->entropy)) return NULL;
-    if (tape->inference && w->param && classes == w->rows && !(panels = orli_param_packed(ctx, w->param))) return NULL;
+    if (tape->inference && w->param && !w->half && classes == w->rows && !(panels = orli_param_packed(ctx, w->param))) return NULL;
     for (at = 0; at < n; at += block) {
         orli_head_job job;
         orli_mat hm = orli_mat_of(h->data + at * d, d, 1);
@@ -5098,10 +5249,10 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         if (s->entropy) job.entropy = s->entropy->data + at;
         if (s->known) job.dlogp = s->known + at;
         if (panels) orli_gemm_packed(ctx, job.rows, classes, d, hm, panels, logits, classes, 0);
-        else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of(w->data, 1, d), logits, classes, 0);
+        else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of_weight(w, 1), logits, classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows,
                       &job);
-        if (s->known) orli_head_products(ctx, &job, hm.data, w->data, d, s->dh ? s->dh + at * d : NULL, 0, dw);
+        if (s->known) orli_head_products(ctx, &job, hm.data, w, d, s->dh ? s->dh + at * d : NULL, 0, dw);
     }
     return y;
 }
