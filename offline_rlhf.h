@@ -538,8 +538,16 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
 ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir);
 ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *file, const char *tokenizer_file);
 /* Writes config.json, model.safetensors and tokenizer files: a new directory by one rename, or into one that
- * is there and holds no model yet. */
-ORL_API orl_status orl_model_save(const orl_model *model, const char *dir);
+ * is there and holds no model yet. Settings and tokenizer files that a model came with and that this library does not
+ * use are written too. */
+ORL_API orl_status orl_model_save(const orl_model *model, const char *dir); /* in F32 (the double build: F64) */
+/* How numbers are stored. F16 and BF16 are rounded to nearest even; Q8_0, blocks of 32 bytes with a scale, is GGUF's
+ * alone. A number that the type cannot hold is an error that names the tensor. */
+typedef enum orl_dtype { ORL_F32 = 0, ORL_F16 = 1, ORL_BF16 = 2, ORL_Q8_0 = 3 } orl_dtype;
+ORL_API orl_status orl_model_save_as(const orl_model *model, const char *dir, orl_dtype dtype);
+/* One file for llama.cpp: weights (vectors and positions stay F32), tokenizer, chat template; a file that is there is
+ * replaced. Not for reward models. */
+ORL_API orl_status orl_model_save_gguf(const orl_model *model, const char *file, orl_dtype dtype);
 ORL_API orl_model *orl_model_copy(const orl_model *model);
 ORL_API void orl_model_free(orl_model *model);
 
@@ -5084,17 +5092,19 @@ static double orli_learning_rate(double lr, orl_schedule schedule, size_t warmup
 
 #if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 9
 /* =================================================================================================
- * >>formats   9. FORMATS: JSON and safetensors
+ * >>formats   9. FORMATS: JSON, safetensors and GGUF
  * =================================================================================================
- * Purpose:    reading and writing the two formats everything here is kept in.
+ * Purpose:    reading and writing the two formats everything here is kept in, writing llama.cpp's.
  * Depends on: base, platform.       Owns: nothing beyond the structs its callers hold.
  * Invariants: a file is validated before anything is allocated for it; what is allocated is less
  *             than twice its size; a reader that has failed reads nothing more, so loops end.
  * Threads:    the calling thread only.
  * Numerics:   numbers do not depend on the locale; doubles and floats survive a round trip exactly;
- *             narrowing to F16 and BF16 rounds to nearest even.
- * Source:     RFC 8259 (JSON); github.com/huggingface/safetensors (the format's definition).
- * Tested by:  tests/test_09_formats.c
+ *             narrowing to F16 and BF16 rounds to nearest even; a finite number that would become
+ *             infinite is an error that names the tensor.
+ * Source:     RFC 8259 (JSON); github.com/huggingface/safetensors (the format's definition);
+ *             github.com/ggml-org/ggml, docs/gguf.md (GGUF 3).
+ * Tested by:  tests/test_09_formats.c, tests/test_11_gguf.c
  *
  * Reading a JSON object is a loop over its keys (every value must be read or skipped):
  *     orli_json j = orli_json_new(ctx, text, size, path, 1);
@@ -5693,19 +5703,25 @@ static void orli_json_text(const orli_json *j, orli_str *out) {
     }
 }
 
+/* The number of the key or string read last, unescaped, among the names, new or old; ORLI_NONE if memory ran out. */
+static size_t orli_json_name(orli_json *j, orli_names *names) {
+    orli_str text = orli_str_new(j->ctx);
+    size_t number;
+    orli_json_text(j, &text);
+    number = text.failed ? ORLI_NONE : orli_names_add(names, text.data ? text.data : "", text.length);
+    orli_str_free(&text);
+    return number;
+}
+
 /* Like orli_json_key(), and a key that `seen` (empty at the object's begin) holds already is an
  * error. */
 static int orli_json_key_once(orli_json *j, orli_names *seen) {
-    orli_str text = orli_str_new(j->ctx);
     size_t before = seen->count, number;
     if (!orli_json_key(j)) return 0;
-    orli_json_text(j, &text);
-    number =
-        text.failed ? ORLI_NONE : orli_names_add(seen, text.data ? text.data : "", text.length);
+    number = orli_json_name(j, seen);
     if (number != ORLI_NONE && seen->count == before)
         orli_json_fail_at(j, j->start, "the key \"%.100s\" occurs twice in one object: remove one",
                           seen->name[number].text);
-    orli_str_free(&text);
     return !orl_failed(j->ctx);
 }
 
@@ -5807,6 +5823,116 @@ static orl_status orli_json_skip(orli_json *j) {
 static orl_status orli_json_end(orli_json *j) {
     orli_json_expect(j, ORLI_JSON_END);
     return orl_error_status(j->ctx);
+}
+
+/* ---- JSON that is passed on ---- */
+
+/* Takes the end of the object that a text ends with off it. */
+static void orli_json_reopen(orli_str *s) {
+    int brace = 0;
+    while (s->length && strchr(brace ? " \n" : "} \n", s->data[s->length - 1]))
+        if (s->data[--s->length] == '}') brace = 1;
+}
+
+/* out: an object. The members of the object `text` that it does not have are added to it, as they are spelled there,
+ * but for those named in `without` (ended by NULL). */
+static orl_status orli_json_add_others(orli_str *out, const char *text, size_t size, const char *name,
+                                       const char *const *without) {
+    orl_ctx *ctx = out->ctx;
+    orli_names seen = orli_names_new(ctx);
+    orli_json mine = orli_json_new(ctx, out->data, out->length, name, 1),
+              other = orli_json_new(ctx, text, size, name, 1);
+    size_t known, key, length;
+    for (; *without; without++) orli_names_add(&seen, *without, strlen(*without));
+    for (orli_json_open(&mine, ORLI_JSON_OBJECT); orli_json_key(&mine); orli_json_skip(&mine))
+        orli_json_name(&mine, &seen);
+    orli_json_reopen(out);
+    for (orli_json_open(&other, ORLI_JSON_OBJECT); orli_json_key(&other) && !out->failed;) {
+        known = seen.count, key = other.start, length = other.end - other.start;
+        orli_json_name(&other, &seen);
+        orli_json_skip(&other);
+        if (seen.count == known || orl_failed(ctx)) continue;
+        orli_str_puts(out, out->data[out->length - 1] == '{' ? "\n  \"" : ",\n  \"");
+        orli_str_add(out, text + key, length);
+        orli_str_puts(out, "\": ");
+        orli_str_add(out, text + other.start, other.end - other.start);
+    }
+    orli_str_puts(out, "\n}\n");
+    orli_names_free(&seen);
+    return orl_error_status(ctx);
+}
+
+/* Has the object two members of one name? Then that is an error. */
+static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t size, const char *name) {
+    orli_names seen = orli_names_new(ctx);
+    orli_json j = orli_json_new(ctx, text, size, name, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen);) orli_json_skip(&j);
+    orli_names_free(&seen);
+    return orl_error_status(ctx);
+}
+
+/* ---- files that are kept as they came: what a directory holds beside what is read of it ---- */
+
+#define ORLI_KEPT_FILES 12
+#define ORLI_KEPT_MOST ((size_t)1 << 26) /* bytes; a larger file is not kept, and that is said */
+
+typedef struct orli_kept { /* copies: the directory may be gone when they are written */
+    struct {
+        const char *name; /* a literal */
+        char *bytes;
+        size_t size;
+    } file[ORLI_KEPT_FILES];
+    size_t count;
+} orli_kept;
+
+static void orli_kept_free(orl_ctx *ctx, orli_kept *kept) {
+    while (kept->count) orli_free(ctx, kept->file[--kept->count].bytes);
+}
+
+/* The number of the file, or ORLI_NONE. */
+static size_t orli_kept_find(const orli_kept *kept, const char *name) {
+    size_t i;
+    for (i = 0; i < kept->count; i++)
+        if (strcmp(kept->file[i].name, name) == 0) return i;
+    return ORLI_NONE;
+}
+
+static void orli_kept_add(orl_ctx *ctx, orli_kept *kept, const char *name, const char *bytes, size_t size) {
+    char *copy = (char *)orli_alloc(ctx, ORLI_MAX(size, 1), 1);
+    ORL_ASSERT(kept->count < ORLI_KEPT_FILES);
+    if (!copy) return;
+    if (size) memcpy(copy, bytes, size);
+    kept->file[kept->count].name = name, kept->file[kept->count].bytes = copy;
+    kept->file[kept->count++].size = size;
+}
+
+/* Remembers those of the files (their names ended by NULL) that the directory has. */
+static orl_status orli_kept_read(orl_ctx *ctx, orli_kept *kept, const char *dir, const char *const *names) {
+    char path[4096];
+    orli_file file;
+    for (; *names && !orl_failed(ctx); names++) {
+        if (orli_join(ctx, path, dir, *names) != ORL_OK || !orli_exists(path) ||
+            orli_file_open(ctx, path, &file) != ORL_OK)
+            continue;
+        if (file.size <= ORLI_KEPT_MOST) orli_kept_add(ctx, kept, *names, file.data, file.size);
+        else orli_note(ctx, "%s: %zu bytes are more than are kept: a saved model will be without it", path, file.size);
+        orli_file_close(&file);
+    }
+    return orl_error_status(ctx);
+}
+
+static orl_status orli_kept_copy(orl_ctx *ctx, orli_kept *to, const orli_kept *from) {
+    size_t i;
+    for (i = 0; i < from->count; i++)
+        orli_kept_add(ctx, to, from->file[i].name, from->file[i].bytes, from->file[i].size);
+    return orl_error_status(ctx);
+}
+
+/* Writes file i into a directory. */
+static orl_status orli_kept_write(orl_ctx *ctx, const orli_kept *kept, size_t i, const char *dir) {
+    char path[4096];
+    if (orl_failed(ctx) || orli_join(ctx, path, dir, kept->file[i].name) != ORL_OK) return orl_error_status(ctx);
+    return orli_write_file(ctx, path, kept->file[i].bytes, kept->file[i].size);
 }
 
 /* ---- element types ---- */
@@ -5914,6 +6040,25 @@ static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n
         if (dtype == ORLI_F16 || dtype == ORLI_BF16) memcpy(p + 2 * i, &half, 2);
     }
     return 1;
+}
+
+/* Where the first of n finite numbers stands that would become infinite in this type; n: nowhere. */
+static size_t orli_tensor_overflow(orli_dtype dtype, const orl_real *src, size_t n) {
+    /* the largest number and half a step: 2^128 − 2^103, 2^16 − 2^4, 2^128 − 2^119 */
+    static const double limits[3] = {3.4028235677973366e38, 65520, 3.3961775292304957e38};
+    size_t i;
+    if (dtype > ORLI_BF16 || dtype == ORLI_DTYPE_REAL) return n;
+    for (i = 0; i < n; i++) {
+        double size = fabs((double)src[i]);
+        if (size >= limits[dtype] && size - size <= 0) return i;
+    }
+    return n;
+}
+
+static orl_status orli_fail_overflow(orl_ctx *ctx, const char *path, const char *name, double x, const char *type) {
+    return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                     "%s: tensor \"%.100s\" has the number %.6g, which %s cannot hold: choose BF16 or F32", path,
+                     name, x, type);
 }
 
 /* ---- safetensors: reading ----
@@ -6421,16 +6566,20 @@ static void orli_st_put_source(orli_st_writer *w, const char *name, orli_dtype d
 
 static void orli_st_put_data(orli_writer *out, const orli_st_entry *e) {
     orl_real block[1024];
+    const orl_real *from;
     char narrow[1024 * 8];
-    size_t size = orli_dtypes[e->dtype].size, done, n;
+    size_t size = orli_dtypes[e->dtype].size, done, n, bad;
     if (e->bytes) {
         orli_writer_put(out, e->bytes, e->count * size);
         return;
     }
-    for (done = 0; done < e->count; done += n) {
+    for (done = 0; done < e->count && !orl_failed(out->ctx); done += n) {
         n = ORLI_MIN(e->count - done, sizeof block / sizeof *block);
         if (e->source) e->source(e->user, done, n, block);
-        orli_tensor_from_real(e->dtype, e->source ? block : e->reals + done, n, narrow);
+        from = e->source ? block : e->reals + done;
+        bad = orli_tensor_overflow(e->dtype, from, n);
+        if (bad < n) orli_fail_overflow(out->ctx, out->path, e->name, (double)from[bad], orli_dtypes[e->dtype].name);
+        orli_tensor_from_real(e->dtype, from, n, narrow);
         orli_writer_put(out, narrow, n * size);
     }
 }
@@ -6481,6 +6630,207 @@ static orl_status orli_st_save(orli_st_writer *w, const char *path) {
     w->entry = NULL;
     w->entries = w->capacity = 0;
     return orl_error_status(w->ctx);
+}
+
+/* ---- GGUF: writing ----
+ * llama.cpp's files: "GGUF", the version 3, the numbers of tensors and of pairs, the pairs of key and value, a line
+ * for each tensor, the data. A tensor's data begins at a multiple of 32 bytes, and its fastest dimension is named
+ * first: (cols, rows).
+ *     orli_gguf g = orli_gguf_new(ctx);
+ *     orli_gguf_put_text(&g, "general.architecture", "llama");
+ *     orli_gguf_put_tensor(&g, "token_embd.weight", ORL_Q8_0, 2, rows, cols, give, user);
+ *     orli_gguf_save(&g, path);                     frees what the writer holds, also on failure
+ * Rows are asked for while saving: no more than one is held. */
+
+#define ORLI_GGUF_ALIGN 32
+typedef enum orli_gguf_type { /* of a value */
+    ORLI_GGUF_U32 = 4, ORLI_GGUF_I32 = 5, ORLI_GGUF_F32 = 6, ORLI_GGUF_BOOL = 7, ORLI_GGUF_TEXT = 8, ORLI_GGUF_ARRAY = 9
+} orli_gguf_type;
+
+static const struct { /* by orl_dtype */
+    const char *name;
+    uint32_t code, file;  /* of a tensor's type; of a file that is mostly of it */
+    size_t block, bytes;  /* elements are stored by blocks of so many bytes */
+} orli_ggml_types[] = {{"F32", 0, 0, 1, 4}, {"F16", 1, 1, 1, 2}, {"BF16", 30, 32, 1, 2}, {"Q8_0", 8, 7, 32, 34}};
+
+/* Gives a row of a tensor. */
+typedef void (*orli_gguf_source)(void *user, size_t row, orl_real *out);
+
+typedef struct orli_gguf_entry {
+    char *name;
+    orl_dtype dtype;
+    size_t rank, rows, cols;
+    orli_gguf_source source;
+    void *user;
+} orli_gguf_entry;
+
+typedef struct orli_gguf {
+    orl_ctx *ctx;
+    orli_str pairs; /* as they stand in the file */
+    uint64_t count; /* of pairs */
+    orli_gguf_entry *entry;
+    size_t entries, capacity;
+} orli_gguf;
+
+static orli_gguf orli_gguf_new(orl_ctx *ctx) {
+    orli_gguf g;
+    memset(&g, 0, sizeof g);
+    g.ctx = ctx;
+    g.pairs = orli_str_new(ctx);
+    return g;
+}
+
+static void orli_gguf_free(orli_gguf *g) {
+    size_t i;
+    for (i = 0; i < g->entries; i++) orli_free(g->ctx, g->entry[i].name);
+    orli_free(g->ctx, g->entry);
+    orli_str_free(&g->pairs);
+    *g = orli_gguf_new(g->ctx);
+}
+
+static void orli_gguf_u32(orli_str *s, uint32_t x) { orli_str_add(s, (const char *)&x, 4); }
+static void orli_gguf_u64(orli_str *s, uint64_t x) { orli_str_add(s, (const char *)&x, 8); }
+static void orli_gguf_text(orli_str *s, const char *text, size_t n) {
+    orli_gguf_u64(s, n);
+    orli_str_add(s, text, n);
+}
+
+/* A key and the type of its value, which the caller adds to g->pairs. */
+static void orli_gguf_key(orli_gguf *g, const char *key, orli_gguf_type type) {
+    g->count++;
+    orli_gguf_text(&g->pairs, key, strlen(key));
+    orli_gguf_u32(&g->pairs, (uint32_t)type);
+}
+static void orli_gguf_array(orli_gguf *g, const char *key, orli_gguf_type type, size_t count) {
+    orli_gguf_key(g, key, ORLI_GGUF_ARRAY);
+    orli_gguf_u32(&g->pairs, (uint32_t)type);
+    orli_gguf_u64(&g->pairs, count);
+}
+static void orli_gguf_put_u32(orli_gguf *g, const char *key, size_t x) {
+    orli_gguf_key(g, key, ORLI_GGUF_U32);
+    orli_gguf_u32(&g->pairs, (uint32_t)x);
+}
+static void orli_gguf_put_f32(orli_gguf *g, const char *key, double x) {
+    float single = (float)x;
+    orli_gguf_key(g, key, ORLI_GGUF_F32);
+    orli_str_add(&g->pairs, (const char *)&single, 4);
+}
+static void orli_gguf_put_bool(orli_gguf *g, const char *key, int x) {
+    orli_gguf_key(g, key, ORLI_GGUF_BOOL);
+    orli_str_add(&g->pairs, x ? "\1" : "", 1);
+}
+static void orli_gguf_put_text(orli_gguf *g, const char *key, const char *text) {
+    orli_gguf_key(g, key, ORLI_GGUF_TEXT);
+    orli_gguf_text(&g->pairs, text, strlen(text));
+}
+
+/* dtype: that of a tensor whose rows its blocks do not divide becomes F16, as in llama.cpp's own converter. rank 1:
+ * one row. */
+static void orli_gguf_put_tensor(orli_gguf *g, const char *name, orl_dtype dtype, size_t rank, size_t rows, size_t cols,
+                                 orli_gguf_source source, void *user) {
+    orli_gguf_entry *e;
+    if (orl_failed(g->ctx) || ORLI_RESERVE(g->ctx, g->entry, g->capacity, g->entries + 1) != ORL_OK) return;
+    e = &g->entry[g->entries];
+    e->name = orli_copy_string(g->ctx, name);
+    if (!e->name) return;
+    g->entries++;
+    e->dtype = cols % orli_ggml_types[dtype].block ? ORL_F16 : dtype;
+    e->rank = rank, e->rows = rows, e->cols = cols, e->source = source, e->user = user;
+}
+
+static size_t orli_gguf_row_bytes(const orli_gguf_entry *e) {
+    return e->cols / orli_ggml_types[e->dtype].block * orli_ggml_types[e->dtype].bytes;
+}
+
+/* Q8_0: blocks of 32, a scale d in F16 and x ≈ d·q, q in −127 … 127. Where the first number stands that cannot be
+ * stored, or n. */
+static size_t orli_ggml_q8_0(const orl_real *x, size_t n, char *out) {
+    size_t i, k;
+    for (i = 0; i < n; i += 32, out += 34) {
+        float most = 0, d, inverse;
+        uint16_t half;
+        for (k = 0; k < 32; k++) {
+            float size = fabsf((float)x[i + k]);
+            if (!(size < 127.0f * 65504.0f)) return i + k;
+            most = ORLI_MAX(most, size);
+        }
+        d = most / 127.0f;
+        inverse = d > 0 ? 1.0f / d : 0.0f;
+        half = orli_narrow((double)d, 10, 15);
+        memcpy(out, &half, 2);
+        for (k = 0; k < 32; k++) out[2 + k] = (char)(int)roundf((float)x[i + k] * inverse);
+    }
+    return n;
+}
+
+static void orli_gguf_put_data(const orli_gguf_entry *e, orl_real *row, char *packed, orli_writer *out) {
+    size_t r, bad, bytes = orli_gguf_row_bytes(e);
+    for (r = 0; r < e->rows && !orl_failed(out->ctx); r++) {
+        orli_dtype dtype = e->dtype == ORL_F16 ? ORLI_F16 : e->dtype == ORL_BF16 ? ORLI_BF16 : ORLI_F32;
+        e->source(e->user, r, row);
+        if (e->dtype == ORL_Q8_0) bad = orli_ggml_q8_0(row, e->cols, packed);
+        else bad = orli_tensor_overflow(dtype, row, e->cols), orli_tensor_from_real(dtype, row, e->cols, packed);
+        if (bad < e->cols)
+            orli_fail_overflow(out->ctx, out->path, e->name, (double)row[bad], orli_ggml_types[e->dtype].name);
+        orli_writer_put(out, packed, bytes);
+    }
+}
+
+static size_t orli_gguf_padding(uint64_t at) {
+    return (size_t)((ORLI_GGUF_ALIGN - at % ORLI_GGUF_ALIGN) % ORLI_GGUF_ALIGN);
+}
+
+/* The lines of the tensors; at: where in the file they stand. They end with what aligns the data. */
+static void orli_gguf_put_lines(const orli_gguf *g, uint64_t at, orli_str *s) {
+    static const char zeros[ORLI_GGUF_ALIGN] = {0};
+    uint64_t offset = 0;
+    size_t i;
+    for (i = 0; i < g->entries; i++) {
+        const orli_gguf_entry *e = &g->entry[i];
+        orli_gguf_text(s, e->name, strlen(e->name));
+        orli_gguf_u32(s, (uint32_t)e->rank);
+        orli_gguf_u64(s, e->cols);
+        if (e->rank == 2) orli_gguf_u64(s, e->rows);
+        orli_gguf_u32(s, orli_ggml_types[e->dtype].code);
+        orli_gguf_u64(s, offset);
+        offset += e->rows * orli_gguf_row_bytes(e);
+        offset += orli_gguf_padding(offset);
+    }
+    orli_str_add(s, zeros, orli_gguf_padding(at + s->length));
+}
+
+static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
+    static const char zeros[ORLI_GGUF_ALIGN] = {0};
+    orl_ctx *ctx = g->ctx;
+    orli_str head = orli_str_new(ctx), lines = orli_str_new(ctx);
+    orl_real *row;
+    char *packed;
+    orli_writer out;
+    size_t i, most = 1;
+    for (i = 0; i < g->entries; i++) most = ORLI_MAX(most, g->entry[i].cols);
+    row = (orl_real *)orli_alloc(ctx, most, sizeof *row);
+    packed = (char *)orli_alloc(ctx, most, 4);
+    orli_str_puts(&head, "GGUF");
+    orli_gguf_u32(&head, 3);
+    orli_gguf_u64(&head, g->entries);
+    orli_gguf_u64(&head, g->count);
+    orli_gguf_put_lines(g, head.length + g->pairs.length, &lines);
+    if (!orl_failed(ctx) && orli_writer_open(ctx, path, &out) == ORL_OK) {
+        orli_writer_put(&out, head.data, head.length);
+        orli_writer_put(&out, g->pairs.data, g->pairs.length);
+        orli_writer_put(&out, lines.data, lines.length);
+        for (i = 0; i < g->entries; i++) {
+            orli_gguf_put_data(&g->entry[i], row, packed, &out);
+            orli_writer_put(&out, zeros, orli_gguf_padding(g->entry[i].rows * orli_gguf_row_bytes(&g->entry[i])));
+        }
+        orli_writer_close(&out);
+    }
+    orli_free(ctx, row);
+    orli_free(ctx, packed);
+    orli_str_free(&head);
+    orli_str_free(&lines);
+    orli_gguf_free(g);
+    return orl_error_status(ctx);
 }
 #endif /* section 9 */
 
@@ -6791,6 +7141,8 @@ struct orl_tokenizer {
     orli_prefix prefix;              /* a space is put before text … */
     int prefix_twice;                /* … even if it begins with one */
     orli_split split;
+    orli_kept kept;                  /* the files it came from, … */
+    int changed;                     /* … which have other tokens by now */
 };
 
 static void orli_tokenizer_destroy(orli_object *object) {
@@ -6805,6 +7157,7 @@ static void orli_tokenizer_destroy(orli_object *object) {
     orli_free(ctx, tok->pairs.slot);
     orli_free(ctx, tok->added);
     orli_free(ctx, tok->cache);
+    orli_kept_free(ctx, &tok->kept);
 }
 
 ORL_API void orl_tokenizer_free(orl_tokenizer *tok) {
@@ -7457,6 +7810,7 @@ ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token) {
     if (!orl_failed(ctx)) {
         orli_added_enter(tok, id, 1, 0, 0);
         orli_added_sort(tok);
+        tok->changed = 1;
     }
     return orl_failed(ctx) ? -1 : id;
 }
@@ -8145,6 +8499,12 @@ static void orli_load_config(orl_tokenizer *tok, const char *dir) {
     orli_file_close(&file);
 }
 
+/* What a tokenizer is saved with again; those with tokens in them come first. */
+static const char *const orli_tokenizer_files[] = {
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "added_tokens.json",
+    "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", NULL};
+#define ORLI_TOKENIZER_FILES_WITH_TOKENS 7
+
 ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
     static const char *const vocab[] = {"vocab.json", "encoder.json"}, *const merges[] = {
                                                                            "merges.txt",
@@ -8178,6 +8538,7 @@ ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
                   dir);
     if (!orl_failed(ctx)) orli_load_config(tok, dir);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    if (!orl_failed(ctx)) orli_kept_read(ctx, &tok->kept, dir, orli_tokenizer_files);
     return orli_tokenizer_finished(tok);
 }
 
@@ -8476,36 +8837,50 @@ static void orli_save_config_token(const orl_tokenizer *tok, orli_str *s, const 
     else orli_str_puts(s, "null");
 }
 
+static void orli_save_json(const orl_tokenizer *tok, orli_str *s) { /* tokenizer.json */
+    orli_str_puts(s, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
+    orli_save_added(tok, s);
+    if (tok->sentencepiece) orli_save_sentencepiece(tok, s);
+    else orli_save_byte_level(tok, s);
+    orli_save_processor(tok, s);
+    orli_save_model(tok, s);
+}
+
+static void orli_save_config(const orl_tokenizer *tok, orli_str *s) { /* tokenizer_config.json */
+    orli_str_printf(s,
+                    "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  "
+                    "\"clean_up_tokenization_spaces\": false,\n  \"add_bos_token\": %s",
+                    orl_bos(tok) >= 0 ? "true" : "false");
+    orli_save_config_token(tok, s, "bos_token", tok->bos);
+    orli_save_config_token(tok, s, "eos_token", tok->eos);
+    if (tok->unk >= 0) orli_save_config_token(tok, s, "unk_token", tok->unk);
+    if (tok->rank_by_token) orli_str_puts(s, ",\n  \"orl_leftmost_merges\": true");
+    orli_str_puts(s, "\n}\n");
+}
+
+/* The files it came from as they were, but for those with tokens if it has others by now; then what is not among
+ * them. */
 ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir) {
     orl_ctx *ctx;
     orli_str s;
     char path[4096];
+    size_t i, k, first;
     if (!tok) return ORL_ERR_ARGUMENT;
     ctx = tok->object.ctx;
     if (orl_failed(ctx)) return orl_error_status(ctx);
     if (!dir) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_save: the directory is NULL");
     if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
+    first = tok->changed ? ORLI_TOKENIZER_FILES_WITH_TOKENS : 0;
+    for (i = first; orli_tokenizer_files[i]; i++)
+        if ((k = orli_kept_find(&tok->kept, orli_tokenizer_files[i])) != ORLI_NONE)
+            orli_kept_write(ctx, &tok->kept, k, dir);
     s = orli_str_new(ctx);
-    orli_str_puts(&s,
-                  "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
-    orli_save_added(tok, &s);
-    if (tok->sentencepiece) orli_save_sentencepiece(tok, &s);
-    else orli_save_byte_level(tok, &s);
-    orli_save_processor(tok, &s);
-    orli_save_model(tok, &s);
-    if (!s.failed && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK)
+    if (tok->changed || orli_kept_find(&tok->kept, "tokenizer.json") == ORLI_NONE) orli_save_json(tok, &s);
+    if (s.length && !s.failed && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK)
         orli_write_file(ctx, path, s.data, s.length);
     s.length = 0;
-    orli_str_printf(&s,
-                    "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  "
-                    "\"clean_up_tokenization_spaces\": false,\n  \"add_bos_token\": %s",
-                    orl_bos(tok) >= 0 ? "true" : "false");
-    orli_save_config_token(tok, &s, "bos_token", tok->bos);
-    orli_save_config_token(tok, &s, "eos_token", tok->eos);
-    if (tok->unk >= 0) orli_save_config_token(tok, &s, "unk_token", tok->unk);
-    if (tok->rank_by_token) orli_str_puts(&s, ",\n  \"orl_leftmost_merges\": true");
-    orli_str_puts(&s, "\n}\n");
-    if (!s.failed && orli_join(ctx, path, dir, "tokenizer_config.json") == ORL_OK)
+    if (orli_kept_find(&tok->kept, "tokenizer_config.json") == ORLI_NONE) orli_save_config(tok, &s);
+    if (s.length && !s.failed && orli_join(ctx, path, dir, "tokenizer_config.json") == ORL_OK)
         orli_write_file(ctx, path, s.data, s.length);
     orli_str_free(&s);
     return orl_error_status(ctx);
@@ -8621,6 +8996,7 @@ struct orl_model {
     size_t stops;
     orli_condition condition;
     orl_param **weight;               /* by orli_slot(); NULL where the family has none */
+    orli_kept kept;                   /* the configuration it came with */
 };
 
 static size_t orli_slot(orli_weight w, size_t layer) {
@@ -8688,6 +9064,7 @@ static orl_status orli_config_check(orl_ctx *ctx, const orl_model_config *c, con
 static void orli_model_destroy(orli_object *object) {
     orl_model *m = (orl_model *)object;
     orli_free(object->ctx, m->weight);
+    orli_kept_free(object->ctx, &m->kept);
     if (m->params) orli_object_free(&m->params->object);
 }
 
@@ -8799,7 +9176,10 @@ static orl_model *orli_model_like(const orl_model *m, int reward) {
     memcpy(copy->stop, m->stop, sizeof m->stop);
     memcpy(copy->name, m->name, sizeof m->name);
     orli_copy_weights(copy, m);
-    return copy;
+    orli_kept_copy(m->object.ctx, &copy->kept, &m->kept);
+    if (!orl_failed(m->object.ctx)) return copy;
+    orli_object_free(&copy->object);
+    return NULL;
 }
 
 ORL_API orl_model *orl_model_copy(const orl_model *m) {
@@ -9240,7 +9620,9 @@ static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_f
     return ORL_OK;
 }
 
-static void orli_config_write(orli_str *s, const orl_model *m) {
+/* dtype: of the weights beside it. */
+static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype) {
+    static const char *const torch[] = {"float32", "float16", "bfloat16", "float64"};
     const orl_model_config *c = &m->config;
     const orli_family *family = &orli_families[c->arch];
     const orli_condition *q = &m->condition;
@@ -9300,7 +9682,7 @@ static void orli_config_write(orli_str *s, const orl_model *m) {
         }
         orli_str_puts(s, "]},\n");
     }
-    orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", ORLI_DOUBLE ? "float64" : "float32");
+    orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", torch[dtype]);
 }
 
 /* ---- 11.5 weights in and out ---- */
@@ -9357,6 +9739,19 @@ static int orli_has_tokenizer(const char *dir) {
     return 0;
 }
 
+/* What a model is saved with again; of config.json, what we do not write ourselves. */
+static const char *const orli_model_files[] = {"config.json", "generation_config.json", NULL};
+
+static orl_status orli_model_keep(orl_model *m, const char *dir) {
+    orl_ctx *ctx = m->object.ctx;
+    char path[4096];
+    size_t i;
+    if (orli_kept_read(ctx, &m->kept, dir, orli_model_files) != ORL_OK) return orl_error_status(ctx);
+    i = orli_kept_find(&m->kept, "config.json");
+    if (i == ORLI_NONE || orli_join(ctx, path, dir, "config.json") != ORL_OK) return orl_error_status(ctx);
+    return orli_json_check_once(ctx, m->kept.file[i].bytes, m->kept.file[i].size, path);
+}
+
 ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
     orli_config_file f;
     orli_safetensors st;
@@ -9380,6 +9775,7 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
         orli_safetensors_find(&st, "score.weight"))
         f.classifier = 1;
     m = orli_model_new(ctx, &f.c, tok, f.classifier);
+    if (m) orli_model_keep(m, dir);
     for (row = orli_families[f.c.arch].weights; m && row->name; row++)
         for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : f.c.layers); layer++)
             if (!orl_failed(ctx)) orli_weight_load(m, &st, row, layer);
@@ -9419,7 +9815,7 @@ static void orli_weight_give(void *user, size_t first, size_t n, orl_real *out) 
     }
 }
 
-static orl_status orli_weights_save(const orl_model *m, const char *path) {
+static orl_status orli_weights_save(const orl_model *m, const char *path, orli_dtype dtype) {
     orl_ctx *ctx = m->object.ctx;
     const orli_weight_row *row;
     orli_st_writer w = orli_st_writer_new(ctx);
@@ -9438,7 +9834,7 @@ static orl_status orli_weights_save(const orl_model *m, const char *path) {
             shape[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : parts * p->cols;
             shape[1] = row->transposed ? parts * p->rows : p->cols;
             source[used].m = m, source[used].row = row, source[used].layer = layer;
-            orli_st_put_source(&w, name, ORLI_DTYPE_REAL, p->rank >= 2 ? 2 : 1, shape, orli_weight_give, &source[used]);
+            orli_st_put_source(&w, name, dtype, p->rank >= 2 ? 2 : 1, shape, orli_weight_give, &source[used]);
             used++;
         }
     }
@@ -9447,31 +9843,47 @@ static orl_status orli_weights_save(const orl_model *m, const char *path) {
     return orl_error_status(ctx);
 }
 
-static orl_status orli_model_write(const orl_model *m, const char *dir) {
+/* config.json: ours, and what else the model came with; what follows from ours is not taken over. */
+static void orli_model_write_config(const orl_model *m, const char *dir, orli_dtype dtype) {
+    static const char *const without[] = {"torch_dtype", "dtype", "num_labels", "id2label", "label2id", "problem_type",
+                                          "orl_reward", "orl_condition", "bos_token_id", "eos_token_id", NULL};
+    orl_ctx *ctx = m->object.ctx;
+    orli_str s = orli_str_new(ctx);
+    char path[4096];
+    size_t i = orli_kept_find(&m->kept, "config.json");
+    orli_config_write(&s, m, dtype);
+    if (i != ORLI_NONE && !s.failed)
+        orli_json_add_others(&s, m->kept.file[i].bytes, m->kept.file[i].size, "config.json", without);
+    if (!s.failed && orli_join(ctx, path, dir, "config.json") == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+    orli_str_free(&s);
+}
+
+static orl_status orli_model_write(const orl_model *m, const char *dir, orli_dtype dtype) {
     orl_ctx *ctx = m->object.ctx;
     char path[4096];
-    orli_str s = orli_str_new(ctx);
-    if (orli_make_dir(ctx, dir) != ORL_OK || orli_join(ctx, path, dir, "config.json") != ORL_OK)
-        return orl_error_status(ctx);
-    orli_config_write(&s, m);
-    if (!s.failed) orli_write_file(ctx, path, s.data, s.length);
-    orli_str_free(&s);
+    size_t i = orli_kept_find(&m->kept, "generation_config.json");
+    if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
+    orli_model_write_config(m, dir, dtype);
+    if (i != ORLI_NONE) orli_kept_write(ctx, &m->kept, i, dir);
     if (m->tokenizer) orl_tokenizer_save(m->tokenizer, dir);
-    if (orli_join(ctx, path, dir, "model.safetensors") == ORL_OK && !orl_failed(ctx)) orli_weights_save(m, path);
+    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "model.safetensors") == ORL_OK) orli_weights_save(m, path, dtype);
     return orl_error_status(ctx);
 }
 
 /* Removes what a failed orli_model_write has left; a directory with anything else in it stays. */
 static void orli_model_unwrite(const char *dir) {
-    static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"};
+    const char *const *lists[2], *const *name;
     char path[4096];
     size_t i;
-    for (i = 0; i < 4; i++)
-        if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path) remove(path);
+    lists[0] = orli_model_files, lists[1] = orli_tokenizer_files;
+    for (i = 0; i < 2; i++)
+        for (name = lists[i]; *name; name++)
+            if (snprintf(path, sizeof path, "%s/%s", dir, *name) < (int)sizeof path) remove(path);
+    if (snprintf(path, sizeof path, "%s/model.safetensors", dir) < (int)sizeof path) remove(path);
     rmdir(dir);
 }
 
-ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
+static orl_status orli_model_save(const orl_model *m, const char *dir, orli_dtype dtype) {
     orl_ctx *ctx = m ? m->object.ctx : NULL;
     char path[4096];
     if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
@@ -9479,11 +9891,11 @@ ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
         if (orli_join(ctx, path, dir, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
         if (orli_exists(path))
             return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
-        return orli_model_write(m, dir);
+        return orli_model_write(m, dir, dtype);
     }
     if (snprintf(path, sizeof path, "%s.writing", dir) >= (int)sizeof path)
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
-    if (orli_model_write(m, path) != ORL_OK) {
+    if (orli_model_write(m, path, dtype) != ORL_OK) {
         orli_model_unwrite(path);
         return orl_error_status(ctx);
     }
@@ -9491,6 +9903,17 @@ ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
         return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", path, dir, strerror(errno));
     orli_sync_parent(dir);
     return ORL_OK;
+}
+
+ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
+    return orli_model_save(m, dir, ORLI_DTYPE_REAL);
+}
+
+ORL_API orl_status orl_model_save_as(const orl_model *m, const char *dir, orl_dtype dtype) {
+    static const orli_dtype stored[] = {ORLI_F32, ORLI_F16, ORLI_BF16}; /* by orl_dtype */
+    if (m && (int)dtype >= (int)ORL_F32 && (int)dtype <= (int)ORL_BF16) return orli_model_save(m, dir, stored[dtype]);
+    return orli_fail(m ? m->object.ctx : NULL, ORL_ERR_ARGUMENT,
+                     "orl_model_save_as: safetensors take F32, F16 and BF16: Q8_0 goes into a GGUF file");
 }
 
 /* ---- 11.6 llama2.c: seven int32 (dim, ffn, layers, heads, kv heads, vocab, context), then float32 weights
@@ -9561,6 +9984,345 @@ ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const 
     }
     orli_file_close(&file);
     return m;
+}
+
+/* ---- 11.7 GGUF, for llama.cpp ----
+ * What its loader expects of each family: names of metadata and tensors as in its converter (github.com/ggml-org/
+ * llama.cpp, conversion/ and gguf-py/gguf/constants.py). Vectors, norms and position embeddings stay F32. */
+
+typedef struct orli_gguf_family {
+    const char *arch;  /* llama.cpp's word; NULL: it does not know the family */
+    const char *norm;  /* the key of the norm's epsilon */
+    int fused;         /* q, k and v are one tensor */
+    int rope;          /* it has rotary positions … */
+    int paired;        /* … of neighbours, not of halves: rows of q and k are dealt accordingly */
+    int plus_one;      /* norms are stored as 1 + w */
+} orli_gguf_family;
+
+static const orli_gguf_family orli_gguf_families[] = { /* by orl_arch */
+    {"gpt2", "attention.layer_norm_epsilon", 1, 0, 0, 0},
+    {"llama", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0}};
+
+static const struct orli_gguf_row {
+    orli_weight weight;
+    const char *name; /* %zu is the layer */
+    int fused;        /* of q, k and v: for families that fuse them (1) or do not (0); −1: for all */
+} orli_gguf_rows[] = {
+    {ORLI_W_EMBED, "token_embd.weight", -1},
+    {ORLI_W_POSITION, "position_embd.weight", -1},
+    {ORLI_W_NORM, "output_norm.weight", -1},
+    {ORLI_W_NORM_B, "output_norm.bias", -1},
+    {ORLI_W_HEAD, "output.weight", -1},
+    {ORLI_W_NORM1, "blk.%zu.attn_norm.weight", -1},
+    {ORLI_W_NORM1_B, "blk.%zu.attn_norm.bias", -1},
+    {ORLI_W_Q, "blk.%zu.attn_qkv.weight", 1},
+    {ORLI_W_Q_B, "blk.%zu.attn_qkv.bias", 1},
+    {ORLI_W_Q, "blk.%zu.attn_q.weight", 0},
+    {ORLI_W_Q_B, "blk.%zu.attn_q.bias", 0},
+    {ORLI_W_K, "blk.%zu.attn_k.weight", 0},
+    {ORLI_W_K_B, "blk.%zu.attn_k.bias", 0},
+    {ORLI_W_V, "blk.%zu.attn_v.weight", 0},
+    {ORLI_W_V_B, "blk.%zu.attn_v.bias", 0},
+    {ORLI_W_O, "blk.%zu.attn_output.weight", -1},
+    {ORLI_W_O_B, "blk.%zu.attn_output.bias", -1},
+    {ORLI_W_NORM2, "blk.%zu.ffn_norm.weight", -1},
+    {ORLI_W_NORM2_B, "blk.%zu.ffn_norm.bias", -1},
+    {ORLI_W_GATE, "blk.%zu.ffn_gate.weight", -1},
+    {ORLI_W_UP, "blk.%zu.ffn_up.weight", -1},
+    {ORLI_W_UP_B, "blk.%zu.ffn_up.bias", -1},
+    {ORLI_W_DOWN, "blk.%zu.ffn_down.weight", -1},
+    {ORLI_W_DOWN_B, "blk.%zu.ffn_down.bias", -1},
+};
+#define ORLI_GGUF_ROWS (sizeof orli_gguf_rows / sizeof *orli_gguf_rows)
+
+/* ---- its tensors ---- */
+
+typedef struct orli_gguf_tensor {
+    const orl_model *m;
+    const struct orli_gguf_row *row;
+    size_t layer;
+} orli_gguf_tensor;
+
+/* Row `to` of q or k is row … of ours: a head of ours has the first halves of all pairs, then the second ones. */
+static size_t orli_gguf_pair(size_t to, size_t head) {
+    size_t within = to % head;
+    return to - within + within / 2 + (within % 2 ? head / 2 : 0);
+}
+
+/* One parameter's row r; of a vector, all of it. */
+static void orli_gguf_give_part(const orl_model *m, orli_weight w, size_t layer, size_t r, orl_real *out) {
+    const orli_gguf_family *family = &orli_gguf_families[m->config.arch];
+    const orl_param *p = orli_model_weight(m, w, layer);
+    int query = w == ORLI_W_Q || w == ORLI_W_Q_B, key = w == ORLI_W_K || w == ORLI_W_K_B, vector = p->rank < 2;
+    int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2, paired = family->paired && (query || key);
+    size_t head = (vector ? p->cols : p->rows) / (key ? m->config.kv_heads : m->config.heads), i;
+    if (paired && !vector) r = orli_gguf_pair(r, head);
+    for (i = 0; i < p->cols; i++) {
+        out[i] = p->data[r * p->cols + (paired && vector ? orli_gguf_pair(i, head) : i)];
+        if (norm && family->plus_one) out[i] += 1;
+    }
+}
+
+static void orli_gguf_give(void *user, size_t r, orl_real *out) {
+    const orli_gguf_tensor *t = (const orli_gguf_tensor *)user;
+    int parts = t->row->fused == 1 ? 3 : 1, k; /* q, k, v follow each other */
+    for (k = 0; k < parts; k++) {
+        orli_weight w = (orli_weight)((int)t->row->weight + k);
+        const orl_param *p = orli_model_weight(t->m, w, t->layer);
+        if (p->rank < 2) {
+            orli_gguf_give_part(t->m, w, t->layer, 0, out);
+            out += p->cols;
+        } else if (r < p->rows) {
+            orli_gguf_give_part(t->m, w, t->layer, r, out);
+            return;
+        } else {
+            r -= p->rows;
+        }
+    }
+}
+
+/* Declares the tensor of a row of the table, if the model has it. */
+static void orli_gguf_put_weight(orli_gguf *g, orli_gguf_tensor *t, orl_dtype dtype) {
+    const orl_param *p = orli_model_weight(t->m, t->row->weight, t->layer), *part;
+    orli_weight_row named;
+    size_t rows = 0, cols = 0, k;
+    char name[160];
+    if (!p) return;
+    memset(&named, 0, sizeof named);
+    named.weight = t->row->weight, named.name = t->row->name;
+    orli_weight_name(name, sizeof name, &named, "", t->layer);
+    for (k = 0; k < (t->row->fused == 1 ? 3u : 1u); k++) {
+        part = orli_model_weight(t->m, (orli_weight)((size_t)t->row->weight + k), t->layer);
+        if (p->rank < 2) rows = 1, cols += part->cols;
+        else rows += part->rows, cols = part->cols;
+    }
+    if (p->rank < 2 || t->row->weight == ORLI_W_POSITION) dtype = ORL_F32;
+    orli_gguf_put_tensor(g, name, dtype, p->rank < 2 ? 1 : 2, rows, cols, orli_gguf_give, t);
+}
+
+/* tensor: room for ORLI_GGUF_ROWS of each layer. */
+static void orli_gguf_put_weights(orli_gguf *g, const orl_model *m, orl_dtype dtype, orli_gguf_tensor *tensor) {
+    int fused = orli_gguf_families[m->config.arch].fused;
+    size_t i, layer, layers, other = 0;
+    for (i = 0; i < ORLI_GGUF_ROWS; i++) {
+        const struct orli_gguf_row *row = &orli_gguf_rows[i];
+        if (row->fused >= 0 && row->fused != fused) continue;
+        layers = (int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers;
+        for (layer = 0; layer < layers; layer++, tensor++) {
+            tensor->m = m, tensor->row = row, tensor->layer = layer;
+            orli_gguf_put_weight(g, tensor, dtype);
+        }
+    }
+    for (i = 0; i < g->entries; i++) other += dtype == ORL_Q8_0 && g->entry[i].dtype == ORL_F16;
+    if (other)
+        orli_note(g->ctx, "%zu tensors are stored in F16: their rows are no multiple of Q8_0's blocks of 32", other);
+}
+
+/* ---- its settings ---- */
+
+static void orli_gguf_put_size(orli_gguf *g, const char *arch, const char *key, size_t x) {
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    orli_gguf_put_u32(g, name, x);
+}
+static void orli_gguf_put_real(orli_gguf *g, const char *arch, const char *key, double x) {
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    orli_gguf_put_f32(g, name, x);
+}
+
+static void orli_gguf_put_config(orli_gguf *g, const orl_model *m, orl_dtype dtype) {
+    const orl_model_config *c = &m->config;
+    const orli_gguf_family *family = &orli_gguf_families[c->arch];
+    const char *arch = family->arch, *slash = strrchr(m->name, '/');
+    size_t head = orli_model_weight(m, ORLI_W_Q, 0)->rows / c->heads;
+    orli_gguf_put_text(g, "general.architecture", arch);
+    orli_gguf_put_text(g, "general.type", "model");
+    orli_gguf_put_text(g, "general.name", slash && slash[1] ? slash + 1 : m->name);
+    orli_gguf_put_u32(g, "general.file_type", orli_ggml_types[dtype].file);
+    orli_gguf_put_u32(g, "general.quantization_version", 2);
+    orli_gguf_put_size(g, arch, "vocab_size", orli_model_weight(m, ORLI_W_EMBED, 0)->rows);
+    orli_gguf_put_size(g, arch, "context_length", c->context);
+    orli_gguf_put_size(g, arch, "embedding_length", c->dim);
+    orli_gguf_put_size(g, arch, "block_count", c->layers);
+    orli_gguf_put_size(g, arch, "feed_forward_length", c->ffn);
+    orli_gguf_put_size(g, arch, "attention.head_count", c->heads);
+    orli_gguf_put_size(g, arch, "attention.head_count_kv", c->kv_heads);
+    orli_gguf_put_size(g, arch, "attention.key_length", head);
+    orli_gguf_put_size(g, arch, "attention.value_length", head);
+    orli_gguf_put_real(g, arch, family->norm, c->norm_eps);
+    if (!family->rope) return;
+    orli_gguf_put_size(g, arch, "rope.dimension_count", head);
+    orli_gguf_put_real(g, arch, "rope.freq_base", c->rope_theta);
+}
+
+/* ---- its tokenizer ---- */
+
+enum { ORLI_GGUF_NORMAL = 1, ORLI_GGUF_UNKNOWN, ORLI_GGUF_CONTROL, ORLI_GGUF_USER, ORLI_GGUF_UNUSED, ORLI_GGUF_BYTE };
+
+static int32_t orli_gguf_token_type(const orl_tokenizer *tok, size_t id) {
+    const orli_token *t = id < tok->tokens ? &tok->token[id] : NULL;
+    const orli_name *name = t && t->text ? &tok->names.name[t->name] : NULL;
+    if (!name) return ORLI_GGUF_UNUSED;
+    if (tok->sentencepiece && (int32_t)id == tok->unk) return ORLI_GGUF_UNKNOWN;
+    if (t->special) return ORLI_GGUF_CONTROL;
+    if (t->added) return ORLI_GGUF_USER;
+    return tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0 ? ORLI_GGUF_BYTE : ORLI_GGUF_NORMAL;
+}
+
+/* Spellings and types of `vocab` ids; what no token has gets a name that no token has. */
+static void orli_gguf_put_tokens(orli_gguf *g, const orl_tokenizer *tok, size_t vocab) {
+    size_t i, n;
+    char pad[48];
+    orli_gguf_array(g, "tokenizer.ggml.tokens", ORLI_GGUF_TEXT, vocab);
+    for (i = 0; i < vocab; i++) {
+        if (orli_gguf_token_type(tok, i) != ORLI_GGUF_UNUSED) {
+            const orli_name *name = &tok->names.name[tok->token[i].name];
+            orli_gguf_text(&g->pairs, name->text, name->length);
+            continue;
+        }
+        n = (size_t)snprintf(pad, sizeof pad, "[PAD%zu]", i);
+        while (orli_spelling_id(tok, pad, n) >= 0 && n + 1 < sizeof pad) pad[n++] = ']', pad[n] = 0;
+        orli_gguf_text(&g->pairs, pad, n);
+    }
+    orli_gguf_array(g, "tokenizer.ggml.token_type", ORLI_GGUF_I32, vocab);
+    for (i = 0; i < vocab; i++) orli_gguf_u32(&g->pairs, (uint32_t)orli_gguf_token_type(tok, i));
+}
+
+/* "llama": pairs are merged by the score of what they make, which is how early we would make it. */
+static void orli_gguf_put_scores(orli_gguf *g, const orl_tokenizer *tok, size_t vocab) {
+    float *score = (float *)orli_alloc(g->ctx, vocab, sizeof *score);
+    size_t i;
+    if (!score) return;
+    for (i = 0; i < vocab; i++) {
+        int32_t type = orli_gguf_token_type(tok, i);
+        score[i] = type == ORLI_GGUF_NORMAL ? -(float)(tok->merges + 1) : 0;
+    }
+    for (i = tok->merges; i-- > 0;) score[tok->merge[i].id] = -(float)i; /* the first that makes it counts */
+    orli_gguf_array(g, "tokenizer.ggml.scores", ORLI_GGUF_F32, vocab);
+    orli_str_add(&g->pairs, (const char *)score, vocab * sizeof *score);
+    orli_free(g->ctx, score);
+}
+
+static void orli_gguf_put_merges(orli_gguf *g, const orl_tokenizer *tok) {
+    size_t i;
+    orli_gguf_array(g, "tokenizer.ggml.merges", ORLI_GGUF_TEXT, tok->merges);
+    for (i = 0; i < tok->merges; i++) {
+        const orli_name *left = &tok->names.name[tok->token[tok->merge[i].left].name],
+                        *right = &tok->names.name[tok->token[tok->merge[i].right].name];
+        orli_gguf_u64(&g->pairs, left->length + 1 + right->length);
+        orli_str_add(&g->pairs, left->text, left->length);
+        orli_str_add(&g->pairs, " ", 1);
+        orli_str_add(&g->pairs, right->text, right->length);
+    }
+}
+
+/* What llama.cpp calls the way text falls into words; NULL: it has none like it. */
+static const char *orli_gguf_pre(const orl_tokenizer *tok) {
+    switch (tok->split) {
+    case ORLI_SPLIT_GPT2: return "gpt-2";
+    case ORLI_SPLIT_LLAMA3: return "llama-bpe";
+    case ORLI_SPLIT_QWEN2: return "qwen2";
+    default: return NULL;
+    }
+}
+
+/* "chat_template" of tokenizer_config.json: a text, or a list of named ones of which "default" is taken. */
+static void orli_gguf_read_template(orli_json *j, orli_str *out) {
+    orli_str name = orli_str_new(j->ctx), text = orli_str_new(j->ctx);
+    if (orli_json_peek(j) == ORLI_JSON_STRING) orli_json_string(j, out);
+    else if (orli_json_peek(j) != ORLI_JSON_ARRAY) orli_json_skip(j);
+    else
+        for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+            for (name.length = 0, orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+                if (orli_json_is(j, "name")) orli_json_string(j, &name);
+                else if (orli_json_is(j, "template")) orli_json_string(j, &text);
+                else orli_json_skip(j);
+            }
+            if (name.length && text.data && strcmp(name.data, "default") == 0) {
+                out->length = 0;
+                orli_str_add(out, text.data, text.length);
+            }
+        }
+    orli_str_free(&name);
+    orli_str_free(&text);
+}
+
+static void orli_gguf_put_template(orli_gguf *g, const orl_tokenizer *tok) {
+    size_t jinja = orli_kept_find(&tok->kept, "chat_template.jinja"),
+           config = orli_kept_find(&tok->kept, "tokenizer_config.json");
+    orli_str s = orli_str_new(g->ctx);
+    if (jinja != ORLI_NONE) {
+        orli_str_add(&s, tok->kept.file[jinja].bytes, tok->kept.file[jinja].size);
+    } else if (config != ORLI_NONE) {
+        orli_json j = orli_json_new(g->ctx, tok->kept.file[config].bytes, tok->kept.file[config].size,
+                                    "tokenizer_config.json", 1);
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            if (orli_json_is(&j, "chat_template")) orli_gguf_read_template(&j, &s);
+            else orli_json_skip(&j);
+        }
+    }
+    if (s.length && !s.failed) orli_gguf_put_text(g, "tokenizer.chat_template", s.data);
+    orli_str_free(&s);
+}
+
+static void orli_gguf_put_id(orli_gguf *g, const char *key, int32_t id) {
+    if (id >= 0) orli_gguf_put_u32(g, key, (size_t)id);
+}
+
+static void orli_gguf_put_tokenizer(orli_gguf *g, const orl_model *m, const char *path) {
+    const orl_tokenizer *tok = m->tokenizer;
+    size_t vocab = orli_model_weight(m, ORLI_W_EMBED, 0)->rows;
+    const char *pre = tok ? orli_gguf_pre(tok) : NULL;
+    if (!tok) {
+        orli_gguf_put_text(g, "tokenizer.ggml.model", "none");
+        return;
+    }
+    if (!tok->sentencepiece && !pre) {
+        orli_fail(g->ctx, ORL_ERR_ARGUMENT, "%s: llama.cpp does not split text into words as this tokenizer does",
+                  path);
+        return;
+    }
+    orli_gguf_put_text(g, "tokenizer.ggml.model", tok->sentencepiece ? "llama" : "gpt2");
+    orli_gguf_put_text(g, "tokenizer.ggml.pre", tok->sentencepiece ? "default" : pre);
+    orli_gguf_put_tokens(g, tok, vocab);
+    if (tok->sentencepiece) orli_gguf_put_scores(g, tok, vocab);
+    else orli_gguf_put_merges(g, tok);
+    orli_gguf_put_id(g, "tokenizer.ggml.bos_token_id", tok->bos >= 0 ? tok->bos : m->config.bos);
+    orli_gguf_put_id(g, "tokenizer.ggml.eos_token_id", m->stops ? m->stop[0] : tok->eos);
+    if (m->stops > 1) orli_gguf_put_id(g, "tokenizer.ggml.eot_token_id", m->stop[1]);
+    orli_gguf_put_id(g, "tokenizer.ggml.unknown_token_id", tok->unk);
+    orli_gguf_put_bool(g, "tokenizer.ggml.add_bos_token", orl_bos(tok) >= 0);
+    orli_gguf_put_bool(g, "tokenizer.ggml.add_eos_token", 0);
+    orli_gguf_put_bool(g, "tokenizer.ggml.add_space_prefix", tok->prefix != ORLI_PREFIX_NONE);
+    orli_gguf_put_template(g, tok);
+}
+
+ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl_dtype dtype) {
+    orl_ctx *ctx = m ? m->object.ctx : NULL;
+    orli_gguf_tensor *tensor;
+    orli_gguf g;
+    if (!m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!path || (int)dtype < (int)ORL_F32 || (int)dtype > (int)ORL_Q8_0)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_save_gguf: a path, and F32, F16, BF16 or Q8_0 are needed");
+    if (!orli_gguf_families[m->config.arch].arch)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: llama.cpp does not know the family %s: save a directory instead",
+                         path, orli_families[m->config.arch].model_type);
+    if (m->reward)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                         "%s: GGUF is for language models: llama.cpp does not read a reward model's head", path);
+    if (m->condition.kind != ORL_CONDITION_NONE)
+        orli_note(ctx, "%s: llama.cpp knows nothing of the model's condition: prompts must carry it", path);
+    g = orli_gguf_new(ctx);
+    tensor = (orli_gguf_tensor *)orli_alloc(ctx, orli_mul(ORLI_GGUF_ROWS, m->config.layers), sizeof *tensor);
+    if (tensor) {
+        orli_gguf_put_config(&g, m, dtype);
+        orli_gguf_put_tokenizer(&g, m, path);
+        orli_gguf_put_weights(&g, m, dtype, tensor);
+    }
+    orli_gguf_save(&g, path);
+    orli_free(ctx, tensor);
+    return orl_error_status(ctx);
 }
 #endif /* section 11 */
 
