@@ -5862,11 +5862,12 @@ static orl_status orli_json_add_others(orli_str *out, const char *text, size_t s
     return orl_error_status(ctx);
 }
 
-/* Has the object two members of one name? Then that is an error. */
+/* Has the object two members of one name, or very many? Then that is an error. */
 static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t size, const char *name) {
     orli_names seen = orli_names_new(ctx);
     orli_json j = orli_json_new(ctx, text, size, name, 1);
-    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen);) orli_json_skip(&j);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen); orli_json_skip(&j))
+        if (seen.count > 4096) orli_json_fail_at(&j, j.start, "more than 4096 keys: is this the right file?");
     orli_names_free(&seen);
     return orl_error_status(ctx);
 }
@@ -5980,6 +5981,14 @@ static uint16_t orli_narrow(double x, int mantissa, int bias) {
                                                                   : (unsigned)result));
 }
 
+/* x as BF16, which is the upper half of a float, rounded to nearest even; a NaN stays one. */
+static uint16_t orli_float_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 static float orli_bits_float(uint32_t bits) {
     float x;
     memcpy(&x, &bits, 4);
@@ -6036,7 +6045,8 @@ static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n
         double twice = (double)src[i];
         if (dtype == ORLI_F32) memcpy(p + 4 * i, &single, 4);
         else if (dtype == ORLI_F64) memcpy(p + 8 * i, &twice, 8);
-        else half = dtype == ORLI_F16 ? orli_narrow(twice, 10, 15) : orli_narrow(twice, 7, 127);
+        else if (dtype == ORLI_F16) half = orli_narrow(twice, 10, 15);
+        else half = ORLI_DOUBLE ? orli_narrow(twice, 7, 127) : orli_float_bf16(single);
         if (dtype == ORLI_F16 || dtype == ORLI_BF16) memcpy(p + 2 * i, &half, 2);
     }
     return 1;
@@ -6076,7 +6086,7 @@ typedef struct orli_st_tensor { /* 104 bytes, less than twice what it takes to d
     size_t bytes;
     const char *spelling; /* of the dtype, in the header, up to a quote */
     size_t shape[ORLI_RANK_MAX];
-    uint32_t rank;
+    uint16_t rank, listed; /* listed: an index has named it */
     orli_dtype dtype;
 } orli_st_tensor;
 
@@ -6393,57 +6403,86 @@ static orl_status orli_st_add_shard(orli_safetensors *st, const char *path) {
     return orl_error_status(st->ctx);
 }
 
-/* model.safetensors.index.json: {"weight_map": {tensor name: file beside this one}}. check: the
- * second time round, when the shards are open, every tensor must be in the file that is named
- * for it. */
-static void orli_st_index(orli_safetensors *st, const orli_file *index, int check) {
-    orli_json j = orli_json_new(st->ctx, index->data, index->size, st->path, 1);
+/* The shard of this path, or NULL: the one opened last, most often. */
+static orli_st_shard *orli_st_find_shard(const orli_safetensors *st, const char *path) {
+    size_t i = st->shards;
+    while (i > 0 && strcmp(st->shard[i - 1].path, path) != 0) i--;
+    return i ? &st->shard[i - 1] : NULL;
+}
+
+/* One line of an index: the tensor must be in the shard that is named for it, and be named once. */
+static void orli_st_index_check(orli_safetensors *st, orli_json *j, size_t key, const char *name, const char *file,
+                                const orli_st_shard *shard) {
+    const orli_st_tensor *t = orli_safetensors_find(st, name);
+    if (!t || !shard || t->data < shard->file.data || t->data > shard->file.data + shard->file.size)
+        orli_json_fail_at(j, key,
+                          "tensor \"%.100s\" is not in %.100s: the index and the shards do not belong together", name,
+                          file);
+    else if (t->listed)
+        orli_json_fail_at(j, key, "the key \"%.100s\" occurs twice in one object: remove one", name);
+    else st->tensor[t - st->tensor].listed = 1;
+}
+
+/* {tensor name: file beside the index}. check: the second time round, when the shards are open. */
+static void orli_st_index_map(orli_safetensors *st, orli_json *j, int check) {
     orli_str name = orli_str_new(st->ctx), file = orli_str_new(st->ctx);
     char path[4096];
     const char *slash = strrchr(st->path, '/');
-    int dir = slash ? (int)(slash - st->path) + 1 : 0, found = 0;
+    int dir = slash ? (int)(slash - st->path) + 1 : 0;
+    size_t key;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        key = j->start, name.length = 0;
+        orli_str_add(&name, "", 0);
+        orli_json_text(j, &name);
+        if (!orli_json_string(j, &file) || name.failed) break;
+        if (strchr(file.data, '/') ||
+            snprintf(path, sizeof path, "%.*s%s", dir, st->path, file.data) >= (int)sizeof path) {
+            orli_json_fail_at(j, j->start, "\"%.100s\" is not the name of a file beside this one", file.data);
+        } else if (check) {
+            orli_st_index_check(st, j, key, name.data, file.data, orli_st_find_shard(st, path));
+        } else if (!orli_st_find_shard(st, path)) {
+            if (orli_exists(path)) orli_st_add_shard(st, path);
+            else
+                orli_json_fail_at(j, j->start, "the shard %.200s is missing: fetch it into the same directory",
+                                  file.data);
+        }
+    }
+    orli_str_free(&name);
+    orli_str_free(&file);
+}
+
+/* What no line of the index says: that a shard has a tensor more, or that there is a shard more than the "…-of-00003"
+ * in its name. */
+static void orli_st_index_whole(orli_safetensors *st) {
+    const char *of = st->shards ? strstr(st->shard[0].path, "-of-") : NULL;
+    unsigned long shards = of ? strtoul(of + 4, NULL, 10) : 0;
     size_t i;
+    for (i = 0; i < st->count && !orl_failed(st->ctx); i++)
+        if (!st->tensor[i].listed)
+            orli_fail(st->ctx, ORL_ERR_FORMAT,
+                      "%s: tensor \"%.100s\" is in a shard and not in the index: they do not belong together", st->path,
+                      st->tensor[i].name);
+    if (shards && shards != st->shards)
+        orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: names %zu shards, whose names say that there are %lu: fetch it again",
+                  st->path, st->shards, shards);
+}
+
+/* model.safetensors.index.json: {"weight_map": {…}} */
+static void orli_st_index(orli_safetensors *st, const orli_file *index, int check) {
+    orli_json j = orli_json_new(st->ctx, index->data, index->size, st->path, 1);
+    int found = 0;
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
         if (!orli_json_is(&j, "weight_map")) {
             orli_json_skip(&j);
             continue;
         }
         found = 1;
-        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-            name.length = 0;
-            orli_json_text(&j, &name);
-            if (!orli_json_string(&j, &file) || name.failed) break;
-            if (strchr(file.data, '/') || snprintf(path, sizeof path, "%.*s%s", dir, st->path,
-                                                   file.data) >= (int)sizeof path) {
-                orli_json_fail_at(&j, j.start,
-                                  "\"%.100s\" is not the name of a file beside this one",
-                                  file.data);
-                break;
-            }
-            /* the one named last, most often */
-            for (i = st->shards; i > 0 && strcmp(st->shard[i - 1].path, path) != 0; i--) {}
-            if (!check && i == 0) {
-                if (!orli_exists(path))
-                    orli_json_fail_at(
-                        &j, j.start,
-                        "the shard %.200s is missing: fetch it into the same directory", file.data);
-                else orli_st_add_shard(st, path);
-            } else if (check) {
-                const orli_st_tensor *t = orli_safetensors_find(st, name.data ? name.data : "");
-                const orli_file *f = i ? &st->shard[i - 1].file : NULL;
-                if (!t || !f || t->data < f->data || t->data > f->data + f->size)
-                    orli_json_fail_at(&j, j.start,
-                                      "tensor \"%.100s\" is not in %.100s: the index and the "
-                                      "shards do not belong together",
-                                      name.data ? name.data : "", file.data);
-            }
-        }
+        orli_st_index_map(st, &j, check);
     }
     if (!found)
         orli_json_fail_at(&j, 0, "no \"weight_map\": this is no index of safetensors shards");
     orli_json_end(&j);
-    orli_str_free(&name);
-    orli_str_free(&file);
+    if (check) orli_st_index_whole(st);
 }
 
 /* path: a .safetensors file, an index (….json), or a directory with model.safetensors or its index.
@@ -9687,46 +9726,64 @@ static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype)
 
 /* ---- 11.5 weights in and out ---- */
 
-/* Element (r, c) of a parameter within its tensor on disk, whose shape that implies. */
-static size_t orli_weight_at(const orli_weight_row *row, const orl_param *p, size_t r, size_t c) {
-    size_t parts = row->third ? 3 : 1, part = row->third ? (size_t)row->third - 1 : 0;
-    if (row->transposed) return c * (parts * p->rows) + part * p->rows + r; /* (in, parts·out) */
-    if (p->rank >= 2) return (part * p->rows + r) * p->cols + c;
-    return part * p->cols + c;                                              /* a vector */
+/* The tensor that a weight of the model is read from, if it has that weight; NULL and an error if the file has none
+ * of its shape. */
+static const orli_st_tensor *orli_weight_find(const orl_model *m, const orli_safetensors *st,
+                                              const orli_weight_row *row, size_t layer) {
+    const orli_st_tensor *t;
+    size_t parts = row->third ? 3 : 1, rows, cols, have[2] = {1, 1}, want[2], i;
+    char name[160], bare[160];
+    if (!orli_weight_shape(m, row->weight, &rows, &cols)) return NULL;
+    orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
+    orli_weight_name(bare, sizeof bare, row, "", layer);
+    t = orli_safetensors_find(st, name);
+    if (!t) t = orli_safetensors_find(st, bare);
+    if (!t) {
+        orli_fail(m->object.ctx, ORL_ERR_FORMAT,
+                  "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
+        return NULL;
+    }
+    want[0] = row->transposed ? cols : rows > 1 ? parts * rows : 1;
+    want[1] = row->transposed ? parts * rows : rows > 1 ? cols : parts * cols;
+    for (i = 0; i < t->rank && t->rank <= 2; i++) have[2 - t->rank + i] = t->shape[i];
+    if (t->rank <= 2 && have[0] == want[0] && have[1] == want[1] && /* and of numbers */
+        orli_safetensors_read(st, t, 0, 0, NULL) == ORL_OK)
+        return t;
+    orli_fail(m->object.ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is (%zu, %zu) and config.json asks for (%zu, %zu)",
+              st->path, t->name, have[0], have[1], want[0], want[1]);
+    return NULL;
 }
 
+/* Reads a weight from its tensor, which may be the other way round (in, parts·out), and hold q, k and v. */
 static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, const orli_weight_row *row, size_t layer) {
     orl_ctx *ctx = m->object.ctx;
     orl_param *p = orli_model_weight(m, row->weight, layer);
-    const orli_st_tensor *t;
-    size_t parts = row->third ? 3 : 1, n, r, c, have[2] = {1, 1}, want[2], i;
-    char name[160];
-    orl_real *whole;
-    if (!p) return ORL_OK;
-    orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
-    t = orli_safetensors_find(st, name);
-    if (!t) {
-        char bare[160];
-        orli_weight_name(bare, sizeof bare, row, "", layer);
-        t = orli_safetensors_find(st, bare);
+    const orli_st_tensor *t = orli_weight_find(m, st, row, layer);
+    size_t parts = row->third ? 3 : 1, part = row->third ? (size_t)row->third - 1 : 0, r, c;
+    orl_real *column;
+    if (!t) return orl_error_status(ctx);
+    if (!row->transposed)
+        return orli_safetensors_read(st, t, part * p->rows * p->cols, p->rows * p->cols, p->data);
+    column = (orl_real *)orli_alloc(ctx, p->rows, sizeof *column);
+    for (c = 0; c < p->cols && column; c++) {
+        orli_safetensors_read(st, t, (c * parts + part) * p->rows, p->rows, column);
+        for (r = 0; r < p->rows; r++) p->data[r * p->cols + c] = column[r];
     }
-    if (!t)
-        return orli_fail(ctx, ORL_ERR_FORMAT,
-                         "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
-    want[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : 1;
-    want[1] = row->transposed ? parts * p->rows : p->rank >= 2 ? p->cols : parts * p->cols;
-    for (i = 0; i < t->rank && t->rank <= 2; i++) have[2 - t->rank + i] = t->shape[i];
-    if (t->rank > 2 || have[0] != want[0] || have[1] != want[1])
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is (%zu, %zu) and config.json asks for (%zu, %zu)",
-                         st->path, t->name, have[0], have[1], want[0], want[1]);
-    n = want[0] * want[1];
-    if (!row->transposed && !row->third) return orli_safetensors_read(st, t, 0, n, p->data);
-    whole = (orl_real *)orli_alloc(ctx, n, sizeof *whole);
-    if (!whole) return ORL_ERR_MEMORY;
-    if (orli_safetensors_read(st, t, 0, n, whole) == ORL_OK)
-        for (r = 0; r < p->rows; r++)
-            for (c = 0; c < p->cols; c++) p->data[r * p->cols + c] = whole[orli_weight_at(row, p, r, c)];
-    orli_free(ctx, whole);
+    orli_free(ctx, column);
+    return orl_error_status(ctx);
+}
+
+/* Are all weights there? Asked before memory is: config.json may say any size. */
+static orl_status orli_weights_check(orl_ctx *ctx, const orl_model_config *config, int reward,
+                                     const orli_safetensors *st) {
+    const orli_weight_row *row;
+    orl_model probe; /* as much of a model as says what its weights are */
+    size_t layer;
+    memset(&probe, 0, sizeof probe);
+    probe.object.ctx = ctx, probe.config = *config, probe.reward = reward;
+    for (row = orli_families[config->arch].weights; row->name; row++)
+        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : config->layers); layer++)
+            if (!orl_failed(ctx)) orli_weight_find(&probe, st, row, layer);
     return orl_error_status(ctx);
 }
 
@@ -9774,7 +9831,7 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
     if (!f.classifier && !f.c.tied && !orli_safetensors_find(&st, "lm_head.weight") &&
         orli_safetensors_find(&st, "score.weight"))
         f.classifier = 1;
-    m = orli_model_new(ctx, &f.c, tok, f.classifier);
+    if (orli_weights_check(ctx, &f.c, f.classifier, &st) == ORL_OK) m = orli_model_new(ctx, &f.c, tok, f.classifier);
     if (m) orli_model_keep(m, dir);
     for (row = orli_families[f.c.arch].weights; m && row->name; row++)
         for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : f.c.layers); layer++)
@@ -9833,6 +9890,10 @@ static orl_status orli_weights_save(const orl_model *m, const char *path, orli_d
             orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
             shape[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : parts * p->cols;
             shape[1] = row->transposed ? parts * p->rows : p->cols;
+            if (!row->transposed && !row->third) { /* as it lies there */
+                orli_st_put_tensor(&w, name, dtype, p->rank >= 2 ? 2 : 1, shape, ORLI_DTYPE_REAL, p->data);
+                continue;
+            }
             source[used].m = m, source[used].row = row, source[used].layer = layer;
             orli_st_put_source(&w, name, dtype, p->rank >= 2 ? 2 : 1, shape, orli_weight_give, &source[used]);
             used++;
@@ -10057,10 +10118,9 @@ static void orli_gguf_give_part(const orl_model *m, orli_weight w, size_t layer,
     int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2, paired = family->paired && (query || key);
     size_t head = (vector ? p->cols : p->rows) / (key ? m->config.kv_heads : m->config.heads), i;
     if (paired && !vector) r = orli_gguf_pair(r, head);
-    for (i = 0; i < p->cols; i++) {
-        out[i] = p->data[r * p->cols + (paired && vector ? orli_gguf_pair(i, head) : i)];
-        if (norm && family->plus_one) out[i] += 1;
-    }
+    memcpy(out, p->data + r * p->cols, p->cols * sizeof *out);
+    for (i = 0; paired && vector && i < p->cols; i++) out[i] = p->data[orli_gguf_pair(i, head)];
+    for (i = 0; norm && family->plus_one && i < p->cols; i++) out[i] += 1;
 }
 
 static void orli_gguf_give(void *user, size_t r, orl_real *out) {
