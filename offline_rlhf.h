@@ -577,8 +577,16 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
 ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir);
 ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *file, const char *tokenizer_file);
 /* Writes config.json, model.safetensors and tokenizer files: a new directory by one rename, or into one that
- * is there and holds no model yet. */
-ORL_API orl_status orl_model_save(const orl_model *model, const char *dir);
+ * is there and holds no model yet. Settings and tokenizer files that a model came with and that this library does not
+ * use are written too. */
+ORL_API orl_status orl_model_save(const orl_model *model, const char *dir); /* in F32 (the double build: F64) */
+/* How numbers are stored. F16 and BF16 are rounded to nearest even; Q8_0, blocks of 32 bytes with a scale, is GGUF's
+ * alone. A number that the type cannot hold is an error that names the tensor. */
+typedef enum orl_dtype { ORL_F32 = 0, ORL_F16 = 1, ORL_BF16 = 2, ORL_Q8_0 = 3 } orl_dtype;
+ORL_API orl_status orl_model_save_as(const orl_model *model, const char *dir, orl_dtype dtype);
+/* One file for llama.cpp: weights (vectors and positions stay F32), tokenizer, chat template; a file that is there is
+ * replaced. Not for reward models. */
+ORL_API orl_status orl_model_save_gguf(const orl_model *model, const char *file, orl_dtype dtype);
 ORL_API orl_model *orl_model_copy(const orl_model *model);
 ORL_API void orl_model_free(orl_model *model);
 
@@ -5400,17 +5408,19 @@ static double orli_learning_rate(double lr, orl_schedule schedule, size_t warmup
 
 #if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 9
 /* =================================================================================================
- * >>formats   9. FORMATS: JSON and safetensors
+ * >>formats   9. FORMATS: JSON, safetensors and GGUF
  * =================================================================================================
- * Purpose:    reading and writing the two formats everything here is kept in.
+ * Purpose:    reading and writing the two formats everything here is kept in, writing llama.cpp's.
  * Depends on: base, platform.       Owns: nothing beyond the structs its callers hold.
  * Invariants: a file is validated before anything is allocated for it; what is allocated is less
  *             than twice its size; a reader that has failed reads nothing more, so loops end.
  * Threads:    the calling thread only.
  * Numerics:   numbers do not depend on the locale; doubles and floats survive a round trip exactly;
- *             narrowing to F16 and BF16 rounds to nearest even.
- * Source:     RFC 8259 (JSON); github.com/huggingface/safetensors (the format's definition).
- * Tested by:  tests/test_09_formats.c
+ *             narrowing to F16 and BF16 rounds to nearest even; a finite number that would become
+ *             infinite is an error that names the tensor.
+ * Source:     RFC 8259 (JSON); github.com/huggingface/safetensors (the format's definition);
+ *             github.com/ggml-org/ggml, docs/gguf.md (GGUF 3).
+ * Tested by:  tests/test_09_formats.c, tests/test_11_gguf.c
  *
  * Reading a JSON object is a loop over its keys (every value must be read or skipped):
  *     orli_json j = orli_json_new(ctx, text, size, path, 1);
@@ -6009,19 +6019,25 @@ static void orli_json_text(const orli_json *j, orli_str *out) {
     }
 }
 
+/* The number of the key or string read last, unescaped, among the names, new or old; ORLI_NONE if memory ran out. */
+static size_t orli_json_name(orli_json *j, orli_names *names) {
+    orli_str text = orli_str_new(j->ctx);
+    size_t number;
+    orli_json_text(j, &text);
+    number = text.failed ? ORLI_NONE : orli_names_add(names, text.data ? text.data : "", text.length);
+    orli_str_free(&text);
+    return number;
+}
+
 /* Like orli_json_key(), and a key that `seen` (empty at the object's begin) holds already is an
  * error. */
 static int orli_json_key_once(orli_json *j, orli_names *seen) {
-    orli_str text = orli_str_new(j->ctx);
     size_t before = seen->count, number;
     if (!orli_json_key(j)) return 0;
-    orli_json_text(j, &text);
-    number =
-        text.failed ? ORLI_NONE : orli_names_add(seen, text.data ? text.data : "", text.length);
+    number = orli_json_name(j, seen);
     if (number != ORLI_NONE && seen->count == before)
         orli_json_fail_at(j, j->start, "the key \"%.100s\" occurs twice in one object: remove one",
                           seen->name[number].text);
-    orli_str_free(&text);
     return !orl_failed(j->ctx);
 }
 
@@ -6125,6 +6141,117 @@ static orl_status orli_json_end(orli_json *j) {
     return orl_error_status(j->ctx);
 }
 
+/* ---- JSON that is passed on ---- */
+
+/* Takes the end of the object that a text ends with off it. */
+static void orli_json_reopen(orli_str *s) {
+    int brace = 0;
+    while (s->length && strchr(brace ? " \n" : "} \n", s->data[s->length - 1]))
+        if (s->data[--s->length] == '}') brace = 1;
+}
+
+/* out: an object. The members of the object `text` that it does not have are added to it, as they are spelled there,
+ * but for those named in `without` (ended by NULL). */
+static orl_status orli_json_add_others(orli_str *out, const char *text, size_t size, const char *name,
+                                       const char *const *without) {
+    orl_ctx *ctx = out->ctx;
+    orli_names seen = orli_names_new(ctx);
+    orli_json mine = orli_json_new(ctx, out->data, out->length, name, 1),
+              other = orli_json_new(ctx, text, size, name, 1);
+    size_t known, key, length;
+    for (; *without; without++) orli_names_add(&seen, *without, strlen(*without));
+    for (orli_json_open(&mine, ORLI_JSON_OBJECT); orli_json_key(&mine); orli_json_skip(&mine))
+        orli_json_name(&mine, &seen);
+    orli_json_reopen(out);
+    for (orli_json_open(&other, ORLI_JSON_OBJECT); orli_json_key(&other) && !out->failed;) {
+        known = seen.count, key = other.start, length = other.end - other.start;
+        orli_json_name(&other, &seen);
+        orli_json_skip(&other);
+        if (seen.count == known || orl_failed(ctx)) continue;
+        orli_str_puts(out, out->data[out->length - 1] == '{' ? "\n  \"" : ",\n  \"");
+        orli_str_add(out, text + key, length);
+        orli_str_puts(out, "\": ");
+        orli_str_add(out, text + other.start, other.end - other.start);
+    }
+    orli_str_puts(out, "\n}\n");
+    orli_names_free(&seen);
+    return orl_error_status(ctx);
+}
+
+/* Has the object two members of one name, or very many? Then that is an error. */
+static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t size, const char *name) {
+    orli_names seen = orli_names_new(ctx);
+    orli_json j = orli_json_new(ctx, text, size, name, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen); orli_json_skip(&j))
+        if (seen.count > 4096) orli_json_fail_at(&j, j.start, "more than 4096 keys: is this the right file?");
+    orli_names_free(&seen);
+    return orl_error_status(ctx);
+}
+
+/* ---- files that are kept as they came: what a directory holds beside what is read of it ---- */
+
+#define ORLI_KEPT_FILES 12
+#define ORLI_KEPT_MOST ((size_t)1 << 26) /* bytes; a larger file is not kept, and that is said */
+
+typedef struct orli_kept { /* copies: the directory may be gone when they are written */
+    struct {
+        const char *name; /* a literal */
+        char *bytes;
+        size_t size;
+    } file[ORLI_KEPT_FILES];
+    size_t count;
+} orli_kept;
+
+static void orli_kept_free(orl_ctx *ctx, orli_kept *kept) {
+    while (kept->count) orli_free(ctx, kept->file[--kept->count].bytes);
+}
+
+/* The number of the file, or ORLI_NONE. */
+static size_t orli_kept_find(const orli_kept *kept, const char *name) {
+    size_t i;
+    for (i = 0; i < kept->count; i++)
+        if (strcmp(kept->file[i].name, name) == 0) return i;
+    return ORLI_NONE;
+}
+
+static void orli_kept_add(orl_ctx *ctx, orli_kept *kept, const char *name, const char *bytes, size_t size) {
+    char *copy = (char *)orli_alloc(ctx, ORLI_MAX(size, 1), 1);
+    ORL_ASSERT(kept->count < ORLI_KEPT_FILES);
+    if (!copy) return;
+    if (size) memcpy(copy, bytes, size);
+    kept->file[kept->count].name = name, kept->file[kept->count].bytes = copy;
+    kept->file[kept->count++].size = size;
+}
+
+/* Remembers those of the files (their names ended by NULL) that the directory has. */
+static orl_status orli_kept_read(orl_ctx *ctx, orli_kept *kept, const char *dir, const char *const *names) {
+    char path[4096];
+    orli_file file;
+    for (; *names && !orl_failed(ctx); names++) {
+        if (orli_join(ctx, path, dir, *names) != ORL_OK || !orli_exists(path) ||
+            orli_file_open(ctx, path, &file) != ORL_OK)
+            continue;
+        if (file.size <= ORLI_KEPT_MOST) orli_kept_add(ctx, kept, *names, file.data, file.size);
+        else orli_note(ctx, "%s: %zu bytes are more than are kept: a saved model will be without it", path, file.size);
+        orli_file_close(&file);
+    }
+    return orl_error_status(ctx);
+}
+
+static orl_status orli_kept_copy(orl_ctx *ctx, orli_kept *to, const orli_kept *from) {
+    size_t i;
+    for (i = 0; i < from->count; i++)
+        orli_kept_add(ctx, to, from->file[i].name, from->file[i].bytes, from->file[i].size);
+    return orl_error_status(ctx);
+}
+
+/* Writes file i into a directory. */
+static orl_status orli_kept_write(orl_ctx *ctx, const orli_kept *kept, size_t i, const char *dir) {
+    char path[4096];
+    if (orl_failed(ctx) || orli_join(ctx, path, dir, kept->file[i].name) != ORL_OK) return orl_error_status(ctx);
+    return orli_write_file(ctx, path, kept->file[i].bytes, kept->file[i].size);
+}
+
 /* ---- element types ---- */
 
 typedef enum orli_dtype {
@@ -6168,6 +6295,14 @@ static uint16_t orli_narrow(double x, int mantissa, int bias) {
     result += (uint64_t)(exponent - 1) << mantissa;
     return (uint16_t)(sign | (result >= (uint64_t)top << mantissa ? (unsigned)top << mantissa
                                                                   : (unsigned)result));
+}
+
+/* x as BF16, which is the upper half of a float, rounded to nearest even; a NaN stays one. */
+static uint16_t orli_float_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 static float orli_bits_float(uint32_t bits) {
@@ -6226,10 +6361,30 @@ static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n
         double twice = (double)src[i];
         if (dtype == ORLI_F32) memcpy(p + 4 * i, &single, 4);
         else if (dtype == ORLI_F64) memcpy(p + 8 * i, &twice, 8);
-        else half = dtype == ORLI_F16 ? orli_narrow(twice, 10, 15) : orli_narrow(twice, 7, 127);
+        else if (dtype == ORLI_F16) half = orli_narrow(twice, 10, 15);
+        else half = ORLI_DOUBLE ? orli_narrow(twice, 7, 127) : orli_float_bf16(single);
         if (dtype == ORLI_F16 || dtype == ORLI_BF16) memcpy(p + 2 * i, &half, 2);
     }
     return 1;
+}
+
+/* Where the first of n finite numbers stands that would become infinite in this type; n: nowhere. */
+static size_t orli_tensor_overflow(orli_dtype dtype, const orl_real *src, size_t n) {
+    /* the largest number and half a step: 2^128 − 2^103, 2^16 − 2^4, 2^128 − 2^119 */
+    static const double limits[3] = {3.4028235677973366e38, 65520, 3.3961775292304957e38};
+    size_t i;
+    if (dtype > ORLI_BF16 || dtype == ORLI_DTYPE_REAL) return n;
+    for (i = 0; i < n; i++) {
+        double size = fabs((double)src[i]);
+        if (size >= limits[dtype] && size - size <= 0) return i;
+    }
+    return n;
+}
+
+static orl_status orli_fail_overflow(orl_ctx *ctx, const char *path, const char *name, double x, const char *type) {
+    return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                     "%s: tensor \"%.100s\" has the number %.6g, which %s cannot hold: choose BF16 or F32", path,
+                     name, x, type);
 }
 
 /* ---- safetensors: reading ----
@@ -6247,7 +6402,7 @@ typedef struct orli_st_tensor { /* 104 bytes, less than twice what it takes to d
     size_t bytes;
     const char *spelling; /* of the dtype, in the header, up to a quote */
     size_t shape[ORLI_RANK_MAX];
-    uint32_t rank;
+    uint16_t rank, listed; /* listed: an index has named it */
     orli_dtype dtype;
 } orli_st_tensor;
 
@@ -6564,57 +6719,86 @@ static orl_status orli_st_add_shard(orli_safetensors *st, const char *path) {
     return orl_error_status(st->ctx);
 }
 
-/* model.safetensors.index.json: {"weight_map": {tensor name: file beside this one}}. check: the
- * second time round, when the shards are open, every tensor must be in the file that is named
- * for it. */
-static void orli_st_index(orli_safetensors *st, const orli_file *index, int check) {
-    orli_json j = orli_json_new(st->ctx, index->data, index->size, st->path, 1);
+/* The shard of this path, or NULL: the one opened last, most often. */
+static orli_st_shard *orli_st_find_shard(const orli_safetensors *st, const char *path) {
+    size_t i = st->shards;
+    while (i > 0 && strcmp(st->shard[i - 1].path, path) != 0) i--;
+    return i ? &st->shard[i - 1] : NULL;
+}
+
+/* One line of an index: the tensor must be in the shard that is named for it, and be named once. */
+static void orli_st_index_check(orli_safetensors *st, orli_json *j, size_t key, const char *name, const char *file,
+                                const orli_st_shard *shard) {
+    const orli_st_tensor *t = orli_safetensors_find(st, name);
+    if (!t || !shard || t->data < shard->file.data || t->data > shard->file.data + shard->file.size)
+        orli_json_fail_at(j, key,
+                          "tensor \"%.100s\" is not in %.100s: the index and the shards do not belong together", name,
+                          file);
+    else if (t->listed)
+        orli_json_fail_at(j, key, "the key \"%.100s\" occurs twice in one object: remove one", name);
+    else st->tensor[t - st->tensor].listed = 1;
+}
+
+/* {tensor name: file beside the index}. check: the second time round, when the shards are open. */
+static void orli_st_index_map(orli_safetensors *st, orli_json *j, int check) {
     orli_str name = orli_str_new(st->ctx), file = orli_str_new(st->ctx);
     char path[4096];
     const char *slash = strrchr(st->path, '/');
-    int dir = slash ? (int)(slash - st->path) + 1 : 0, found = 0;
+    int dir = slash ? (int)(slash - st->path) + 1 : 0;
+    size_t key;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        key = j->start, name.length = 0;
+        orli_str_add(&name, "", 0);
+        orli_json_text(j, &name);
+        if (!orli_json_string(j, &file) || name.failed) break;
+        if (strchr(file.data, '/') ||
+            snprintf(path, sizeof path, "%.*s%s", dir, st->path, file.data) >= (int)sizeof path) {
+            orli_json_fail_at(j, j->start, "\"%.100s\" is not the name of a file beside this one", file.data);
+        } else if (check) {
+            orli_st_index_check(st, j, key, name.data, file.data, orli_st_find_shard(st, path));
+        } else if (!orli_st_find_shard(st, path)) {
+            if (orli_exists(path)) orli_st_add_shard(st, path);
+            else
+                orli_json_fail_at(j, j->start, "the shard %.200s is missing: fetch it into the same directory",
+                                  file.data);
+        }
+    }
+    orli_str_free(&name);
+    orli_str_free(&file);
+}
+
+/* What no line of the index says: that a shard has a tensor more, or that there is a shard more than the "…-of-00003"
+ * in its name. */
+static void orli_st_index_whole(orli_safetensors *st) {
+    const char *of = st->shards ? strstr(st->shard[0].path, "-of-") : NULL;
+    unsigned long shards = of ? strtoul(of + 4, NULL, 10) : 0;
     size_t i;
+    for (i = 0; i < st->count && !orl_failed(st->ctx); i++)
+        if (!st->tensor[i].listed)
+            orli_fail(st->ctx, ORL_ERR_FORMAT,
+                      "%s: tensor \"%.100s\" is in a shard and not in the index: they do not belong together", st->path,
+                      st->tensor[i].name);
+    if (shards && shards != st->shards)
+        orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: names %zu shards, whose names say that there are %lu: fetch it again",
+                  st->path, st->shards, shards);
+}
+
+/* model.safetensors.index.json: {"weight_map": {…}} */
+static void orli_st_index(orli_safetensors *st, const orli_file *index, int check) {
+    orli_json j = orli_json_new(st->ctx, index->data, index->size, st->path, 1);
+    int found = 0;
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
         if (!orli_json_is(&j, "weight_map")) {
             orli_json_skip(&j);
             continue;
         }
         found = 1;
-        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-            name.length = 0;
-            orli_json_text(&j, &name);
-            if (!orli_json_string(&j, &file) || name.failed) break;
-            if (strchr(file.data, '/') || snprintf(path, sizeof path, "%.*s%s", dir, st->path,
-                                                   file.data) >= (int)sizeof path) {
-                orli_json_fail_at(&j, j.start,
-                                  "\"%.100s\" is not the name of a file beside this one",
-                                  file.data);
-                break;
-            }
-            /* the one named last, most often */
-            for (i = st->shards; i > 0 && strcmp(st->shard[i - 1].path, path) != 0; i--) {}
-            if (!check && i == 0) {
-                if (!orli_exists(path))
-                    orli_json_fail_at(
-                        &j, j.start,
-                        "the shard %.200s is missing: fetch it into the same directory", file.data);
-                else orli_st_add_shard(st, path);
-            } else if (check) {
-                const orli_st_tensor *t = orli_safetensors_find(st, name.data ? name.data : "");
-                const orli_file *f = i ? &st->shard[i - 1].file : NULL;
-                if (!t || !f || t->data < f->data || t->data > f->data + f->size)
-                    orli_json_fail_at(&j, j.start,
-                                      "tensor \"%.100s\" is not in %.100s: the index and the "
-                                      "shards do not belong together",
-                                      name.data ? name.data : "", file.data);
-            }
-        }
+        orli_st_index_map(st, &j, check);
     }
     if (!found)
         orli_json_fail_at(&j, 0, "no \"weight_map\": this is no index of safetensors shards");
     orli_json_end(&j);
-    orli_str_free(&name);
-    orli_str_free(&file);
+    if (check) orli_st_index_whole(st);
 }
 
 /* path: a .safetensors file, an index (….json), or a directory with model.safetensors or its index.
@@ -6737,16 +6921,20 @@ static void orli_st_put_source(orli_st_writer *w, const char *name, orli_dtype d
 
 static void orli_st_put_data(orli_writer *out, const orli_st_entry *e) {
     orl_real block[1024];
+    const orl_real *from;
     char narrow[1024 * 8];
-    size_t size = orli_dtypes[e->dtype].size, done, n;
+    size_t size = orli_dtypes[e->dtype].size, done, n, bad;
     if (e->bytes) {
         orli_writer_put(out, e->bytes, e->count * size);
         return;
     }
-    for (done = 0; done < e->count; done += n) {
+    for (done = 0; done < e->count && !orl_failed(out->ctx); done += n) {
         n = ORLI_MIN(e->count - done, sizeof block / sizeof *block);
         if (e->source) e->source(e->user, done, n, block);
-        orli_tensor_from_real(e->dtype, e->source ? block : e->reals + done, n, narrow);
+        from = e->source ? block : e->reals + done;
+        bad = orli_tensor_overflow(e->dtype, from, n);
+        if (bad < n) orli_fail_overflow(out->ctx, out->path, e->name, (double)from[bad], orli_dtypes[e->dtype].name);
+        orli_tensor_from_real(e->dtype, from, n, narrow);
         orli_writer_put(out, narrow, n * size);
     }
 }
@@ -6797,6 +6985,207 @@ static orl_status orli_st_save(orli_st_writer *w, const char *path) {
     w->entry = NULL;
     w->entries = w->capacity = 0;
     return orl_error_status(w->ctx);
+}
+
+/* ---- GGUF: writing ----
+ * llama.cpp's files: "GGUF", the version 3, the numbers of tensors and of pairs, the pairs of key and value, a line
+ * for each tensor, the data. A tensor's data begins at a multiple of 32 bytes, and its fastest dimension is named
+ * first: (cols, rows).
+ *     orli_gguf g = orli_gguf_new(ctx);
+ *     orli_gguf_put_text(&g, "general.architecture", "llama");
+ *     orli_gguf_put_tensor(&g, "token_embd.weight", ORL_Q8_0, 2, rows, cols, give, user);
+ *     orli_gguf_save(&g, path);                     frees what the writer holds, also on failure
+ * Rows are asked for while saving: no more than one is held. */
+
+#define ORLI_GGUF_ALIGN 32
+typedef enum orli_gguf_type { /* of a value */
+    ORLI_GGUF_U32 = 4, ORLI_GGUF_I32 = 5, ORLI_GGUF_F32 = 6, ORLI_GGUF_BOOL = 7, ORLI_GGUF_TEXT = 8, ORLI_GGUF_ARRAY = 9
+} orli_gguf_type;
+
+static const struct { /* by orl_dtype */
+    const char *name;
+    uint32_t code, file;  /* of a tensor's type; of a file that is mostly of it */
+    size_t block, bytes;  /* elements are stored by blocks of so many bytes */
+} orli_ggml_types[] = {{"F32", 0, 0, 1, 4}, {"F16", 1, 1, 1, 2}, {"BF16", 30, 32, 1, 2}, {"Q8_0", 8, 7, 32, 34}};
+
+/* Gives a row of a tensor. */
+typedef void (*orli_gguf_source)(void *user, size_t row, orl_real *out);
+
+typedef struct orli_gguf_entry {
+    char *name;
+    orl_dtype dtype;
+    size_t rank, rows, cols;
+    orli_gguf_source source;
+    void *user;
+} orli_gguf_entry;
+
+typedef struct orli_gguf {
+    orl_ctx *ctx;
+    orli_str pairs; /* as they stand in the file */
+    uint64_t count; /* of pairs */
+    orli_gguf_entry *entry;
+    size_t entries, capacity;
+} orli_gguf;
+
+static orli_gguf orli_gguf_new(orl_ctx *ctx) {
+    orli_gguf g;
+    memset(&g, 0, sizeof g);
+    g.ctx = ctx;
+    g.pairs = orli_str_new(ctx);
+    return g;
+}
+
+static void orli_gguf_free(orli_gguf *g) {
+    size_t i;
+    for (i = 0; i < g->entries; i++) orli_free(g->ctx, g->entry[i].name);
+    orli_free(g->ctx, g->entry);
+    orli_str_free(&g->pairs);
+    *g = orli_gguf_new(g->ctx);
+}
+
+static void orli_gguf_u32(orli_str *s, uint32_t x) { orli_str_add(s, (const char *)&x, 4); }
+static void orli_gguf_u64(orli_str *s, uint64_t x) { orli_str_add(s, (const char *)&x, 8); }
+static void orli_gguf_text(orli_str *s, const char *text, size_t n) {
+    orli_gguf_u64(s, n);
+    orli_str_add(s, text, n);
+}
+
+/* A key and the type of its value, which the caller adds to g->pairs. */
+static void orli_gguf_key(orli_gguf *g, const char *key, orli_gguf_type type) {
+    g->count++;
+    orli_gguf_text(&g->pairs, key, strlen(key));
+    orli_gguf_u32(&g->pairs, (uint32_t)type);
+}
+static void orli_gguf_array(orli_gguf *g, const char *key, orli_gguf_type type, size_t count) {
+    orli_gguf_key(g, key, ORLI_GGUF_ARRAY);
+    orli_gguf_u32(&g->pairs, (uint32_t)type);
+    orli_gguf_u64(&g->pairs, count);
+}
+static void orli_gguf_put_u32(orli_gguf *g, const char *key, size_t x) {
+    orli_gguf_key(g, key, ORLI_GGUF_U32);
+    orli_gguf_u32(&g->pairs, (uint32_t)x);
+}
+static void orli_gguf_put_f32(orli_gguf *g, const char *key, double x) {
+    float single = (float)x;
+    orli_gguf_key(g, key, ORLI_GGUF_F32);
+    orli_str_add(&g->pairs, (const char *)&single, 4);
+}
+static void orli_gguf_put_bool(orli_gguf *g, const char *key, int x) {
+    orli_gguf_key(g, key, ORLI_GGUF_BOOL);
+    orli_str_add(&g->pairs, x ? "\1" : "", 1);
+}
+static void orli_gguf_put_text(orli_gguf *g, const char *key, const char *text) {
+    orli_gguf_key(g, key, ORLI_GGUF_TEXT);
+    orli_gguf_text(&g->pairs, text, strlen(text));
+}
+
+/* dtype: that of a tensor whose rows its blocks do not divide becomes F16, as in llama.cpp's own converter. rank 1:
+ * one row. */
+static void orli_gguf_put_tensor(orli_gguf *g, const char *name, orl_dtype dtype, size_t rank, size_t rows, size_t cols,
+                                 orli_gguf_source source, void *user) {
+    orli_gguf_entry *e;
+    if (orl_failed(g->ctx) || ORLI_RESERVE(g->ctx, g->entry, g->capacity, g->entries + 1) != ORL_OK) return;
+    e = &g->entry[g->entries];
+    e->name = orli_copy_string(g->ctx, name);
+    if (!e->name) return;
+    g->entries++;
+    e->dtype = cols % orli_ggml_types[dtype].block ? ORL_F16 : dtype;
+    e->rank = rank, e->rows = rows, e->cols = cols, e->source = source, e->user = user;
+}
+
+static size_t orli_gguf_row_bytes(const orli_gguf_entry *e) {
+    return e->cols / orli_ggml_types[e->dtype].block * orli_ggml_types[e->dtype].bytes;
+}
+
+/* Q8_0: blocks of 32, a scale d in F16 and x ≈ d·q, q in −127 … 127. Where the first number stands that cannot be
+ * stored, or n. */
+static size_t orli_ggml_q8_0(const orl_real *x, size_t n, char *out) {
+    size_t i, k;
+    for (i = 0; i < n; i += 32, out += 34) {
+        float most = 0, d, inverse;
+        uint16_t half;
+        for (k = 0; k < 32; k++) {
+            float size = fabsf((float)x[i + k]);
+            if (!(size < 127.0f * 65504.0f)) return i + k;
+            most = ORLI_MAX(most, size);
+        }
+        d = most / 127.0f;
+        inverse = d > 0 ? 1.0f / d : 0.0f;
+        half = orli_narrow((double)d, 10, 15);
+        memcpy(out, &half, 2);
+        for (k = 0; k < 32; k++) out[2 + k] = (char)(int)roundf((float)x[i + k] * inverse);
+    }
+    return n;
+}
+
+static void orli_gguf_put_data(const orli_gguf_entry *e, orl_real *row, char *packed, orli_writer *out) {
+    size_t r, bad, bytes = orli_gguf_row_bytes(e);
+    for (r = 0; r < e->rows && !orl_failed(out->ctx); r++) {
+        orli_dtype dtype = e->dtype == ORL_F16 ? ORLI_F16 : e->dtype == ORL_BF16 ? ORLI_BF16 : ORLI_F32;
+        e->source(e->user, r, row);
+        if (e->dtype == ORL_Q8_0) bad = orli_ggml_q8_0(row, e->cols, packed);
+        else bad = orli_tensor_overflow(dtype, row, e->cols), orli_tensor_from_real(dtype, row, e->cols, packed);
+        if (bad < e->cols)
+            orli_fail_overflow(out->ctx, out->path, e->name, (double)row[bad], orli_ggml_types[e->dtype].name);
+        orli_writer_put(out, packed, bytes);
+    }
+}
+
+static size_t orli_gguf_padding(uint64_t at) {
+    return (size_t)((ORLI_GGUF_ALIGN - at % ORLI_GGUF_ALIGN) % ORLI_GGUF_ALIGN);
+}
+
+/* The lines of the tensors; at: where in the file they stand. They end with what aligns the data. */
+static void orli_gguf_put_lines(const orli_gguf *g, uint64_t at, orli_str *s) {
+    static const char zeros[ORLI_GGUF_ALIGN] = {0};
+    uint64_t offset = 0;
+    size_t i;
+    for (i = 0; i < g->entries; i++) {
+        const orli_gguf_entry *e = &g->entry[i];
+        orli_gguf_text(s, e->name, strlen(e->name));
+        orli_gguf_u32(s, (uint32_t)e->rank);
+        orli_gguf_u64(s, e->cols);
+        if (e->rank == 2) orli_gguf_u64(s, e->rows);
+        orli_gguf_u32(s, orli_ggml_types[e->dtype].code);
+        orli_gguf_u64(s, offset);
+        offset += e->rows * orli_gguf_row_bytes(e);
+        offset += orli_gguf_padding(offset);
+    }
+    orli_str_add(s, zeros, orli_gguf_padding(at + s->length));
+}
+
+static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
+    static const char zeros[ORLI_GGUF_ALIGN] = {0};
+    orl_ctx *ctx = g->ctx;
+    orli_str head = orli_str_new(ctx), lines = orli_str_new(ctx);
+    orl_real *row;
+    char *packed;
+    orli_writer out;
+    size_t i, most = 1;
+    for (i = 0; i < g->entries; i++) most = ORLI_MAX(most, g->entry[i].cols);
+    row = (orl_real *)orli_alloc(ctx, most, sizeof *row);
+    packed = (char *)orli_alloc(ctx, most, 4);
+    orli_str_puts(&head, "GGUF");
+    orli_gguf_u32(&head, 3);
+    orli_gguf_u64(&head, g->entries);
+    orli_gguf_u64(&head, g->count);
+    orli_gguf_put_lines(g, head.length + g->pairs.length, &lines);
+    if (!orl_failed(ctx) && orli_writer_open(ctx, path, &out) == ORL_OK) {
+        orli_writer_put(&out, head.data, head.length);
+        orli_writer_put(&out, g->pairs.data, g->pairs.length);
+        orli_writer_put(&out, lines.data, lines.length);
+        for (i = 0; i < g->entries; i++) {
+            orli_gguf_put_data(&g->entry[i], row, packed, &out);
+            orli_writer_put(&out, zeros, orli_gguf_padding(g->entry[i].rows * orli_gguf_row_bytes(&g->entry[i])));
+        }
+        orli_writer_close(&out);
+    }
+    orli_free(ctx, row);
+    orli_free(ctx, packed);
+    orli_str_free(&head);
+    orli_str_free(&lines);
+    orli_gguf_free(g);
+    return orl_error_status(ctx);
 }
 #endif /* section 9 */
 
@@ -7107,6 +7496,8 @@ struct orl_tokenizer {
     orli_prefix prefix;              /* a space is put before text … */
     int prefix_twice;                /* … even if it begins with one */
     orli_split split;
+    orli_kept kept;                  /* the files it came from, … */
+    int changed;                     /* … which have other tokens by now */
 };
 
 static void orli_tokenizer_destroy(orli_object *object) {
@@ -7121,6 +7512,7 @@ static void orli_tokenizer_destroy(orli_object *object) {
     orli_free(ctx, tok->pairs.slot);
     orli_free(ctx, tok->added);
     orli_free(ctx, tok->cache);
+    orli_kept_free(ctx, &tok->kept);
 }
 
 ORL_API void orl_tokenizer_free(orl_tokenizer *tok) {
@@ -7773,6 +8165,7 @@ ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token) {
     if (!orl_failed(ctx)) {
         orli_added_enter(tok, id, 1, 0, 0);
         orli_added_sort(tok);
+        tok->changed = 1;
     }
     return orl_failed(ctx) ? -1 : id;
 }
@@ -8461,6 +8854,12 @@ static void orli_load_config(orl_tokenizer *tok, const char *dir) {
     orli_file_close(&file);
 }
 
+/* What a tokenizer is saved with again; those with tokens in them come first. */
+static const char *const orli_tokenizer_files[] = {
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "added_tokens.json",
+    "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", NULL};
+#define ORLI_TOKENIZER_FILES_WITH_TOKENS 7
+
 ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
     static const char *const vocab[] = {"vocab.json", "encoder.json"}, *const merges[] = {
                                                                            "merges.txt",
@@ -8494,6 +8893,7 @@ ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
                   dir);
     if (!orl_failed(ctx)) orli_load_config(tok, dir);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    if (!orl_failed(ctx)) orli_kept_read(ctx, &tok->kept, dir, orli_tokenizer_files);
     return orli_tokenizer_finished(tok);
 }
 
@@ -8792,36 +9192,50 @@ static void orli_save_config_token(const orl_tokenizer *tok, orli_str *s, const 
     else orli_str_puts(s, "null");
 }
 
+static void orli_save_json(const orl_tokenizer *tok, orli_str *s) { /* tokenizer.json */
+    orli_str_puts(s, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
+    orli_save_added(tok, s);
+    if (tok->sentencepiece) orli_save_sentencepiece(tok, s);
+    else orli_save_byte_level(tok, s);
+    orli_save_processor(tok, s);
+    orli_save_model(tok, s);
+}
+
+static void orli_save_config(const orl_tokenizer *tok, orli_str *s) { /* tokenizer_config.json */
+    orli_str_printf(s,
+                    "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  "
+                    "\"clean_up_tokenization_spaces\": false,\n  \"add_bos_token\": %s",
+                    orl_bos(tok) >= 0 ? "true" : "false");
+    orli_save_config_token(tok, s, "bos_token", tok->bos);
+    orli_save_config_token(tok, s, "eos_token", tok->eos);
+    if (tok->unk >= 0) orli_save_config_token(tok, s, "unk_token", tok->unk);
+    if (tok->rank_by_token) orli_str_puts(s, ",\n  \"orl_leftmost_merges\": true");
+    orli_str_puts(s, "\n}\n");
+}
+
+/* The files it came from as they were, but for those with tokens if it has others by now; then what is not among
+ * them. */
 ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir) {
     orl_ctx *ctx;
     orli_str s;
     char path[4096];
+    size_t i, k, first;
     if (!tok) return ORL_ERR_ARGUMENT;
     ctx = tok->object.ctx;
     if (orl_failed(ctx)) return orl_error_status(ctx);
     if (!dir) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_save: the directory is NULL");
     if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
+    first = tok->changed ? ORLI_TOKENIZER_FILES_WITH_TOKENS : 0;
+    for (i = first; orli_tokenizer_files[i]; i++)
+        if ((k = orli_kept_find(&tok->kept, orli_tokenizer_files[i])) != ORLI_NONE)
+            orli_kept_write(ctx, &tok->kept, k, dir);
     s = orli_str_new(ctx);
-    orli_str_puts(&s,
-                  "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
-    orli_save_added(tok, &s);
-    if (tok->sentencepiece) orli_save_sentencepiece(tok, &s);
-    else orli_save_byte_level(tok, &s);
-    orli_save_processor(tok, &s);
-    orli_save_model(tok, &s);
-    if (!s.failed && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK)
+    if (tok->changed || orli_kept_find(&tok->kept, "tokenizer.json") == ORLI_NONE) orli_save_json(tok, &s);
+    if (s.length && !s.failed && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK)
         orli_write_file(ctx, path, s.data, s.length);
     s.length = 0;
-    orli_str_printf(&s,
-                    "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  "
-                    "\"clean_up_tokenization_spaces\": false,\n  \"add_bos_token\": %s",
-                    orl_bos(tok) >= 0 ? "true" : "false");
-    orli_save_config_token(tok, &s, "bos_token", tok->bos);
-    orli_save_config_token(tok, &s, "eos_token", tok->eos);
-    if (tok->unk >= 0) orli_save_config_token(tok, &s, "unk_token", tok->unk);
-    if (tok->rank_by_token) orli_str_puts(&s, ",\n  \"orl_leftmost_merges\": true");
-    orli_str_puts(&s, "\n}\n");
-    if (!s.failed && orli_join(ctx, path, dir, "tokenizer_config.json") == ORL_OK)
+    if (orli_kept_find(&tok->kept, "tokenizer_config.json") == ORLI_NONE) orli_save_config(tok, &s);
+    if (s.length && !s.failed && orli_join(ctx, path, dir, "tokenizer_config.json") == ORL_OK)
         orli_write_file(ctx, path, s.data, s.length);
     orli_str_free(&s);
     return orl_error_status(ctx);
@@ -9038,6 +9452,7 @@ struct orl_model {
     size_t stops;
     orli_condition condition;
     orl_param **weight;               /* by orli_slot(); NULL where the family has none */
+    orli_kept kept;                   /* the configuration it came with */
 };
 
 static size_t orli_slot(orli_weight w, size_t layer) {
@@ -9134,6 +9549,7 @@ static orl_status orli_config_check(orl_ctx *ctx, orl_model_config *c, const cha
 static void orli_model_destroy(orli_object *object) {
     orl_model *m = (orl_model *)object;
     orli_free(object->ctx, m->weight);
+    orli_kept_free(object->ctx, &m->kept);
     if (m->params) orli_object_free(&m->params->object);
 }
 
@@ -9251,7 +9667,10 @@ static orl_model *orli_model_like(const orl_model *m, int reward) {
     memcpy(copy->stop, m->stop, sizeof m->stop);
     memcpy(copy->name, m->name, sizeof m->name);
     orli_copy_weights(copy, m);
-    return copy;
+    orli_kept_copy(m->object.ctx, &copy->kept, &m->kept);
+    if (!orl_failed(m->object.ctx)) return copy;
+    orli_object_free(&copy->object);
+    return NULL;
 }
 
 ORL_API orl_model *orl_model_copy(const orl_model *m) {
@@ -10067,10 +10486,7 @@ static void orli_config_write_gpt(orli_str *s, const orl_model_config *c) {
 /* In the older spelling, which newer versions of transformers read as well. */
 static void orli_config_write_rope(orli_str *s, const orl_rotation *r) {
     orli_config_put_real(s, "rope_theta", r->theta);
-    if (!(r->factor > 0)) {
-        orli_str_puts(s, "  \"rope_scaling\": null,\n");
-        return;
-    }
+    if (!(r->factor > 0)) return;
     orli_str_puts(s, r->original ? "  \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": "
                                  : "  \"rope_scaling\": {\"type\": \"linear\", \"rope_type\": \"linear\", \"factor\": ");
     orli_json_put_double(s, r->factor);
@@ -10150,7 +10566,9 @@ static void orli_config_write_condition(orli_str *s, const orli_condition *q) {
     orli_str_puts(s, "]},\n");
 }
 
-static void orli_config_write(orli_str *s, const orl_model *m) {
+/* dtype: of the weights beside it. */
+static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype) {
+    static const char *const torch[] = {"float32", "float16", "bfloat16", "float64"};
     const orl_model_config *c = &m->config;
     const orli_family *family = &orli_families[c->arch];
     size_t i;
@@ -10173,7 +10591,7 @@ static void orli_config_write(orli_str *s, const orl_model *m) {
         orli_str_puts(s, "},\n");
     }
     if (m->condition.kind != ORL_CONDITION_NONE) orli_config_write_condition(s, &m->condition);
-    orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", ORLI_DOUBLE ? "float64" : "float32");
+    orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", torch[dtype]);
 }
 
 /* ---- 11.5 weights in and out ---- */
@@ -10184,10 +10602,12 @@ typedef struct orli_disk_shape {
     int rank, transposed, headwise;
 } orli_disk_shape;
 
-static orli_disk_shape orli_disk_shape_of(const orl_model *m, const orli_weight_row *row, const orl_param *p) {
+static orli_disk_shape orli_disk_shape_of(const orl_model *m, const orli_weight_row *row) {
     orli_disk_shape s;
-    s.rank = p->rank >= 2 ? 2 : 1;
-    s.outs = s.rank == 2 ? p->rows : p->cols, s.ins = s.rank == 2 ? p->cols : 1;
+    size_t rows, cols;
+    orli_weight_shape(m, row->weight, &rows, &cols);
+    s.rank = rows > 1 || row->weight == ORLI_W_SCORE ? 2 : 1;
+    s.outs = s.rank == 2 ? rows : cols, s.ins = s.rank == 2 ? cols : 1;
     s.parts = row->third ? 3 : 1, s.d = m->config.head_dim;
     s.transposed = row->layout == ORLI_IN_OUT, s.headwise = row->layout == ORLI_HEADWISE;
     return s;
@@ -10205,43 +10625,53 @@ static size_t orli_disk_from(const orli_disk_shape *s, size_t at, size_t *part) 
     return out * s->ins + (s->transposed ? at / wide : at % s->ins);
 }
 
-static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, uint8_t *used, const orli_weight_row *row,
-                                   size_t layer) {
-    orl_ctx *ctx = m->object.ctx;
-    orl_param *p = orli_model_weight(m, row->weight, layer);
+/* The tensor that a weight of the model is read from, if it has that weight; NULL and an error if the file has none
+ * of its shape. */
+static const orli_st_tensor *orli_weight_tensor(const orl_model *m, const orli_safetensors *st,
+                                                const orli_weight_row *row, size_t layer) {
     const orli_st_tensor *t;
-    orli_disk_shape s;
-    size_t n, r, c, have[2] = {1, 1}, want[2], i;
-    char name[160];
-    orl_real *whole;
-    if (!p) return ORL_OK;
+    orli_disk_shape s = orli_disk_shape_of(m, row);
+    size_t rows, cols, have[2] = {1, 1}, want[2], i;
+    char name[160], bare[160];
+    if (!orli_weight_shape(m, row->weight, &rows, &cols)) return NULL;
     orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
+    orli_weight_name(bare, sizeof bare, row, "", layer);
     t = orli_safetensors_find(st, name);
+    if (!t) t = orli_safetensors_find(st, bare);
     if (!t) {
-        char bare[160];
-        orli_weight_name(bare, sizeof bare, row, "", layer);
-        t = orli_safetensors_find(st, bare);
+        orli_fail(m->object.ctx, ORL_ERR_FORMAT,
+                  "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
+        return NULL;
     }
-    if (!t)
-        return orli_fail(ctx, ORL_ERR_FORMAT,
-                         "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
-    used[t - st->tensor] = 1;
-    s = orli_disk_shape_of(m, row, p);
     want[0] = s.transposed ? s.ins : s.rank == 2 ? s.parts * s.outs : 1;
     want[1] = s.transposed || s.rank == 1 ? s.parts * s.outs : s.ins;
     for (i = 0; i < t->rank && t->rank <= 2; i++) have[2 - t->rank + i] = t->shape[i];
-    if (t->rank > 2 || have[0] != want[0] || have[1] != want[1])
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is (%zu, %zu) and config.json asks for (%zu, %zu)",
-                         st->path, t->name, have[0], have[1], want[0], want[1]);
-    n = want[0] * want[1];
-    if (!s.transposed && s.parts == 1) return orli_safetensors_read(st, t, 0, n, p->data);
-    whole = (orl_real *)orli_alloc(ctx, n, sizeof *whole);
-    if (!whole) return ORL_ERR_MEMORY;
-    if (orli_safetensors_read(st, t, 0, n, whole) == ORL_OK)
-        for (r = 0; r < s.outs; r++)
-            for (c = 0; c < s.ins; c++)
-                p->data[r * s.ins + c] = whole[orli_disk_at(&s, row->third ? (size_t)row->third - 1 : 0, r, c)];
-    orli_free(ctx, whole);
+    if (t->rank <= 2 && have[0] == want[0] && have[1] == want[1] && /* and of numbers */
+        orli_safetensors_read(st, t, 0, 0, NULL) == ORL_OK)
+        return t;
+    orli_fail(m->object.ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is (%zu, %zu) and config.json asks for (%zu, %zu)",
+              st->path, t->name, have[0], have[1], want[0], want[1]);
+    return NULL;
+}
+
+/* Reads a weight from its tensor, which may be the other way round (in, parts·out), and hold q, k and v. */
+static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, const orli_weight_row *row, size_t layer) {
+    orl_ctx *ctx = m->object.ctx;
+    orl_param *p = orli_model_weight(m, row->weight, layer);
+    const orli_st_tensor *t = orli_weight_tensor(m, st, row, layer);
+    orli_disk_shape s = orli_disk_shape_of(m, row);
+    size_t part = row->third ? (size_t)row->third - 1 : 0, run = s.headwise ? s.d : s.outs, r, c;
+    orl_real *column;
+    if (!t) return orl_error_status(ctx);
+    for (r = 0; r < s.outs && !s.transposed; r += run)
+        orli_safetensors_read(st, t, orli_disk_at(&s, part, r, 0), run * s.ins, p->data + r * s.ins);
+    if (!s.transposed) return orl_error_status(ctx);
+    column = (orl_real *)orli_alloc(ctx, s.outs, sizeof *column);
+    for (c = 0; c < s.ins && column; c++) {
+        orli_safetensors_read(st, t, orli_disk_at(&s, part, 0, c), s.outs, column);
+        for (r = 0; r < s.outs; r++) p->data[r * s.ins + c] = column[r];
+    }
+    orli_free(ctx, column);
     return orl_error_status(ctx);
 }
 
@@ -10265,17 +10695,32 @@ static orl_status orli_weights_unused(const orl_model *m, const orli_safetensors
     return ORL_OK;
 }
 
-static orl_status orli_weights_load(orl_model *m, const orli_safetensors *st) {
-    orl_ctx *ctx = m->object.ctx;
+/* Are all weights there, and nothing else? Asked before memory is: config.json may say any size. */
+static orl_status orli_weights_check(orl_ctx *ctx, const orl_model_config *config, int reward,
+                                     const orli_safetensors *st) {
     uint8_t *used = (uint8_t *)orli_alloc_zero(ctx, st->count, 1);
     const orli_weight_row *row;
+    orl_model probe; /* as much of a model as says what its weights are */
     size_t layer;
-    for (row = orli_families[m->config.arch].weights; used && row->name; row++)
-        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++)
-            if (!orl_failed(ctx)) orli_weight_load(m, st, used, row, layer);
-    if (!orl_failed(ctx)) orli_weights_unused(m, st, used);
+    memset(&probe, 0, sizeof probe);
+    probe.object.ctx = ctx, probe.config = *config, probe.reward = reward;
+    for (row = orli_families[config->arch].weights; used && row->name; row++)
+        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : config->layers); layer++) {
+            const orli_st_tensor *t = orl_failed(ctx) ? NULL : orli_weight_tensor(&probe, st, row, layer);
+            if (t) used[t - st->tensor] = 1;
+        }
+    if (!orl_failed(ctx)) orli_weights_unused(&probe, st, used);
     orli_free(ctx, used);
     return orl_error_status(ctx);
+}
+
+static orl_status orli_weights_load(orl_model *m, const orli_safetensors *st) {
+    const orli_weight_row *row;
+    size_t layer;
+    for (row = orli_families[m->config.arch].weights; row->name; row++)
+        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++)
+            if (!orl_failed(m->object.ctx)) orli_weight_load(m, st, row, layer);
+    return orl_error_status(m->object.ctx);
 }
 
 static int orli_has_tokenizer(const char *dir) {
@@ -10285,6 +10730,19 @@ static int orli_has_tokenizer(const char *dir) {
     for (i = 0; i < 3; i++)
         if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path && orli_exists(path)) return 1;
     return 0;
+}
+
+/* What a model is saved with again; of config.json, what we do not write ourselves. */
+static const char *const orli_model_files[] = {"config.json", "generation_config.json", NULL};
+
+static orl_status orli_model_keep(orl_model *m, const char *dir) {
+    orl_ctx *ctx = m->object.ctx;
+    char path[4096];
+    size_t i;
+    if (orli_kept_read(ctx, &m->kept, dir, orli_model_files) != ORL_OK) return orl_error_status(ctx);
+    i = orli_kept_find(&m->kept, "config.json");
+    if (i == ORLI_NONE || orli_join(ctx, path, dir, "config.json") != ORL_OK) return orl_error_status(ctx);
+    return orli_json_check_once(ctx, m->kept.file[i].bytes, m->kept.file[i].size, path);
 }
 
 ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
@@ -10307,7 +10765,8 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
     if (!f.classifier && !f.c.tied && orli_safetensors_find(&st, "score.weight") &&
         !orli_safetensors_find(&st, orli_weight_find(f.c.arch, ORLI_W_HEAD)->name))
         f.classifier = 1;
-    m = orli_model_new(ctx, &f.c, tok, f.classifier);
+    if (orli_weights_check(ctx, &f.c, f.classifier, &st) == ORL_OK) m = orli_model_new(ctx, &f.c, tok, f.classifier);
+    if (m) orli_model_keep(m, dir);
     if (m) orli_weights_load(m, &st);
     orli_safetensors_close(&st);
     if (m && orl_failed(ctx)) {
@@ -10334,7 +10793,7 @@ typedef struct orli_weight_source { /* gives a tensor on disk from the one to th
 static void orli_weight_give(void *user, size_t first, size_t n, orl_real *out) {
     const orli_weight_source *s = (const orli_weight_source *)user;
     const orl_param *part[3] = {NULL, NULL, NULL};
-    orli_disk_shape shape = orli_disk_shape_of(s->m, s->row, orli_model_weight(s->m, s->row->weight, s->layer));
+    orli_disk_shape shape = orli_disk_shape_of(s->m, s->row);
     size_t i, which, at;
     for (i = 0; i < shape.parts; i++) /* q, k, v follow each other */
         part[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + i), s->layer);
@@ -10344,7 +10803,7 @@ static void orli_weight_give(void *user, size_t first, size_t n, orl_real *out) 
     }
 }
 
-static orl_status orli_weights_save(const orl_model *m, const char *path) {
+static orl_status orli_weights_save(const orl_model *m, const char *path, orli_dtype dtype) {
     orl_ctx *ctx = m->object.ctx;
     const orli_weight_row *row;
     orli_st_writer w = orli_st_writer_new(ctx);
@@ -10361,11 +10820,15 @@ static orl_status orli_weights_save(const orl_model *m, const char *path) {
             char name[160];
             if (!p) continue;
             orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
-            s = orli_disk_shape_of(m, row, p);
+            s = orli_disk_shape_of(m, row);
             shape[0] = s.transposed ? s.ins : s.parts * s.outs;
             shape[1] = s.transposed ? s.parts * s.outs : s.ins;
+            if (!s.transposed && !row->third) { /* as it lies there */
+                orli_st_put_tensor(&w, name, dtype, s.rank == 2 ? 2 : 1, shape, ORLI_DTYPE_REAL, p->data);
+                continue;
+            }
             source[used].m = m, source[used].row = row, source[used].layer = layer;
-            orli_st_put_source(&w, name, ORLI_DTYPE_REAL, p->rank >= 2 ? 2 : 1, shape, orli_weight_give, &source[used]);
+            orli_st_put_source(&w, name, dtype, p->rank >= 2 ? 2 : 1, shape, orli_weight_give, &source[used]);
             used++;
         }
     }
@@ -10374,31 +10837,47 @@ static orl_status orli_weights_save(const orl_model *m, const char *path) {
     return orl_error_status(ctx);
 }
 
-static orl_status orli_model_write(const orl_model *m, const char *dir) {
+/* config.json: ours, and what else the model came with; what follows from ours is not taken over. */
+static void orli_model_write_config(const orl_model *m, const char *dir, orli_dtype dtype) {
+    static const char *const without[] = {"torch_dtype", "dtype", "num_labels", "id2label", "label2id", "problem_type",
+                                          "orl_reward", "orl_condition", "bos_token_id", "eos_token_id", NULL};
+    orl_ctx *ctx = m->object.ctx;
+    orli_str s = orli_str_new(ctx);
+    char path[4096];
+    size_t i = orli_kept_find(&m->kept, "config.json");
+    orli_config_write(&s, m, dtype);
+    if (i != ORLI_NONE && !s.failed)
+        orli_json_add_others(&s, m->kept.file[i].bytes, m->kept.file[i].size, "config.json", without);
+    if (!s.failed && orli_join(ctx, path, dir, "config.json") == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+    orli_str_free(&s);
+}
+
+static orl_status orli_model_write(const orl_model *m, const char *dir, orli_dtype dtype) {
     orl_ctx *ctx = m->object.ctx;
     char path[4096];
-    orli_str s = orli_str_new(ctx);
-    if (orli_make_dir(ctx, dir) != ORL_OK || orli_join(ctx, path, dir, "config.json") != ORL_OK)
-        return orl_error_status(ctx);
-    orli_config_write(&s, m);
-    if (!s.failed) orli_write_file(ctx, path, s.data, s.length);
-    orli_str_free(&s);
+    size_t i = orli_kept_find(&m->kept, "generation_config.json");
+    if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
+    orli_model_write_config(m, dir, dtype);
+    if (i != ORLI_NONE) orli_kept_write(ctx, &m->kept, i, dir);
     if (m->tokenizer) orl_tokenizer_save(m->tokenizer, dir);
-    if (orli_join(ctx, path, dir, "model.safetensors") == ORL_OK && !orl_failed(ctx)) orli_weights_save(m, path);
+    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "model.safetensors") == ORL_OK) orli_weights_save(m, path, dtype);
     return orl_error_status(ctx);
 }
 
 /* Removes what a failed orli_model_write has left; a directory with anything else in it stays. */
 static void orli_model_unwrite(const char *dir) {
-    static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"};
+    const char *const *lists[2], *const *name;
     char path[4096];
     size_t i;
-    for (i = 0; i < 4; i++)
-        if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path) remove(path);
+    lists[0] = orli_model_files, lists[1] = orli_tokenizer_files;
+    for (i = 0; i < 2; i++)
+        for (name = lists[i]; *name; name++)
+            if (snprintf(path, sizeof path, "%s/%s", dir, *name) < (int)sizeof path) remove(path);
+    if (snprintf(path, sizeof path, "%s/model.safetensors", dir) < (int)sizeof path) remove(path);
     rmdir(dir);
 }
 
-ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
+static orl_status orli_model_save(const orl_model *m, const char *dir, orli_dtype dtype) {
     orl_ctx *ctx = m ? m->object.ctx : NULL;
     char path[4096];
     if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
@@ -10406,11 +10885,11 @@ ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
         if (orli_join(ctx, path, dir, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
         if (orli_exists(path))
             return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
-        return orli_model_write(m, dir);
+        return orli_model_write(m, dir, dtype);
     }
     if (snprintf(path, sizeof path, "%s.writing", dir) >= (int)sizeof path)
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
-    if (orli_model_write(m, path) != ORL_OK) {
+    if (orli_model_write(m, path, dtype) != ORL_OK) {
         orli_model_unwrite(path);
         return orl_error_status(ctx);
     }
@@ -10418,6 +10897,17 @@ ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
         return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", path, dir, strerror(errno));
     orli_sync_parent(dir);
     return ORL_OK;
+}
+
+ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {
+    return orli_model_save(m, dir, ORLI_DTYPE_REAL);
+}
+
+ORL_API orl_status orl_model_save_as(const orl_model *m, const char *dir, orl_dtype dtype) {
+    static const orli_dtype stored[] = {ORLI_F32, ORLI_F16, ORLI_BF16}; /* by orl_dtype */
+    if (m && (int)dtype >= (int)ORL_F32 && (int)dtype <= (int)ORL_BF16) return orli_model_save(m, dir, stored[dtype]);
+    return orli_fail(m ? m->object.ctx : NULL, ORL_ERR_ARGUMENT,
+                     "orl_model_save_as: safetensors take F32, F16 and BF16: Q8_0 goes into a GGUF file");
 }
 
 /* ---- 11.6 llama2.c: seven int32 (dim, ffn, layers, heads, kv heads, vocab, context), then float32 weights
@@ -10488,6 +10978,351 @@ ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const 
     }
     orli_file_close(&file);
     return m;
+}
+
+/* ---- 11.7 GGUF, for llama.cpp ----
+ * What its loader expects of each family: names of metadata and tensors as in its converter (github.com/ggml-org/
+ * llama.cpp, conversion/ and gguf-py/gguf/constants.py). Vectors, norms and position embeddings stay F32. */
+
+typedef struct orli_gguf_family {
+    const char *arch;  /* llama.cpp's word; NULL: it does not know the family */
+    const char *norm;  /* the key of the norm's epsilon */
+    int fused;         /* q, k and v are one tensor */
+    int rope;          /* it has rotary positions … */
+    int paired;        /* … of neighbours, not of halves: rows of q and k are dealt accordingly */
+    int plus_one;      /* norms are stored as 1 + w */
+} orli_gguf_family;
+
+static const orli_gguf_family orli_gguf_families[] = { /* by orl_arch */
+    {"gpt2", "attention.layer_norm_epsilon", 1, 0, 0, 0},
+    {"llama", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0},
+    {NULL, NULL, 0, 0, 0, 0}, /* GPT-Neo */
+    {"gptneox", "attention.layer_norm_epsilon", 1, 1, 0, 0},
+    {"llama", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0}, /* Mistral */
+    {"qwen2", "attention.layer_norm_rms_epsilon", 0, 1, 0, 0},
+    {"qwen3", "attention.layer_norm_rms_epsilon", 0, 1, 0, 0},
+    {"smollm3", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0},
+    {"gemma3", "attention.layer_norm_rms_epsilon", 0, 1, 0, 1}};
+
+static const struct orli_gguf_row {
+    orli_weight weight;
+    const char *name; /* %zu is the layer */
+    int fused;        /* of q, k and v: for families that fuse them (1) or do not (0); −1: for all */
+} orli_gguf_rows[] = {
+    {ORLI_W_EMBED, "token_embd.weight", -1},
+    {ORLI_W_POSITION, "position_embd.weight", -1},
+    {ORLI_W_NORM, "output_norm.weight", -1},
+    {ORLI_W_NORM_B, "output_norm.bias", -1},
+    {ORLI_W_HEAD, "output.weight", -1},
+    {ORLI_W_NORM1, "blk.%zu.attn_norm.weight", -1},
+    {ORLI_W_NORM1_B, "blk.%zu.attn_norm.bias", -1},
+    {ORLI_W_Q, "blk.%zu.attn_qkv.weight", 1},
+    {ORLI_W_Q_B, "blk.%zu.attn_qkv.bias", 1},
+    {ORLI_W_Q, "blk.%zu.attn_q.weight", 0},
+    {ORLI_W_Q_B, "blk.%zu.attn_q.bias", 0},
+    {ORLI_W_K, "blk.%zu.attn_k.weight", 0},
+    {ORLI_W_K_B, "blk.%zu.attn_k.bias", 0},
+    {ORLI_W_V, "blk.%zu.attn_v.weight", 0},
+    {ORLI_W_V_B, "blk.%zu.attn_v.bias", 0},
+    {ORLI_W_O, "blk.%zu.attn_output.weight", -1},
+    {ORLI_W_O_B, "blk.%zu.attn_output.bias", -1},
+    {ORLI_W_NORM2, "blk.%zu.ffn_norm.weight", -1},
+    {ORLI_W_NORM2_B, "blk.%zu.ffn_norm.bias", -1},
+    {ORLI_W_GATE, "blk.%zu.ffn_gate.weight", -1},
+    {ORLI_W_UP, "blk.%zu.ffn_up.weight", -1},
+    {ORLI_W_UP_B, "blk.%zu.ffn_up.bias", -1},
+    {ORLI_W_DOWN, "blk.%zu.ffn_down.weight", -1},
+    {ORLI_W_DOWN_B, "blk.%zu.ffn_down.bias", -1},
+};
+#define ORLI_GGUF_ROWS (sizeof orli_gguf_rows / sizeof *orli_gguf_rows)
+
+/* ---- its tensors ---- */
+
+typedef struct orli_gguf_tensor {
+    const orl_model *m;
+    const struct orli_gguf_row *row;
+    size_t layer;
+} orli_gguf_tensor;
+
+/* Row `to` of q or k is row … of ours: a head of ours has the first halves of all pairs, then the second ones. */
+static size_t orli_gguf_pair(size_t to, size_t head) {
+    size_t within = to % head;
+    return to - within + within / 2 + (within % 2 ? head / 2 : 0);
+}
+
+/* One parameter's row r; of a vector, all of it. */
+static void orli_gguf_give_part(const orl_model *m, orli_weight w, size_t layer, size_t r, orl_real *out) {
+    const orli_gguf_family *family = &orli_gguf_families[m->config.arch];
+    const orl_param *p = orli_model_weight(m, w, layer);
+    int query = w == ORLI_W_Q || w == ORLI_W_Q_B, key = w == ORLI_W_K || w == ORLI_W_K_B, vector = p->rank < 2;
+    int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2, paired = family->paired && (query || key);
+    size_t head = (vector ? p->cols : p->rows) / (key ? m->config.kv_heads : m->config.heads), i;
+    if (paired && !vector) r = orli_gguf_pair(r, head);
+    memcpy(out, p->data + r * p->cols, p->cols * sizeof *out);
+    for (i = 0; paired && vector && i < p->cols; i++) out[i] = p->data[orli_gguf_pair(i, head)];
+    for (i = 0; norm && family->plus_one && i < p->cols; i++) out[i] += 1;
+}
+
+static void orli_gguf_give(void *user, size_t r, orl_real *out) {
+    const orli_gguf_tensor *t = (const orli_gguf_tensor *)user;
+    int parts = t->row->fused == 1 ? 3 : 1, k; /* q, k, v follow each other */
+    for (k = 0; k < parts; k++) {
+        orli_weight w = (orli_weight)((int)t->row->weight + k);
+        const orl_param *p = orli_model_weight(t->m, w, t->layer);
+        if (p->rank < 2) {
+            orli_gguf_give_part(t->m, w, t->layer, 0, out);
+            out += p->cols;
+        } else if (r < p->rows) {
+            orli_gguf_give_part(t->m, w, t->layer, r, out);
+            return;
+        } else {
+            r -= p->rows;
+        }
+    }
+}
+
+/* Declares the tensor of a row of the table, if the model has it. */
+static void orli_gguf_put_weight(orli_gguf *g, orli_gguf_tensor *t, orl_dtype dtype) {
+    const orl_param *p = orli_model_weight(t->m, t->row->weight, t->layer), *part;
+    orli_weight_row named;
+    size_t rows = 0, cols = 0, k;
+    char name[160];
+    if (!p) return;
+    memset(&named, 0, sizeof named);
+    named.weight = t->row->weight, named.name = t->row->name;
+    orli_weight_name(name, sizeof name, &named, "", t->layer);
+    for (k = 0; k < (t->row->fused == 1 ? 3u : 1u); k++) {
+        part = orli_model_weight(t->m, (orli_weight)((size_t)t->row->weight + k), t->layer);
+        if (p->rank < 2) rows = 1, cols += part->cols;
+        else rows += part->rows, cols = part->cols;
+    }
+    if (p->rank < 2 || t->row->weight == ORLI_W_POSITION) dtype = ORL_F32;
+    orli_gguf_put_tensor(g, name, dtype, p->rank < 2 ? 1 : 2, rows, cols, orli_gguf_give, t);
+}
+
+/* tensor: room for ORLI_GGUF_ROWS of each layer. */
+static void orli_gguf_put_weights(orli_gguf *g, const orl_model *m, orl_dtype dtype, orli_gguf_tensor *tensor) {
+    int fused = orli_gguf_families[m->config.arch].fused;
+    size_t i, layer, layers, other = 0;
+    for (i = 0; i < ORLI_GGUF_ROWS; i++) {
+        const struct orli_gguf_row *row = &orli_gguf_rows[i];
+        if (row->fused >= 0 && row->fused != fused) continue;
+        layers = (int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers;
+        for (layer = 0; layer < layers; layer++, tensor++) {
+            tensor->m = m, tensor->row = row, tensor->layer = layer;
+            orli_gguf_put_weight(g, tensor, dtype);
+        }
+    }
+    for (i = 0; i < g->entries; i++) other += dtype == ORL_Q8_0 && g->entry[i].dtype == ORL_F16;
+    if (other)
+        orli_note(g->ctx, "%zu tensors are stored in F16: their rows are no multiple of Q8_0's blocks of 32", other);
+}
+
+/* ---- its settings ---- */
+
+static void orli_gguf_put_size(orli_gguf *g, const char *arch, const char *key, size_t x) {
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    orli_gguf_put_u32(g, name, x);
+}
+static void orli_gguf_put_real(orli_gguf *g, const char *arch, const char *key, double x) {
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    orli_gguf_put_f32(g, name, x);
+}
+
+static void orli_gguf_put_config(orli_gguf *g, const orl_model *m, orl_dtype dtype) {
+    const orl_model_config *c = &m->config;
+    const orli_gguf_family *family = &orli_gguf_families[c->arch];
+    const char *arch = family->arch, *slash = strrchr(m->name, '/');
+    size_t head = orli_model_weight(m, ORLI_W_Q, 0)->rows / c->heads;
+    orli_gguf_put_text(g, "general.architecture", arch);
+    orli_gguf_put_text(g, "general.type", "model");
+    orli_gguf_put_text(g, "general.name", slash && slash[1] ? slash + 1 : m->name);
+    orli_gguf_put_u32(g, "general.file_type", orli_ggml_types[dtype].file);
+    orli_gguf_put_u32(g, "general.quantization_version", 2);
+    orli_gguf_put_size(g, arch, "vocab_size", orli_model_weight(m, ORLI_W_EMBED, 0)->rows);
+    orli_gguf_put_size(g, arch, "context_length", c->context);
+    orli_gguf_put_size(g, arch, "embedding_length", c->dim);
+    orli_gguf_put_size(g, arch, "block_count", c->layers);
+    orli_gguf_put_size(g, arch, "feed_forward_length", c->ffn);
+    orli_gguf_put_size(g, arch, "attention.head_count", c->heads);
+    orli_gguf_put_size(g, arch, "attention.head_count_kv", c->kv_heads);
+    orli_gguf_put_size(g, arch, "attention.key_length", head);
+    orli_gguf_put_size(g, arch, "attention.value_length", head);
+    orli_gguf_put_real(g, arch, family->norm, c->norm_eps);
+    if (!family->rope) return;
+    orli_gguf_put_size(g, arch, "rope.dimension_count", head);
+    orli_gguf_put_real(g, arch, "rope.freq_base", c->rope.theta);
+}
+
+/* ---- its tokenizer ---- */
+
+enum { ORLI_GGUF_NORMAL = 1, ORLI_GGUF_UNKNOWN, ORLI_GGUF_CONTROL, ORLI_GGUF_USER, ORLI_GGUF_UNUSED, ORLI_GGUF_BYTE };
+
+static int32_t orli_gguf_token_type(const orl_tokenizer *tok, size_t id) {
+    const orli_token *t = id < tok->tokens ? &tok->token[id] : NULL;
+    const orli_name *name = t && t->text ? &tok->names.name[t->name] : NULL;
+    if (!name) return ORLI_GGUF_UNUSED;
+    if (tok->sentencepiece && (int32_t)id == tok->unk) return ORLI_GGUF_UNKNOWN;
+    if (t->special) return ORLI_GGUF_CONTROL;
+    if (t->added) return ORLI_GGUF_USER;
+    return tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0 ? ORLI_GGUF_BYTE : ORLI_GGUF_NORMAL;
+}
+
+/* Spellings and types of `vocab` ids; what no token has gets a name that no token has. */
+static void orli_gguf_put_tokens(orli_gguf *g, const orl_tokenizer *tok, size_t vocab) {
+    size_t i, n;
+    char pad[48];
+    orli_gguf_array(g, "tokenizer.ggml.tokens", ORLI_GGUF_TEXT, vocab);
+    for (i = 0; i < vocab; i++) {
+        if (orli_gguf_token_type(tok, i) != ORLI_GGUF_UNUSED) {
+            const orli_name *name = &tok->names.name[tok->token[i].name];
+            orli_gguf_text(&g->pairs, name->text, name->length);
+            continue;
+        }
+        n = (size_t)snprintf(pad, sizeof pad, "[PAD%zu]", i);
+        while (orli_spelling_id(tok, pad, n) >= 0 && n + 1 < sizeof pad) pad[n++] = ']', pad[n] = 0;
+        orli_gguf_text(&g->pairs, pad, n);
+    }
+    orli_gguf_array(g, "tokenizer.ggml.token_type", ORLI_GGUF_I32, vocab);
+    for (i = 0; i < vocab; i++) orli_gguf_u32(&g->pairs, (uint32_t)orli_gguf_token_type(tok, i));
+}
+
+/* "llama": pairs are merged by the score of what they make, which is how early we would make it. */
+static void orli_gguf_put_scores(orli_gguf *g, const orl_tokenizer *tok, size_t vocab) {
+    float *score = (float *)orli_alloc(g->ctx, vocab, sizeof *score);
+    size_t i;
+    if (!score) return;
+    for (i = 0; i < vocab; i++) {
+        int32_t type = orli_gguf_token_type(tok, i);
+        score[i] = type == ORLI_GGUF_NORMAL ? -(float)(tok->merges + 1) : 0;
+    }
+    for (i = tok->merges; i-- > 0;) score[tok->merge[i].id] = -(float)i; /* the first that makes it counts */
+    orli_gguf_array(g, "tokenizer.ggml.scores", ORLI_GGUF_F32, vocab);
+    orli_str_add(&g->pairs, (const char *)score, vocab * sizeof *score);
+    orli_free(g->ctx, score);
+}
+
+static void orli_gguf_put_merges(orli_gguf *g, const orl_tokenizer *tok) {
+    size_t i;
+    orli_gguf_array(g, "tokenizer.ggml.merges", ORLI_GGUF_TEXT, tok->merges);
+    for (i = 0; i < tok->merges; i++) {
+        const orli_name *left = &tok->names.name[tok->token[tok->merge[i].left].name],
+                        *right = &tok->names.name[tok->token[tok->merge[i].right].name];
+        orli_gguf_u64(&g->pairs, left->length + 1 + right->length);
+        orli_str_add(&g->pairs, left->text, left->length);
+        orli_str_add(&g->pairs, " ", 1);
+        orli_str_add(&g->pairs, right->text, right->length);
+    }
+}
+
+/* What llama.cpp calls the way text falls into words; NULL: it has none like it. */
+static const char *orli_gguf_pre(const orl_tokenizer *tok) {
+    switch (tok->split) {
+    case ORLI_SPLIT_GPT2: return "gpt-2";
+    case ORLI_SPLIT_LLAMA3: return "llama-bpe";
+    case ORLI_SPLIT_QWEN2: return "qwen2";
+    default: return NULL;
+    }
+}
+
+/* "chat_template" of tokenizer_config.json: a text, or a list of named ones of which "default" is taken. */
+static void orli_gguf_read_template(orli_json *j, orli_str *out) {
+    orli_str name = orli_str_new(j->ctx), text = orli_str_new(j->ctx);
+    if (orli_json_peek(j) == ORLI_JSON_STRING) orli_json_string(j, out);
+    else if (orli_json_peek(j) != ORLI_JSON_ARRAY) orli_json_skip(j);
+    else
+        for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+            for (name.length = 0, orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+                if (orli_json_is(j, "name")) orli_json_string(j, &name);
+                else if (orli_json_is(j, "template")) orli_json_string(j, &text);
+                else orli_json_skip(j);
+            }
+            if (name.length && text.data && strcmp(name.data, "default") == 0) {
+                out->length = 0;
+                orli_str_add(out, text.data, text.length);
+            }
+        }
+    orli_str_free(&name);
+    orli_str_free(&text);
+}
+
+static void orli_gguf_put_template(orli_gguf *g, const orl_tokenizer *tok) {
+    size_t jinja = orli_kept_find(&tok->kept, "chat_template.jinja"),
+           config = orli_kept_find(&tok->kept, "tokenizer_config.json");
+    orli_str s = orli_str_new(g->ctx);
+    if (jinja != ORLI_NONE) {
+        orli_str_add(&s, tok->kept.file[jinja].bytes, tok->kept.file[jinja].size);
+    } else if (config != ORLI_NONE) {
+        orli_json j = orli_json_new(g->ctx, tok->kept.file[config].bytes, tok->kept.file[config].size,
+                                    "tokenizer_config.json", 1);
+        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+            if (orli_json_is(&j, "chat_template")) orli_gguf_read_template(&j, &s);
+            else orli_json_skip(&j);
+        }
+    }
+    if (s.length && !s.failed) orli_gguf_put_text(g, "tokenizer.chat_template", s.data);
+    orli_str_free(&s);
+}
+
+static void orli_gguf_put_id(orli_gguf *g, const char *key, int32_t id) {
+    if (id >= 0) orli_gguf_put_u32(g, key, (size_t)id);
+}
+
+static void orli_gguf_put_tokenizer(orli_gguf *g, const orl_model *m, const char *path) {
+    const orl_tokenizer *tok = m->tokenizer;
+    size_t vocab = orli_model_weight(m, ORLI_W_EMBED, 0)->rows;
+    const char *pre = tok ? orli_gguf_pre(tok) : NULL;
+    if (!tok) {
+        orli_gguf_put_text(g, "tokenizer.ggml.model", "none");
+        return;
+    }
+    if (!tok->sentencepiece && !pre) {
+        orli_fail(g->ctx, ORL_ERR_ARGUMENT, "%s: llama.cpp does not split text into words as this tokenizer does",
+                  path);
+        return;
+    }
+    orli_gguf_put_text(g, "tokenizer.ggml.model", tok->sentencepiece ? "llama" : "gpt2");
+    orli_gguf_put_text(g, "tokenizer.ggml.pre", tok->sentencepiece ? "default" : pre);
+    orli_gguf_put_tokens(g, tok, vocab);
+    if (tok->sentencepiece) orli_gguf_put_scores(g, tok, vocab);
+    else orli_gguf_put_merges(g, tok);
+    orli_gguf_put_id(g, "tokenizer.ggml.bos_token_id", tok->bos >= 0 ? tok->bos : m->config.bos);
+    orli_gguf_put_id(g, "tokenizer.ggml.eos_token_id", m->stops ? m->stop[0] : tok->eos);
+    if (m->stops > 1) orli_gguf_put_id(g, "tokenizer.ggml.eot_token_id", m->stop[1]);
+    orli_gguf_put_id(g, "tokenizer.ggml.unknown_token_id", tok->unk);
+    orli_gguf_put_bool(g, "tokenizer.ggml.add_bos_token", orl_bos(tok) >= 0);
+    orli_gguf_put_bool(g, "tokenizer.ggml.add_eos_token", 0);
+    orli_gguf_put_bool(g, "tokenizer.ggml.add_space_prefix", tok->prefix != ORLI_PREFIX_NONE);
+    orli_gguf_put_template(g, tok);
+}
+
+ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl_dtype dtype) {
+    orl_ctx *ctx = m ? m->object.ctx : NULL;
+    orli_gguf_tensor *tensor;
+    orli_gguf g;
+    if (!m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!path || (int)dtype < (int)ORL_F32 || (int)dtype > (int)ORL_Q8_0)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_save_gguf: a path, and F32, F16, BF16 or Q8_0 are needed");
+    if (!orli_gguf_families[m->config.arch].arch)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: llama.cpp does not know the family %s: save a directory instead",
+                         path, orli_families[m->config.arch].model_type);
+    if (m->reward)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                         "%s: GGUF is for language models: llama.cpp does not read a reward model's head", path);
+    if (m->condition.kind != ORL_CONDITION_NONE)
+        orli_note(ctx, "%s: llama.cpp knows nothing of the model's condition: prompts must carry it", path);
+    g = orli_gguf_new(ctx);
+    tensor = (orli_gguf_tensor *)orli_alloc(ctx, orli_mul(ORLI_GGUF_ROWS, m->config.layers), sizeof *tensor);
+    if (tensor) {
+        orli_gguf_put_config(&g, m, dtype);
+        orli_gguf_put_tokenizer(&g, m, path);
+        orli_gguf_put_weights(&g, m, dtype, tensor);
+    }
+    orli_gguf_save(&g, path);
+    orli_free(ctx, tensor);
+    return orl_error_status(ctx);
 }
 #endif /* section 11 */
 

@@ -138,7 +138,7 @@ typedef struct options {
     orl_condition_options condition;
     orl_rm_loss rm_loss;
     demo_options demo;
-    int arch, untied, schedule, share;
+    int arch, untied, dtype, schedule, share;
     size_t vocab;
     /* stages of align */
     const char *method;
@@ -153,12 +153,12 @@ typedef struct options {
 enum { /* which subcommands an option belongs to */
     DEMO = 1 << 0, TOKENIZER = 1 << 1, ENCODE = 1 << 2, DECODE = 1 << 3, INIT = 1 << 4, IMPORT = 1 << 5,
     SPLIT = 1 << 6, PRETRAIN = 1 << 7, SFT = 1 << 8, RM = 1 << 9, GENERATE = 1 << 10, LOGPROB = 1 << 11,
-    SCORE = 1 << 12, ALIGN = 1 << 13, EVAL = 1 << 14,
+    SCORE = 1 << 12, ALIGN = 1 << 13, EVAL = 1 << 14, EXPORT = 1 << 15,
     TRAINS = PRETRAIN | SFT | RM | ALIGN,
     SAMPLES = GENERATE | EVAL,
     READS = SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE,
-    WRITES = TOKENIZER | INIT | IMPORT | SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE,
-    ALL = (1 << 15) - 1,
+    WRITES = TOKENIZER | INIT | IMPORT | EXPORT | SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE,
+    ALL = (1 << 16) - 1,
     /* and which methods of `align` */
     FOR_PPO = 1 << 20,  /* PPO alone */
     STAGE = 1 << 21,    /* the offline methods: a filter, a weight, a condition */
@@ -183,13 +183,15 @@ typedef struct option {
 #define BOTH(field) AT(train.field), AT(ppo.field)
 
 static const option option_table[] = {
-    {"model", "DIR", LIST, ENCODE | DECODE | TRAINS | SAMPLES | LOGPROB, ONE(models),
+    {"model", "DIR", LIST, ENCODE | DECODE | EXPORT | TRAINS | SAMPLES | LOGPROB, ONE(models),
      "a Hugging Face directory (eval: several; the first is what the others are compared with)"},
     {"data", "FILE", TEXT, READS, ONE(data), "JSONL rows; - is stdin"},
     {"prompt", "TEXT", TEXT, GENERATE, ONE(prompt), "one prompt instead of --data"},
     {"rm", "DIR", TEXT, SCORE | ALIGN | EVAL, ONE(rm), "a reward model"},
     {"out", "DIR|FILE", TEXT, WRITES & ~SPLIT, ONE(out), "where the result goes; rows without it go to stdout"},
     {"out", "DIR", TEXT, DEMO, ONE(demo.out), "where results.jsonl and report.html go"},
+    {"dtype", "f32|f16|bf16", CHOICE, INIT | IMPORT | TRAINS, ONE(dtype), "how the weights are stored; default f32"},
+    {"dtype", "f32|f16|bf16|q8_0", CHOICE, EXPORT, ONE(dtype), "how the weights are stored; default f32"},
     {"overwrite", NULL, FLAG, WRITES, ONE(overwrite), "replace an existing output"},
     {"ledger", "FILE", TEXT, TRAINS | SAMPLES | SCORE, ONE(ledger),
      "a line of cost (tokens, FLOPs, seconds) is added here; eval reads it and reports each model's"},
@@ -199,7 +201,7 @@ static const option option_table[] = {
     {"vocab", "N", COUNT, TOKENIZER | INIT, ONE(vocab), "tokens in all"},
     {"special", "TOKEN…", LIST, TOKENIZER, ONE(specials), "special tokens beside <|endoftext|>"},
     {"lines", NULL, FLAG, ENCODE | DECODE, ONE(lines), "each line by itself"},
-    /* init, import, split */
+    /* init, import, export, split */
     {"arch", "gpt2|llama", CHOICE, INIT, ONE(arch), "family of transformer; default llama"},
     {"layers", "N", COUNT, INIT, ONE(shape.layers), "transformer blocks"},
     {"dim", "N", COUNT, INIT, ONE(shape.dim), "width"},
@@ -884,7 +886,7 @@ static int train(orl_ctx *ctx, options *o, const char *stage, trainer how, orl_m
         ledger_add(o, o->command, stage, o->data, o->out, cost);
     if (!orl_failed(ctx) && join(path, r.partial, "/model.safetensors") == GO) {
         remove(path); /* there if a run was killed between saving and renaming */
-        orl_model_save(model, r.partial);
+        orl_model_save_as(model, r.partial, (orl_dtype)o->dtype);
     }
     if (orl_failed(ctx)) return run_broken(ctx, &r);
     if (publish(r.partial, o->out) != GO) return 1;
@@ -1043,12 +1045,12 @@ static int each_piece(orl_ctx *ctx, options *o,
 static int cmd_encode(orl_ctx *ctx, options *o) { return each_piece(ctx, o, encode_piece); }
 static int cmd_decode(orl_ctx *ctx, options *o) { return each_piece(ctx, o, decode_piece); }
 
-/* ---- init, import, split ---- */
+/* ---- init, import, export, split ---- */
 
 static int save_new_model(orl_ctx *ctx, options *o, const orl_model *model, const char *partial) {
     if (!model) return finish(ctx);
     if (make_dir(partial) != GO) return 1;
-    orl_model_save(model, partial);
+    orl_model_save_as(model, partial, (orl_dtype)o->dtype);
     return end_dir(ctx, o, partial);
 }
 
@@ -1082,6 +1084,18 @@ static int cmd_import(orl_ctx *ctx, options *o) {
     char partial[PATH_SIZE];
     int code = begin_dir(o, partial);
     return code != GO ? code : save_new_model(ctx, o, orl_model_load_llama2c(ctx, o->llama2c, o->tokenizer), partial);
+}
+
+static int cmd_export(orl_ctx *ctx, options *o) {
+    const char *from = o->models.item[0], *dot = strrchr(o->out, '.');
+    int file = dot && !strcmp(dot, ".gguf"), code;
+    char partial[PATH_SIZE];
+    if (!file && o->dtype == (int)ORL_Q8_0) return usage(o, "--dtype q8_0 needs an --out that ends with .gguf");
+    code = file ? check_out(o, o->out, 0) : begin_dir(o, partial);
+    if (code != GO) return code;
+    if (!file) return save_new_model(ctx, o, orl_model_load(ctx, from), partial);
+    orl_model_save_gguf(orl_model_load(ctx, from), o->out, (orl_dtype)o->dtype);
+    return finish(ctx);
 }
 
 static int cmd_split(orl_ctx *ctx, options *o) {
@@ -1545,6 +1559,9 @@ static const command command_table[] = {
     {"import", IMPORT, "llama2c out", cmd_import,
      "--llama2c FILE --tokenizer FILE --out DIR",
      "llama2.c weights to a Hugging Face directory"},
+    {"export", EXPORT, "model out", cmd_export,
+     "--model DIR --out DIR|FILE.gguf [--dtype f32|f16|bf16|q8_0]",
+     "a model with weights stored otherwise, or as one file for llama.cpp"},
     {"split", SPLIT, "data out-train out-test", cmd_split,
      "--data FILE --by FIELD|--test-fraction X --out-train FILE --out-test FILE",
      "rows into a training and a test set"},

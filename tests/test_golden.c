@@ -149,7 +149,7 @@ static double *gather_tensor(orl_model *model, const char *name, int gradient, s
             char on_disk[160];
             orli_weight_name(on_disk, sizeof on_disk, row, family->prefix, layer);
             if (!x || strcmp(on_disk, name) != 0) continue;
-            shape = orli_disk_shape_of(model, row, p);
+            shape = orli_disk_shape_of(model, row);
             if (!whole) whole = (double *)calloc(p->rows * p->cols * 3, sizeof *whole);
             *count += p->rows * p->cols;
             for (r = 0; r < p->rows; r++)
