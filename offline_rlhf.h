@@ -593,12 +593,36 @@ ORL_API void orl_model_free(orl_model *model);
 ORL_API orl_ctx *orl_model_ctx(const orl_model *model);
 ORL_API const orl_model_config *orl_model_get_config(const orl_model *model);
 ORL_API orl_tokenizer *orl_model_tokenizer(const orl_model *model);         /* NULL if it has none */
-ORL_API orl_params *orl_model_params(orl_model *model);
+ORL_API orl_params *orl_model_params(orl_model *model);                     /* what training changes */
 ORL_API int orl_is_reward_model(const orl_model *model);
 ORL_API void orl_model_set_name(orl_model *model, const char *name);        /* for tables and logs */
 ORL_API const char *orl_model_name(const orl_model *model);
 /* Same trunk, scalar head score.weight: (1, dim), N(0, 1/(dim + 1)). */
 ORL_API orl_model *orl_reward_model(const orl_model *trunk);
+
+/* Frozen weights in bf16, computed with in float: half the memory, or next to none. For what is not trained (a
+ * reference, a reward model) and for the base of an adapter. Copies share them.
+ * orl_model_load_frozen: matrices that the files have in BF16 stay there, mapped (not counted as memory; fused ones of
+ * GPT-2 and GPT-NeoX are copied); all others are floats as usual. */
+ORL_API orl_model *orl_model_load_frozen(orl_ctx *ctx, const char *dir);
+ORL_API orl_status orl_model_store_bf16(orl_model *model); /* rounds all matrices but a reward model's head */
+
+/* LoRA (Hu et al., arXiv 2106.09685): x·Wᵀ becomes x·Wᵀ + alpha/rank·(x·Aᵀ)·Bᵀ, A: (rank, in), B: (out, rank), zero at
+ * first. The model then trains A and B alone (and a reward model its head); all its other functions stay as they are. */
+typedef struct orl_lora_options {
+    size_t rank;
+    double alpha;
+    int root;            /* alpha/√rank instead (rank-stabilised, arXiv 2312.03732) */
+    const char *targets; /* modules by the end of their names, as "q_proj,v_proj"; NULL: all linear layers of the blocks */
+} orl_lora_options;
+ORL_API orl_lora_options orl_lora_default(void);                                     /* rank 8, alpha 16 */
+ORL_API orl_status orl_lora_add(orl_model *model, const orl_lora_options *options);
+ORL_API orl_status orl_lora_merge(orl_model *model);                                 /* W += alpha/rank·B·A; no adapter */
+/* As PEFT has them: adapter_config.json, adapter_model.safetensors. orl_model_load() and orl_model_load_frozen() take
+ * such a directory too, and load the base that it names first. */
+ORL_API orl_status orl_lora_save(const orl_model *model, const char *dir);
+ORL_API orl_status orl_lora_load(orl_model *model, const char *dir);
+ORL_API int orl_has_lora(const orl_model *model);
 /* Final hidden states: (tokens, dim), after the last norm. */
 ORL_API orl_tensor *orl_hidden(orl_tape *tape, orl_model *model, const orl_stream *stream);
 /* The matrix of the language head, (vocab, dim), for orl_token_logp or orl_linear on hidden states. */
@@ -3641,19 +3665,21 @@ struct orl_params {
     orl_real *grads; /* (count), all parameters end to end */
 };
 
-static void orli_params_destroy(orli_object *object) {
-    orl_params *set = (orl_params *)object;
+static void orli_params_clear(orl_params *set) {
+    orl_ctx *ctx = set->object.ctx;
     while (set->first) {
         orl_param *p = set->first;
         set->first = p->next;
-        orli_free(object->ctx, p->name);
-        orli_free(object->ctx, p->data);
-        orli_halves_release(object->ctx, p->halves);
-        orli_free(object->ctx, p->packed);
-        orli_free(object->ctx, p);
+        orli_free(ctx, p->name);
+        orli_free(ctx, p->data);
+        orli_halves_release(ctx, p->halves);
+        orli_free(ctx, p->packed);
+        orli_free(ctx, p);
     }
-    orli_free(object->ctx, set->grads);
+    orli_free(ctx, set->grads);
+    set->last = NULL, set->grads = NULL, set->count = 0;
 }
+static void orli_params_destroy(orli_object *object) { orli_params_clear((orl_params *)object); }
 
 ORL_API orl_params *orl_params_create(orl_ctx *ctx) {
     return (orl_params *)orli_object_create(ctx, sizeof(orl_params), orli_params_destroy);
@@ -3702,6 +3728,11 @@ static void orli_param_set_half(orl_param *p, orli_halves *halves, const uint16_
     orli_free(ctx, p->packed);
     p->data = p->packed = NULL, p->packed_version = 0, p->version++;
     p->half = at, p->halves = halves;
+}
+/* Numbers first … first + n − 1. */
+static void orli_param_read(const orl_param *p, size_t first, size_t n, orl_real *out) {
+    if (p->half) p->set->object.ctx->kernels->widen(n, out, p->half + first);
+    else memcpy(out, p->data + first, n * sizeof *out);
 }
 /* … or floats again, so that they can change. */
 static orl_status orli_param_widen(orl_param *p) {
@@ -3757,14 +3788,19 @@ ORL_API void orl_params_zero_grad(orl_params *set) {
     memset(set->grads, 0, set->count * sizeof(orl_real));
 }
 
+/* Its transpose as an operand, for x·wᵀ. */
+static orli_mat orli_param_mat(const orl_param *p) {
+    orli_mat m = orli_mat_of(p->data, 1, p->cols);
+    m.half = p->half;
+    return m;
+}
+
 /* Panels of dataᵀ for x·wᵀ, packed at most once per version; NULL if there is no memory for them. */
 static const orl_real *orli_param_packed(orl_ctx *ctx, orl_param *p) {
-    orli_mat wt;
     if (p->packed && p->packed_version == p->version) return p->packed;
     if (!p->packed) p->packed = (orl_real *)orli_alloc(ctx, orli_pack_size(ctx, p->rows, p->cols), sizeof(orl_real));
     if (!p->packed) return NULL;
-    wt = orli_mat_of(p->data, 1, p->cols);
-    orli_pack(ctx, p->rows, p->cols, wt, p->packed);
+    orli_pack(ctx, p->rows, p->cols, orli_param_mat(p), p->packed);
     p->packed_version = p->version;
     return p->packed;
 }
@@ -9452,6 +9488,10 @@ struct orl_model {
     size_t stops;
     orli_condition condition;
     orl_param **weight;               /* by orli_slot(); NULL where the family has none */
+    int frozen;                       /* matrices may be bf16 */
+    orl_params *adapter;              /* LoRA's A and B (and a reward head); empty: none */
+    orl_param **down, **up;           /* A and B, by orli_slot(); NULL where there is none */
+    orl_lora_options lora;            /* targets: its own copy */
     orli_kept kept;                   /* the configuration it came with */
 };
 
@@ -9550,6 +9590,10 @@ static void orli_model_destroy(orli_object *object) {
     orl_model *m = (orl_model *)object;
     orli_free(object->ctx, m->weight);
     orli_kept_free(object->ctx, &m->kept);
+    orli_free(object->ctx, m->down);
+    orli_free(object->ctx, m->up);
+    orli_free(object->ctx, (char *)(uintptr_t)m->lora.targets);
+    if (m->adapter) orli_object_free(&m->adapter->object);
     if (m->params) orli_object_free(&m->params->object);
 }
 
@@ -9571,17 +9615,20 @@ static void orli_param_name(char *name, size_t size, orl_arch arch, orli_weight 
     snprintf(name + strlen(name), size - strlen(name), "%s", third[row->third]);
 }
 
-/* A model with zero weights. */
-static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok, int reward) {
+/* A model with zero weights; a frozen one's matrices have no numbers yet, but for a reward model's head. */
+static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok, int reward,
+                                 int frozen) {
     orl_model *m;
-    orl_params *params;
+    orl_params *params, *adapter;
     size_t w, layer, rows, cols;
     char name[200];
     /* before the model, so that a context, which frees the newest first, frees the model first */
     params = orl_params_create(ctx);
+    adapter = orl_params_create(ctx);
     m = (orl_model *)orli_object_create(ctx, sizeof *m, orli_model_destroy);
     if (!m) return NULL;
-    m->config = *config, m->params = params, m->tokenizer = tok, m->reward = reward;
+    m->config = *config, m->params = params, m->adapter = adapter, m->tokenizer = tok, m->reward = reward;
+    m->frozen = frozen;
     m->reward_sd = 1, m->classes = config->vocab;
     if (config->eos >= 0) m->stop[m->stops++] = config->eos;
     snprintf(m->name, sizeof m->name, "model");
@@ -9589,10 +9636,13 @@ static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, o
                                               sizeof *m->weight);
     for (layer = 0; layer < config->layers && m->weight && m->params; layer++) {
         for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
+            int bare = frozen && w != ORLI_W_SCORE;
+            orl_param *p;
             if (!orli_weight_shape(m, (orli_weight)w, &rows, &cols)) continue;
             orli_param_name(name, sizeof name, config->arch, (orli_weight)w, layer);
-            m->weight[orli_slot((orli_weight)w, layer)] =
-                orl_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
+            p = orli_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
+            if (p && (!bare || p->rank < 2)) orli_param_alloc(p);
+            m->weight[orli_slot((orli_weight)w, layer)] = p;
         }
     }
     if (!orl_failed(ctx)) return m;
@@ -9629,7 +9679,7 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
                   orl_vocab(tok), config->vocab);
         return NULL;
     }
-    m = orli_model_new(ctx, &c, tok, 0);
+    m = orli_model_new(ctx, &c, tok, 0, 0);
     if (!m) return NULL;
     if (config->eos < 0 && tok && orl_eos(tok) >= 0) m->config.eos = m->stop[m->stops++] = orl_eos(tok);
     if (config->bos < 0 && tok) m->config.bos = orl_bos(tok);
@@ -9648,29 +9698,214 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
     return m;
 }
 
-static void orli_copy_weights(orl_model *to, const orl_model *from) {
-    size_t i, n = ORLI_W_FIRST_OF_LAYER + to->config.layers * ORLI_W_PER_LAYER;
-    for (i = 0; i < n; i++) {
-        orl_param *a = to->weight[i], *b = from->weight[i];
-        if (!a || !b) continue;
+static size_t orli_model_slots(const orl_model *m) {
+    return ORLI_W_FIRST_OF_LAYER + m->config.layers * ORLI_W_PER_LAYER;
+}
+
+/* b's numbers into a, or if they are bf16 the same array. */
+static orl_status orli_param_copy(orl_param *a, const orl_param *b) {
+    if (b->half) orli_param_set_half(a, b->halves, b->half);
+    else if (a->data || orli_param_alloc(a) == ORL_OK) {
         memcpy(a->data, b->data, a->rows * a->cols * sizeof(orl_real));
         a->version++;
     }
+    return orl_error_status(a->set->object.ctx);
 }
 
+static orl_status orli_copy_weights(orl_model *to, const orl_model *from) {
+    size_t i, n = orli_model_slots(to);
+    for (i = 0; i < n; i++)
+        if (to->weight[i] && from->weight[i] && orli_param_copy(to->weight[i], from->weight[i]) != ORL_OK)
+            return orl_error_status(to->object.ctx);
+    return ORL_OK;
+}
+
+/* ---- low-rank adapters ---- */
+
+ORL_API orl_lora_options orl_lora_default(void) {
+    orl_lora_options o;
+    memset(&o, 0, sizeof o);
+    o.rank = 8, o.alpha = 16;
+    return o;
+}
+
+ORL_API int orl_has_lora(const orl_model *m) { return m && m->adapter->first; }
+
+/* The parameters that training changes. */
+static orl_params *orli_model_trained(const orl_model *m) { return orl_has_lora(m) ? m->adapter : m->params; }
+
+static double orli_lora_scale(const orl_model *m) {
+    return m->lora.alpha / (m->lora.root ? sqrt((double)m->lora.rank) : (double)m->lora.rank);
+}
+
+/* Is a row of the family's table one of a linear layer in a block? */
+static int orli_is_linear(orli_weight w) {
+    return w == ORLI_W_Q || w == ORLI_W_K || w == ORLI_W_V || w == ORLI_W_O || w == ORLI_W_GATE || w == ORLI_W_UP ||
+           w == ORLI_W_DOWN;
+}
+
+/* The name of its module: that of the weight without the last word. */
+static void orli_module_name(char *name, size_t size, const orli_weight_row *row, const char *prefix, size_t layer) {
+    orli_weight_name(name, size, row, prefix, layer);
+    *strrchr(name, '.') = 0;
+}
+
+/* Does a module's name end with one of the targets? */
+static int orli_lora_wants(const char *targets, const char *module) {
+    size_t n = strlen(module), length;
+    const char *at;
+    for (at = targets; at; at = at[length] ? at + length + 1 : NULL) {
+        while (*at == ' ') at++;
+        length = strcspn(at, ",");
+        if (length && length <= n && strncmp(module + n - length, at, length) == 0 &&
+            (length == n || module[n - length - 1] == '.'))
+            return 1;
+    }
+    return !targets;
+}
+
+/* A and B of one layer. Thirds of a fused tensor share their A, as that is one module. */
+static orl_status orli_lora_add_layer(orl_model *m, const orli_weight_row *row, size_t layer) {
+    static const char *const third[] = {"", ".q", ".k", ".v"};
+    const orl_param *w = orli_model_weight(m, row->weight, layer);
+    size_t slot = orli_slot(row->weight, layer), i;
+    orl_param *down;
+    double bound = 1.0 / sqrt((double)w->cols);
+    orli_rng r = orli_rng_new(m->object.ctx->config.seed, 0x10ca000000u + slot);
+    char module[160], name[200];
+    orli_module_name(module, sizeof module, row, orli_families[m->config.arch].prefix, layer);
+    snprintf(name, sizeof name, "%s.lora_A", module);
+    if (row->third > 1) m->down[slot] = m->down[slot - (size_t)row->third + 1];
+    else {
+        m->down[slot] = down = orl_param_add(m->adapter, name, m->lora.rank, w->cols, 2);
+        for (i = 0; down && i < down->rows * down->cols; i++)
+            down->data[i] = (orl_real)(bound * (2 * orli_rng_uniform(&r) - 1));
+    }
+    snprintf(name, sizeof name, "%s.lora_B%s", module, third[row->third]);
+    m->up[slot] = orl_param_add(m->adapter, name, w->rows, m->lora.rank, 2);
+    return orl_error_status(m->object.ctx);
+}
+
+/* The reward head moves to what is trained, and back. */
+static void orli_lora_take_head(orl_model *m) {
+    orl_param *head = orl_param_add(m->adapter, "score.weight", 1, m->config.dim, 2);
+    if (head) orli_param_copy(head, m->weight[ORLI_W_SCORE]), m->weight[ORLI_W_SCORE] = head;
+}
+static void orli_lora_drop(orl_model *m) {
+    size_t slots = orli_model_slots(m);
+    if (m->reward) {
+        orl_param *head = orl_param_find(m->params, "score.weight");
+        if (head != m->weight[ORLI_W_SCORE]) orli_param_copy(head, m->weight[ORLI_W_SCORE]);
+        m->weight[ORLI_W_SCORE] = head;
+    }
+    orli_params_clear(m->adapter);
+    if (m->down) memset(m->down, 0, slots * sizeof *m->down);
+    if (m->up) memset(m->up, 0, slots * sizeof *m->up);
+}
+
+ORL_API orl_status orl_lora_add(orl_model *m, const orl_lora_options *options) {
+    orl_lora_options o = options ? *options : orl_lora_default();
+    orl_ctx *ctx = orl_model_ctx(m);
+    const orli_weight_row *row;
+    size_t layer, found = 0, rows, cols;
+    char module[160];
+    if (!m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (orl_has_lora(m))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: %s has an adapter: merge it first", m->name);
+    if (!o.rank || o.rank > m->config.dim || !(o.alpha > 0))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: rank must be 1 to %zu and alpha positive", m->config.dim);
+    if (m->params->grads)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: %s is being trained: add the adapter before", m->name);
+    if (!m->down) m->down = (orl_param **)orli_alloc_zero(ctx, orli_model_slots(m), sizeof *m->down);
+    if (!m->up) m->up = (orl_param **)orli_alloc_zero(ctx, orli_model_slots(m), sizeof *m->up);
+    orli_free(ctx, (char *)(uintptr_t)m->lora.targets);
+    m->lora = o;
+    m->lora.targets = o.targets ? orli_copy_string(ctx, o.targets) : NULL;
+    for (layer = 0; layer < m->config.layers; layer++)
+        for (row = orli_families[m->config.arch].weights; row->name && !orl_failed(ctx); row++) {
+            if (!orli_is_linear(row->weight) || !orli_weight_shape(m, row->weight, &rows, &cols)) continue;
+            orli_module_name(module, sizeof module, row, "", layer);
+            if (orli_lora_wants(m->lora.targets, module)) orli_lora_add_layer(m, row, layer), found++;
+        }
+    if (!found)
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: no linear layer of a %s model is called \"%s\": %s is",
+                  orli_families[m->config.arch].model_type, o.targets ? o.targets : "", found ? "" : strrchr(module, '.') + 1);
+    if (m->reward && !orl_failed(ctx)) orli_lora_take_head(m);
+    if (orl_failed(ctx)) orli_lora_drop(m);
+    return orl_error_status(ctx);
+}
+
+/* W += scale·B·A, in floats. */
+static orl_status orli_lora_merge_layer(orl_model *m, size_t slot) {
+    orl_ctx *ctx = m->object.ctx;
+    orl_param *w = m->weight[slot], *up = m->up[slot], *down = m->down[slot];
+    size_t n = up->rows * up->cols;
+    orl_real *scaled = (orl_real *)orli_alloc(ctx, n, sizeof *scaled);
+    if (!scaled || orli_param_widen(w) != ORL_OK) {
+        orli_free(ctx, scaled);
+        return orl_error_status(ctx);
+    }
+    memcpy(scaled, up->data, n * sizeof *scaled);
+    ctx->kernels->scale(n, scaled, (orl_real)orli_lora_scale(m));
+    orli_gemm(ctx, w->rows, w->cols, up->cols, orli_mat_of(scaled, up->cols, 1), orli_mat_of(down->data, w->cols, 1),
+              w->data, w->cols, 1);
+    w->version++;
+    orli_free(ctx, scaled);
+    return ORL_OK;
+}
+
+ORL_API orl_status orl_lora_merge(orl_model *m) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    size_t slot;
+    if (!m || orl_failed(ctx) || !orl_has_lora(m)) return orl_error_status(ctx);
+    for (slot = 0; slot < orli_model_slots(m); slot++)
+        if (m->up[slot] && orli_lora_merge_layer(m, slot) != ORL_OK) return orl_error_status(ctx);
+    orli_lora_drop(m);
+    return ORL_OK;
+}
+
+/* ---- copies ---- */
+
 static orl_model *orli_model_like(const orl_model *m, int reward) {
-    orl_model *copy = orli_model_new(m->object.ctx, &m->config, m->tokenizer, reward);
+    orl_model *copy = orli_model_new(m->object.ctx, &m->config, m->tokenizer, reward, m->frozen);
+    orl_param *a;
+    const orl_param *b;
     if (!copy) return NULL;
     copy->classes = m->classes;
     copy->condition = m->condition;
     copy->stops = m->stops;
     memcpy(copy->stop, m->stop, sizeof m->stop);
     memcpy(copy->name, m->name, sizeof m->name);
-    orli_copy_weights(copy, m);
     orli_kept_copy(m->object.ctx, &copy->kept, &m->kept);
+    orli_copy_weights(copy, m);
+    if (orl_has_lora(m) && orl_lora_add(copy, &m->lora) == ORL_OK)
+        for (b = m->adapter->first; b; b = b->next)
+            if ((a = orl_param_find(copy->adapter, b->name)) != NULL) orli_param_copy(a, b);
     if (!orl_failed(m->object.ctx)) return copy;
-    orli_object_free(&copy->object);
+    orl_model_free(copy);
     return NULL;
+}
+
+static orli_halves *orli_halves_new(orl_ctx *ctx, size_t n) {
+    orli_halves *h = (orli_halves *)orli_alloc_zero(ctx, 1, sizeof *h);
+    if (h && !(h->own = (uint16_t *)orli_alloc(ctx, n, sizeof *h->own))) orli_free(ctx, h), h = NULL;
+    return h;
+}
+
+ORL_API orl_status orl_model_store_bf16(orl_model *m) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orl_param *p;
+    if (!m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (m->params->grads) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_store_bf16: %s is being trained", m->name);
+    for (p = m->params->first; p; p = p->next) {
+        orli_halves *h;
+        if (p->rank < 2 || p->half || p == m->weight[ORLI_W_SCORE]) continue;
+        if (!(h = orli_halves_new(ctx, p->rows * p->cols))) return orl_error_status(ctx);
+        orli_tensor_from_real(ORLI_BF16, p->data, p->rows * p->cols, h->own);
+        orli_param_set_half(p, h, h->own);
+    }
+    m->frozen = 1;
+    return ORL_OK;
 }
 
 ORL_API orl_model *orl_model_copy(const orl_model *m) {
@@ -9699,7 +9934,7 @@ ORL_API void orl_model_free(orl_model *m) {
 ORL_API orl_ctx *orl_model_ctx(const orl_model *m) { return m ? m->object.ctx : NULL; }
 ORL_API const orl_model_config *orl_model_get_config(const orl_model *m) { return m ? &m->config : NULL; }
 ORL_API orl_tokenizer *orl_model_tokenizer(const orl_model *m) { return m ? m->tokenizer : NULL; }
-ORL_API orl_params *orl_model_params(orl_model *m) { return m ? m->params : NULL; }
+ORL_API orl_params *orl_model_params(orl_model *m) { return m ? orli_model_trained(m) : NULL; }
 ORL_API int orl_is_reward_model(const orl_model *m) { return m && m->reward; }
 ORL_API void orl_model_set_name(orl_model *m, const char *name) {
     if (m && name) snprintf(m->name, sizeof m->name, "%s", name);
@@ -9714,6 +9949,9 @@ static orl_status orli_model_grow(orl_model *m, size_t extra) {
     orli_weight which[2] = {ORLI_W_EMBED, ORLI_W_HEAD};
     size_t k, r, c, old = m->config.vocab;
     orli_rng direction = orli_rng_new(ctx->config.seed, 0xb1a5);
+    if (m->frozen || orl_has_lora(m))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                         "%s: condition tokens need a trained embedding, which is frozen: condition by text", m->name);
     for (k = 0; k < 2; k++) {
         orl_param *p = orli_model_weight(m, which[k], 0);
         orl_real *data;
@@ -9760,7 +9998,11 @@ static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tenso
 
 static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias,
                                      size_t layer) {
-    return orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer));
+    orl_tensor *y = orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer)), *low;
+    orl_param *down = m->down ? m->down[orli_slot(w, layer)] : NULL;
+    if (!down) return y;
+    low = orl_scale(tape, orl_linear(tape, x, orl_use(tape, down), NULL), orli_lora_scale(m));
+    return orli_linear_onto(tape, y, low, orl_use(tape, m->up[orli_slot(w, layer)]));
 }
 
 /* x + h·Wᵀ + b, the product normalised first where there is a weight for it. It is read by nothing else. */
@@ -10566,6 +10808,15 @@ static void orli_config_write_condition(orli_str *s, const orli_condition *q) {
     orli_str_puts(s, "]},\n");
 }
 
+static void orli_config_write_reward(orli_str *s, const orl_model *m) {
+    if (!m->reward) return;
+    orli_str_puts(s, "  \"num_labels\": 1,\n  \"id2label\": {\"0\": \"reward\"},\n  \"orl_reward\": {\"mean\": ");
+    orli_json_put_double(s, m->reward_mean);
+    orli_str_puts(s, ", \"std\": ");
+    orli_json_put_double(s, m->reward_sd);
+    orli_str_puts(s, "},\n");
+}
+
 /* dtype: of the weights beside it. */
 static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype) {
     static const char *const torch[] = {"float32", "float16", "bfloat16", "float64"};
@@ -10583,13 +10834,7 @@ static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype)
     for (i = 0; m->stops > 1 && i < m->stops; i++)
         orli_str_printf(s, "%s%d%s", i ? ", " : "  \"eos_token_id\": [", (int)m->stop[i],
                         i + 1 == m->stops ? "],\n" : "");
-    if (m->reward) {
-        orli_str_puts(s, "  \"num_labels\": 1,\n  \"id2label\": {\"0\": \"reward\"},\n  \"orl_reward\": {\"mean\": ");
-        orli_json_put_double(s, m->reward_mean);
-        orli_str_puts(s, ", \"std\": ");
-        orli_json_put_double(s, m->reward_sd);
-        orli_str_puts(s, "},\n");
-    }
+    orli_config_write_reward(s, m);
     if (m->condition.kind != ORL_CONDITION_NONE) orli_config_write_condition(s, &m->condition);
     orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", torch[dtype]);
 }
@@ -10654,15 +10899,66 @@ static const orli_st_tensor *orli_weight_tensor(const orl_model *m, const orli_s
     return NULL;
 }
 
+/* Files that stay open because frozen parameters read them where they are: one for each shard. */
+typedef struct orli_held_files {
+    orli_safetensors *st;
+    orli_halves **shard;
+} orli_held_files;
+
+static orli_halves *orli_held_file_of(orli_held_files *held, const orli_st_tensor *t) {
+    orl_ctx *ctx = held->st->ctx;
+    size_t i = 0;
+    while (t->data < held->st->shard[i].file.data ||
+           t->data >= held->st->shard[i].file.data + held->st->shard[i].file.size)
+        i++;
+    if (!held->shard[i]) held->shard[i] = (orli_halves *)orli_alloc_zero(ctx, 1, sizeof *held->shard[i]);
+    return held->shard[i];
+}
+/* The files that are read from now on belong to those who read them. */
+static void orli_held_files_leave(orli_held_files *held) {
+    size_t i;
+    for (i = 0; held->shard && i < held->st->shards; i++) {
+        if (!held->shard[i]) continue;
+        if (!held->shard[i]->users) orli_free(held->st->ctx, held->shard[i]);
+        else {
+            held->shard[i]->file = held->st->shard[i].file;
+            memset(&held->st->shard[i].file, 0, sizeof held->st->shard[i].file);
+        }
+    }
+    orli_free(held->st->ctx, held->shard);
+}
+
+/* A matrix of a frozen model that the file has in BF16: it stays there, or is copied if it lies otherwise. */
+static orl_status orli_weight_load_half(orl_param *p, const orli_st_tensor *t, const orli_disk_shape *s, size_t part,
+                                        orli_held_files *held) {
+    orl_ctx *ctx = p->set->object.ctx;
+    orli_halves *h;
+    size_t r, c;
+    if (!s->transposed && s->parts == 1 && (uintptr_t)t->data % sizeof(uint16_t) == 0) {
+        h = orli_held_file_of(held, t);
+        if (h) orli_param_set_half(p, h, (const uint16_t *)(const void *)t->data);
+        return orl_error_status(ctx);
+    }
+    if (!(h = orli_halves_new(ctx, p->rows * p->cols))) return orl_error_status(ctx);
+    for (r = 0; r < s->outs; r++)
+        for (c = 0; c < s->ins; c++)
+            memcpy(&h->own[r * s->ins + c], t->data + 2 * orli_disk_at(s, part, r, c), sizeof *h->own);
+    orli_param_set_half(p, h, h->own);
+    return ORL_OK;
+}
+
 /* Reads a weight from its tensor, which may be the other way round (in, parts·out), and hold q, k and v. */
-static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, const orli_weight_row *row, size_t layer) {
+static orl_status orli_weight_load(orl_model *m, orli_held_files *held, const orli_weight_row *row, size_t layer) {
     orl_ctx *ctx = m->object.ctx;
+    const orli_safetensors *st = held->st;
     orl_param *p = orli_model_weight(m, row->weight, layer);
     const orli_st_tensor *t = orli_weight_tensor(m, st, row, layer);
     orli_disk_shape s = orli_disk_shape_of(m, row);
     size_t part = row->third ? (size_t)row->third - 1 : 0, run = s.headwise ? s.d : s.outs, r, c;
     orl_real *column;
     if (!t) return orl_error_status(ctx);
+    if (!p->data && t->dtype == ORLI_BF16) return orli_weight_load_half(p, t, &s, part, held);
+    if (!p->data && orli_param_alloc(p) != ORL_OK) return orl_error_status(ctx);
     for (r = 0; r < s.outs && !s.transposed; r += run)
         orli_safetensors_read(st, t, orli_disk_at(&s, part, r, 0), run * s.ins, p->data + r * s.ins);
     if (!s.transposed) return orl_error_status(ctx);
@@ -10714,13 +11010,18 @@ static orl_status orli_weights_check(orl_ctx *ctx, const orl_model_config *confi
     return orl_error_status(ctx);
 }
 
-static orl_status orli_weights_load(orl_model *m, const orli_safetensors *st) {
+static orl_status orli_weights_load(orl_model *m, orli_safetensors *st) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_held_files held;
     const orli_weight_row *row;
     size_t layer;
+    held.st = st;
+    held.shard = (orli_halves **)orli_alloc_zero(ctx, st->shards, sizeof *held.shard);
     for (row = orli_families[m->config.arch].weights; row->name; row++)
         for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++)
-            if (!orl_failed(m->object.ctx)) orli_weight_load(m, st, row, layer);
-    return orl_error_status(m->object.ctx);
+            if (!orl_failed(ctx)) orli_weight_load(m, &held, row, layer);
+    orli_held_files_leave(&held);
+    return orl_error_status(ctx);
 }
 
 static int orli_has_tokenizer(const char *dir) {
@@ -10745,7 +11046,7 @@ static orl_status orli_model_keep(orl_model *m, const char *dir) {
     return orli_json_check_once(ctx, m->kept.file[i].bytes, m->kept.file[i].size, path);
 }
 
-ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
+static orl_model *orli_model_load(orl_ctx *ctx, const char *dir, int frozen) {
     orli_config_file f;
     orli_safetensors st;
     orl_model *m = NULL;
@@ -10765,7 +11066,8 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
     if (!f.classifier && !f.c.tied && orli_safetensors_find(&st, "score.weight") &&
         !orli_safetensors_find(&st, orli_weight_find(f.c.arch, ORLI_W_HEAD)->name))
         f.classifier = 1;
-    if (orli_weights_check(ctx, &f.c, f.classifier, &st) == ORL_OK) m = orli_model_new(ctx, &f.c, tok, f.classifier);
+    if (orli_weights_check(ctx, &f.c, f.classifier, &st) == ORL_OK)
+        m = orli_model_new(ctx, &f.c, tok, f.classifier, frozen);
     if (m) orli_model_keep(m, dir);
     if (m) orli_weights_load(m, &st);
     orli_safetensors_close(&st);
@@ -10784,6 +11086,347 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
     return m;
 }
 
+/* ---- adapters as PEFT has them ---- */
+
+typedef struct orli_adapter_file { /* what adapter_config.json says */
+    orl_lora_options o;
+    orli_str targets, base;
+    int lora, head; /* of peft_type; modules_to_save */
+} orli_adapter_file;
+
+static void orli_adapter_read_targets(orli_json *j, orli_adapter_file *f) {
+    orli_str s = orli_str_new(j->ctx);
+    f->targets.length = 0;
+    if (orli_json_peek(j) == ORLI_JSON_STRING) { /* one word for all, or a pattern */
+        if (orli_json_string(j, &s) && strcmp(s.data, "all-linear") != 0)
+            orli_json_fail_at(j, j->start, "target_modules is the pattern \"%.60s\": a list is supported", s.data);
+    } else {
+        for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);)
+            if (orli_json_string(j, &s)) orli_str_printf(&f->targets, "%s%s", f->targets.length ? "," : "", s.data);
+    }
+    orli_str_free(&s);
+}
+
+static void orli_adapter_read_head(orli_json *j, orli_adapter_file *f) {
+    orli_str s = orli_str_new(j->ctx);
+    if (!orli_json_null(j))
+        for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+            if (!orli_json_string(j, &s)) break;
+            if (strcmp(s.data, "score") == 0) f->head = 1;
+            else if (strcmp(s.data, "classifier") != 0)
+                orli_json_fail_at(j, j->start, "modules_to_save has \"%.60s\": only \"score\" is supported", s.data);
+        }
+    orli_str_free(&s);
+}
+
+/* A key that must be absent, null, false, empty or "none". */
+static void orli_adapter_refuse(orli_json *j, const char *key) {
+    static const char *const allowed[] = {"null", "false", "\"none\"", NULL};
+    if (orli_json_peek(j) == ORLI_JSON_OBJECT) {
+        for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);)
+            orli_json_fail_at(j, j->start, "%s is not empty, which is not supported", key);
+    } else orli_config_require(j, key, allowed);
+}
+
+static void orli_adapter_read(orli_json *j, orli_adapter_file *f) {
+    static const char *const refused[] = {"use_dora", "bias", "rank_pattern", "alpha_pattern", "layers_to_transform",
+                                          "layer_replication", "lora_bias", "target_parameters", "exclude_modules",
+                                          "trainable_token_indices", "megatron_config"};
+    static const char *const lora[] = {"LORA", NULL};
+    size_t i;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        for (i = 0; i < sizeof refused / sizeof *refused && !orli_json_is(j, refused[i]);) i++;
+        if (i < sizeof refused / sizeof *refused) orli_adapter_refuse(j, refused[i]);
+        else if (orli_json_is(j, "peft_type")) orli_config_word(j, "peft_type", lora), f->lora = 1;
+        else if (orli_json_is(j, "r")) f->o.rank = (size_t)orli_json_int(j, 1, 1 << 20);
+        else if (orli_json_is(j, "lora_alpha")) f->o.alpha = orli_json_number(j);
+        else if (orli_json_is(j, "use_rslora")) f->o.root = orli_json_bool(j);
+        else if (orli_json_is(j, "target_modules")) orli_adapter_read_targets(j, f);
+        else if (orli_json_is(j, "modules_to_save")) orli_adapter_read_head(j, f);
+        else if (orli_json_is(j, "base_model_name_or_path")) {
+            if (!orli_json_null(j)) orli_json_string(j, &f->base);
+        } else orli_json_skip(j);
+    }
+    orli_json_end(j);
+}
+
+static void orli_adapter_file_free(orli_adapter_file *f) {
+    orli_str_free(&f->targets);
+    orli_str_free(&f->base);
+}
+
+static orl_status orli_adapter_open(orl_ctx *ctx, const char *dir, orli_adapter_file *f) {
+    orli_file file;
+    orli_json j;
+    char path[4096];
+    memset(f, 0, sizeof *f);
+    f->targets = orli_str_new(ctx), f->base = orli_str_new(ctx);
+    f->o = orl_lora_default();
+    if (orli_join(ctx, path, dir, "adapter_config.json") != ORL_OK || orli_file_open(ctx, path, &file) != ORL_OK)
+        return orl_error_status(ctx);
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    orli_adapter_read(&j, f);
+    orli_file_close(&file);
+    if (!f->lora) orli_fail(ctx, ORL_ERR_FORMAT, "%s: no peft_type: it must be \"LORA\"", path);
+    f->o.targets = f->targets.length ? f->targets.data : NULL;
+    return orl_error_status(ctx);
+}
+
+/* Tensors of an adapter: A and B by module, B of a fused one with its parts as they lie in the whole. */
+typedef struct orli_lora_source {
+    const orl_model *m;
+    const orli_weight_row *row;
+    size_t layer;
+} orli_lora_source;
+
+static orli_disk_shape orli_lora_shape(const orl_model *m, const orli_weight_row *row) {
+    orli_disk_shape s = orli_disk_shape_of(m, row);
+    s.ins = m->lora.rank, s.transposed = 0;
+    return s;
+}
+static void orli_lora_give(void *user, size_t first, size_t n, orl_real *out) {
+    const orli_lora_source *s = (const orli_lora_source *)user;
+    orli_disk_shape shape = orli_lora_shape(s->m, s->row);
+    size_t i, part, at, slot = orli_slot(s->row->weight, s->layer);
+    for (i = 0; i < n; i++) {
+        at = orli_disk_from(&shape, first + i, &part);
+        out[i] = s->m->up[slot + part]->data[at];
+    }
+}
+static void orli_lora_name(char *name, size_t size, const orl_model *m, const orli_weight_row *row, size_t layer,
+                           const char *which) {
+    char module[160];
+    orli_module_name(module, sizeof module, row, orli_families[m->config.arch].prefix, layer);
+    snprintf(name, size, "base_model.model.%s.lora_%s.weight", module, which);
+}
+
+static orl_status orli_lora_save_weights(const orl_model *m, const char *path) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_st_writer w = orli_st_writer_new(ctx);
+    orli_lora_source *source =
+        (orli_lora_source *)orli_alloc_zero(ctx, ORLI_W_PER_LAYER * m->config.layers, sizeof *source), *next = source;
+    const orli_weight_row *row;
+    size_t layer, shape[2];
+    char name[220];
+    orli_st_put_metadata(&w, "format", "pt");
+    for (layer = 0; source && layer < m->config.layers; layer++)
+        for (row = orli_families[m->config.arch].weights; row->name; row++) {
+            const orl_param *down = orli_is_linear(row->weight) ? m->down[orli_slot(row->weight, layer)] : NULL;
+            orli_disk_shape s;
+            if (!down || row->third > 1) continue;
+            orli_lora_name(name, sizeof name, m, row, layer, "A");
+            shape[0] = down->rows, shape[1] = down->cols;
+            orli_st_put_tensor(&w, name, ORLI_DTYPE_REAL, 2, shape, ORLI_DTYPE_REAL, down->data);
+            orli_lora_name(name, sizeof name, m, row, layer, "B");
+            s = orli_lora_shape(m, row);
+            shape[0] = s.parts * s.outs, shape[1] = s.ins;
+            next->m = m, next->row = row, next->layer = layer;
+            orli_st_put_source(&w, name, ORLI_DTYPE_REAL, 2, shape, orli_lora_give, next++);
+        }
+    if (m->reward) {
+        shape[0] = 1, shape[1] = m->config.dim;
+        orli_st_put_tensor(&w, "base_model.model.score.weight", ORLI_DTYPE_REAL, 2, shape, ORLI_DTYPE_REAL,
+                           m->weight[ORLI_W_SCORE]->data);
+    }
+    orli_st_save(&w, path);
+    orli_free(ctx, source);
+    return orl_error_status(ctx);
+}
+
+/* The targets as a list, or the last words of all modules that are adapted. */
+static void orli_lora_put_targets(orli_str *s, const orl_model *m) {
+    const orli_weight_row *row, *before;
+    char module[160], other[160];
+    const char *at = m->lora.targets;
+    size_t n, written = 0;
+    for (; at; at = at[n] ? at + n + 1 : NULL) {
+        while (*at == ' ') at++;
+        n = strcspn(at, ",");
+        if (n) orli_str_puts(s, written++ ? ", " : ""), orli_json_put_string(s, at, n);
+    }
+    for (row = orli_families[m->config.arch].weights; !m->lora.targets && row->name; row++) {
+        if (!orli_is_linear(row->weight) || !m->down[orli_slot(row->weight, 0)]) continue;
+        orli_module_name(module, sizeof module, row, "", 0);
+        for (before = orli_families[m->config.arch].weights; before < row; before++) {
+            if (!orli_is_linear(before->weight)) continue;
+            orli_module_name(other, sizeof other, before, "", 0);
+            if (strcmp(strrchr(other, '.'), strrchr(module, '.')) == 0) break;
+        }
+        if (before < row) continue;
+        orli_str_puts(s, written++ ? ", " : "");
+        orli_json_put_string(s, strrchr(module, '.') + 1, strlen(strrchr(module, '.') + 1));
+    }
+}
+
+static void orli_lora_write_config(orli_str *s, const orl_model *m) {
+    orli_str_puts(s, "{\n  \"peft_type\": \"LORA\",\n  \"base_model_name_or_path\": ");
+    orli_json_put_string(s, m->name, strlen(m->name));
+    orli_str_printf(s, ",\n  \"task_type\": \"%s\",\n  \"inference_mode\": true,\n  \"r\": %zu,\n  \"lora_alpha\": ",
+                    m->reward ? "SEQ_CLS" : "CAUSAL_LM", m->lora.rank);
+    orli_json_put_double(s, m->lora.alpha);
+    orli_str_printf(s, ",\n  \"use_rslora\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n  "
+                    "\"fan_in_fan_out\": %s,\n  \"modules_to_save\": %s,\n  \"target_modules\": [",
+                    m->lora.root ? "true" : "false", m->config.arch == ORL_GPT2 ? "true" : "false",
+                    m->reward ? "[\"score\"]" : "null");
+    orli_lora_put_targets(s, m);
+    orli_str_puts(s, "]\n}\n");
+}
+
+/* What PEFT's configuration has no room for: the condition, a reward model's normalisation. */
+static void orli_lora_write_own(orli_str *s, const orl_model *m) {
+    orli_str_puts(s, "{\n");
+    if (m->condition.kind != ORL_CONDITION_NONE) orli_config_write_condition(s, &m->condition);
+    orli_config_write_reward(s, m);
+    orli_str_printf(s, "  \"format\": 1\n}\n");
+}
+
+ORL_API orl_status orl_lora_save(const orl_model *m, const char *dir) {
+    static const char *const names[] = {"adapter_config.json", "orl_adapter.json"};
+    static void (*const write[])(orli_str *, const orl_model *) = {orli_lora_write_config, orli_lora_write_own};
+    orl_ctx *ctx = orl_model_ctx(m);
+    char path[4096];
+    size_t i;
+    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!orl_has_lora(m))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_save: %s has no adapter: orl_lora_add() makes one", m->name);
+    if (orli_join(ctx, path, dir, "adapter_model.safetensors") != ORL_OK) return orl_error_status(ctx);
+    if (orli_exists(path))
+        return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
+    if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
+    for (i = 0; i < 2 && !orl_failed(ctx); i++) {
+        orli_str s = orli_str_new(ctx);
+        write[i](&s, m);
+        if (!s.failed && orli_join(ctx, path, dir, names[i]) == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+        orli_str_free(&s);
+    }
+    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "adapter_model.safetensors") == ORL_OK)
+        orli_lora_save_weights(m, path);
+    return orl_error_status(ctx);
+}
+
+/* One tensor of an adapter, of that shape. */
+static const orli_st_tensor *orli_lora_tensor(const orli_safetensors *st, uint8_t *used, const char *name, size_t rows,
+                                              size_t cols) {
+    const orli_st_tensor *t = orli_safetensors_find(st, name);
+    if (!t) orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is missing", st->path, name);
+    else if (t->rank != 2 || t->shape[0] != rows || t->shape[1] != cols)
+        orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is not (%zu, %zu), as this model and rank ask for",
+                  st->path, name, rows, cols);
+    else used[t - st->tensor] = 1;
+    return orl_failed(st->ctx) ? NULL : t;
+}
+
+static void orli_lora_load_layer(orl_model *m, const orli_safetensors *st, uint8_t *used, const orli_weight_row *row,
+                                 size_t layer) {
+    size_t slot = orli_slot(row->weight, layer), part = row->third ? (size_t)row->third - 1 : 0, r, run;
+    orl_param *down = m->down[slot], *up = m->up[slot];
+    orli_disk_shape s;
+    const orli_st_tensor *t;
+    char name[220];
+    if (!down) return;
+    orli_lora_name(name, sizeof name, m, row, layer, "A");
+    if (!(t = orli_lora_tensor(st, used, name, down->rows, down->cols))) return;
+    orli_safetensors_read(st, t, 0, down->rows * down->cols, down->data);
+    s = orli_lora_shape(m, row);
+    run = s.headwise ? s.d : s.outs;
+    orli_lora_name(name, sizeof name, m, row, layer, "B");
+    if (!(t = orli_lora_tensor(st, used, name, s.parts * s.outs, s.ins))) return;
+    for (r = 0; r < s.outs; r += run)
+        orli_safetensors_read(st, t, orli_disk_at(&s, part, r, 0), run * s.ins, up->data + r * s.ins);
+    down->version++, up->version++;
+}
+
+static orl_status orli_lora_load_weights(orl_model *m, const char *path) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_safetensors st;
+    const orli_weight_row *row;
+    const orli_st_tensor *t;
+    uint8_t *used;
+    size_t layer, i;
+    if (orli_safetensors_open(ctx, path, &st) != ORL_OK) return orl_error_status(ctx);
+    used = (uint8_t *)orli_alloc_zero(ctx, st.count, 1);
+    for (layer = 0; used && layer < m->config.layers; layer++)
+        for (row = orli_families[m->config.arch].weights; row->name; row++)
+            if (orli_is_linear(row->weight) && !orl_failed(ctx)) orli_lora_load_layer(m, &st, used, row, layer);
+    if (used && m->reward && (t = orli_lora_tensor(&st, used, "base_model.model.score.weight", 1, m->config.dim)))
+        orli_safetensors_read(&st, t, 0, m->config.dim, m->weight[ORLI_W_SCORE]->data);
+    for (i = 0; used && i < st.count && !orl_failed(ctx); i++)
+        if (!used[i])
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" has no place in this %s model", path, st.tensor[i].name,
+                      orli_families[m->config.arch].model_type);
+    orli_free(ctx, used);
+    orli_safetensors_close(&st);
+    return orl_error_status(ctx);
+}
+
+/* orl_adapter.json, if there is one. */
+static orl_status orli_lora_load_own(orl_model *m, const char *dir) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_config_file f;
+    orli_file file;
+    orli_json j;
+    char path[4096];
+    if (orli_join(ctx, path, dir, "orl_adapter.json") != ORL_OK || !orli_exists(path)) return orl_error_status(ctx);
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
+    memset(&f, 0, sizeof f);
+    f.reward_mean = m->reward_mean, f.reward_sd = m->reward_sd;
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    orli_config_read(&j, &f);
+    orli_file_close(&file);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (f.condition.kind == ORL_CONDITION_BINS || !(f.reward_sd > 0))
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: an adapter's condition is a text, and a deviation positive", path);
+    m->reward_mean = f.reward_mean, m->reward_sd = f.reward_sd;
+    if (f.condition.kind != ORL_CONDITION_NONE) m->condition = f.condition;
+    return ORL_OK;
+}
+
+ORL_API orl_status orl_lora_load(orl_model *m, const char *dir) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orli_adapter_file f;
+    char path[4096];
+    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
+    if (orli_adapter_open(ctx, dir, &f) == ORL_OK && f.head && !m->reward)
+        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: is a reward model's adapter (modules_to_save), and %s is none", dir,
+                  m->name);
+    if (!orl_failed(ctx) && orl_lora_add(m, &f.o) == ORL_OK &&
+        orli_join(ctx, path, dir, "adapter_model.safetensors") == ORL_OK) {
+        if (orli_lora_load_weights(m, path) != ORL_OK || orli_lora_load_own(m, dir) != ORL_OK) orli_lora_drop(m);
+    }
+    orli_adapter_file_free(&f);
+    return orl_error_status(ctx);
+}
+
+/* A directory with an adapter alone names its base: a path, as it is or from there. */
+static orl_model *orli_model_load_any(orl_ctx *ctx, const char *dir, int frozen) {
+    orli_adapter_file f;
+    orl_model *m = NULL, *reward;
+    char path[4096], config[4096];
+    if (orl_failed(ctx) || !dir || orli_join(ctx, config, dir, "config.json") != ORL_OK ||
+        orli_join(ctx, path, dir, "adapter_config.json") != ORL_OK)
+        return NULL;
+    if (orli_exists(config) || !orli_exists(path)) return orli_model_load(ctx, dir, frozen);
+    if (orli_adapter_open(ctx, dir, &f) == ORL_OK && !f.base.length)
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s: has no base_model_name_or_path: load the base, then orl_lora_load()", path);
+    if (!orl_failed(ctx) && !orli_exists(f.base.data) &&
+        snprintf(path, sizeof path, "%s/%s", dir, f.base.data) < (int)sizeof path && orli_exists(path)) {
+        m = orli_model_load(ctx, path, frozen);
+    } else if (!orl_failed(ctx)) m = orli_model_load(ctx, f.base.data, frozen);
+    if (m && f.head && !m->reward) { /* the trunk of a language model */
+        reward = orl_reward_model(m);
+        orl_model_free(m);
+        m = reward;
+    }
+    if (m) orl_lora_load(m, dir);
+    orli_adapter_file_free(&f);
+    if (!m || !orl_failed(ctx)) return m;
+    orl_model_free(m);
+    return NULL;
+}
+
+ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) { return orli_model_load_any(ctx, dir, 0); }
+ORL_API orl_model *orl_model_load_frozen(orl_ctx *ctx, const char *dir) { return orli_model_load_any(ctx, dir, 1); }
+
 typedef struct orli_weight_source { /* gives a tensor on disk from the one to three parameters that make it up */
     const orl_model *m;
     const orli_weight_row *row;
@@ -10799,7 +11442,7 @@ static void orli_weight_give(void *user, size_t first, size_t n, orl_real *out) 
         part[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + i), s->layer);
     for (i = 0; i < n; i++) {
         at = orli_disk_from(&shape, first + i, &which);
-        out[i] = part[which]->data[at];
+        orli_param_read(part[which], at, 1, &out[i]);
     }
 }
 
@@ -10823,8 +11466,9 @@ static orl_status orli_weights_save(const orl_model *m, const char *path, orli_d
             s = orli_disk_shape_of(m, row);
             shape[0] = s.transposed ? s.ins : s.parts * s.outs;
             shape[1] = s.transposed ? s.parts * s.outs : s.ins;
-            if (!s.transposed && !row->third) { /* as it lies there */
-                orli_st_put_tensor(&w, name, dtype, s.rank == 2 ? 2 : 1, shape, ORLI_DTYPE_REAL, p->data);
+            if (!s.transposed && !row->third && (!p->half || dtype == ORLI_BF16)) { /* as it lies there */
+                orli_st_put_tensor(&w, name, dtype, s.rank == 2 ? 2 : 1, shape, p->half ? ORLI_BF16 : ORLI_DTYPE_REAL,
+                                   p->half ? (const void *)p->half : (const void *)p->data);
                 continue;
             }
             source[used].m = m, source[used].row = row, source[used].layer = layer;
@@ -10877,10 +11521,17 @@ static void orli_model_unwrite(const char *dir) {
     rmdir(dir);
 }
 
+static orl_status orli_lora_unsaved(const orl_model *m, const char *path) {
+    if (!orl_has_lora(m)) return ORL_OK;
+    return orli_fail(m->object.ctx, ORL_ERR_ARGUMENT,
+                     "%s: the model has an adapter: orl_lora_save() writes it, orl_lora_merge() makes it part of the "
+                     "weights", path);
+}
+
 static orl_status orli_model_save(const orl_model *m, const char *dir, orli_dtype dtype) {
     orl_ctx *ctx = m ? m->object.ctx : NULL;
     char path[4096];
-    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!m || !dir || orl_failed(ctx) || orli_lora_unsaved(m, dir) != ORL_OK) return orl_error_status(ctx);
     if (orli_exists(dir)) {
         if (orli_join(ctx, path, dir, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
         if (orli_exists(path))
@@ -10965,7 +11616,7 @@ ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const 
                       path, numbers, file.size - sizeof header);
     }
     if (!orl_failed(ctx) && tokenizer_file) tok = orl_tokenizer_load_llama2c(ctx, tokenizer_file, c.vocab);
-    if (!orl_failed(ctx)) m = orli_model_new(ctx, &c, tok, 0);
+    if (!orl_failed(ctx)) m = orli_model_new(ctx, &c, tok, 0, 0);
     if (m) {
         at = orli_llama2c_take(m, ORLI_W_EMBED, 0, (const float *)(const void *)(file.data + sizeof header));
         for (i = 0; i < sizeof order / sizeof *order; i++)
@@ -11058,7 +11709,7 @@ static void orli_gguf_give_part(const orl_model *m, orli_weight w, size_t layer,
     int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2, paired = family->paired && (query || key);
     size_t head = (vector ? p->cols : p->rows) / (key ? m->config.kv_heads : m->config.heads), i;
     if (paired && !vector) r = orli_gguf_pair(r, head);
-    memcpy(out, p->data + r * p->cols, p->cols * sizeof *out);
+    orli_param_read(p, r * p->cols, p->cols, out);
     for (i = 0; paired && vector && i < p->cols; i++) out[i] = p->data[orli_gguf_pair(i, head)];
     for (i = 0; norm && family->plus_one && i < p->cols; i++) out[i] += 1;
 }
@@ -11308,6 +11959,7 @@ ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl
     if (!orli_gguf_families[m->config.arch].arch)
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: llama.cpp does not know the family %s: save a directory instead",
                          path, orli_families[m->config.arch].model_type);
+    if (orli_lora_unsaved(m, path) != ORL_OK) return orl_error_status(ctx);
     if (m->reward)
         return orli_fail(ctx, ORL_ERR_ARGUMENT,
                          "%s: GGUF is for language models: llama.cpp does not read a reward model's head", path);
@@ -13300,6 +13952,7 @@ static void orli_log_header(orli_log *log, const char *stage, const orl_model *m
     orli_log_number(log, "threads", (double)orl_threads(log->ctx));
     orli_log_number(log, "seed", (double)seed);
     orli_log_number(log, "parameters", (double)m->params->count);
+    if (orl_has_lora(m)) orli_log_number(log, "trained", (double)m->adapter->count);
 }
 
 /* ---- 14.6 the trainer ---- */
@@ -13409,7 +14062,7 @@ static double orli_trainer_step(orli_trainer *t, size_t step, double lr, double 
         return 0;
     }
     loss /= divisor;
-    if (t->o.reduce) t->o.reduce(t->o.reduce_user, t->m->params->grads, t->m->params->count, &divisor);
+    if (t->o.reduce) t->o.reduce(t->o.reduce_user, t->adam.set->grads, t->adam.set->count, &divisor);
     a.lr = lr, a.beta1 = t->o.beta1, a.beta2 = t->o.beta2, a.eps = t->o.eps, a.weight_decay = t->o.weight_decay,
     a.clip = t->o.clip;
     orli_adam_step(&t->adam, &a, divisor, norm);
@@ -13473,7 +14126,7 @@ ORL_API orl_train_options orl_train_default(void) {
 
 static void orli_trainer_free(orli_trainer *t) {
     orli_adam_free(&t->adam);
-    if (t->m && t->m->params->grads) orli_params_freeze(t->m->params);
+    if (t->m && orli_model_trained(t->m)->grads) orli_params_freeze(orli_model_trained(t->m));
     orl_tape_free(t->tape);
     orl_tape_free(t->reference_tape);
     orli_micro_free(&t->micro);
@@ -13627,9 +14280,9 @@ ORL_API orl_status orl_train(orl_model *m, const orl_dataset *d, const orl_train
     memset(&log, 0, sizeof log);
     memset(&p, 0, sizeof p);
     if (!m || !d || orl_failed(ctx)) return orl_error_status(ctx);
-    if (orli_trainer_create(&t, m, d, options) == ORL_OK) orli_adam_create(&t.adam, m->params);
+    if (orli_trainer_create(&t, m, d, options) == ORL_OK) orli_adam_create(&t.adam, orli_model_trained(m));
     if (!orl_failed(ctx) && t.o.eval) orli_examples_build(&eval, m, t.o.eval, t.sides);
-    part.name = "model", part.set = m->params, part.adam = &t.adam;
+    part.name = "model", part.set = orli_model_trained(m), part.adam = &t.adam;
     p.stage = t.o.stage, p.seed = t.o.seed, p.rows = t.examples.count, p.steps = t.steps;
     if (!orl_failed(ctx) && t.o.resume && t.o.checkpoint) {
         if (orli_exists(t.o.checkpoint)) orli_checkpoint_load(ctx, t.o.checkpoint, &part, 1, &p);
@@ -13661,7 +14314,7 @@ static double orli_flops_per_second(const orl_model *m) {
     double flops = ctx->flops, begin = orl_seconds(), speed = 0;
     if (!x) return 0;
     while (rounds++ < 3 || orl_seconds() - begin < 0.03)
-        orli_gemm(ctx, n, p->rows, p->cols, orli_mat_of(x, p->cols, 1), orli_mat_of(p->data, 1, p->cols),
+        orli_gemm(ctx, n, p->rows, p->cols, orli_mat_of(x, p->cols, 1), orli_param_mat(p),
                   x + n * p->cols, p->rows, 0);
     speed = (ctx->flops - flops) / (orl_seconds() - begin);
     ctx->flops = flops; /* a measurement is no training */
@@ -13701,6 +14354,7 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
         p = orli_model_weight(m, (orli_weight)w, 0);
         if (p && p->rank >= 2) per_token -= (double)p->rows * (double)p->cols;
     }
+    if (orl_has_lora(m)) per_token = per_token * 4 / 6 + (double)m->adapter->count; /* frozen weights want no gradient */
     *tokens = 0;
     for (i = 0; i < e->count; i++) {
         const orli_example *x = &e->example[i];
@@ -13728,7 +14382,22 @@ static double orli_head_flops(const orl_model *m, const orli_examples *e, int si
     return m->reward ? 0 : 8 * (double)m->classes * (double)m->config.dim * tokens;
 }
 
-static size_t orli_params_bytes(const orl_model *m) { return m->params->count * sizeof(orl_real); }
+/* Bytes of a model: what a copy of it has for itself, … */
+static size_t orli_copied_bytes(const orl_model *m) {
+    const orl_param *p;
+    size_t n = m->adapter->count;
+    for (p = m->params->first; p; p = p->next) n += p->half ? 0 : p->rows * p->cols;
+    return n * sizeof(orl_real);
+}
+/* … all of it, … */
+static size_t orli_model_bytes(const orl_model *m) {
+    const orl_param *p;
+    size_t halves = 0;
+    for (p = m->params->first; p; p = p->next) halves += p->half && p->halves->own ? p->rows * p->cols : 0;
+    return orli_copied_bytes(m) + halves * sizeof(uint16_t);
+}
+/* … and of what is trained. Packed for use without gradient, it is once more what a copy has. */
+static size_t orli_trained_bytes(const orl_model *m) { return orli_model_trained(m)->count * sizeof(orl_real); }
 
 ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const orl_train_options *options,
                                       orl_estimate *out) {
@@ -13741,14 +14410,15 @@ ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const 
     if (out) memset(out, 0, sizeof *out);
     if (!m || !d || !out || orl_failed(ctx)) return orl_error_status(ctx);
     if (orli_trainer_create(&t, m, d, options) == ORL_OK) {
-        orli_params_train(m->params); /* so that a dry run sees what will need gradients */
+        orli_params_train(orli_model_trained(m)); /* so that a dry run sees what will need gradients */
         if (!orl_failed(ctx)) orli_trainer_plan(&t, &out->activations, &reference);
         out->activations += reference;
-        out->weights = out->gradients = orli_params_bytes(m), out->moments = 2 * out->weights;
-        if (t.o.reference) out->weights += 2 * orli_params_bytes(t.o.reference); /* its own, and packed */
+        out->weights = orli_model_bytes(m), out->gradients = orli_trained_bytes(m), out->moments = 2 * out->gradients;
+        if (t.o.reference) /* its own, and packed */
+            out->weights += orli_model_bytes(t.o.reference) + orli_copied_bytes(t.o.reference);
         if (!orl_failed(ctx) && t.o.eval && orli_examples_build(&eval, m, t.o.eval, t.sides) == ORL_OK) {
             out->activations += orli_examples_plan(m, &eval, t.sides);
-            out->weights += orli_params_bytes(m); /* packed for validation */
+            out->weights += orli_copied_bytes(m); /* packed for validation */
         }
         orli_examples_free(&eval);
         out->rows = t.examples.count, out->dropped = t.examples.dropped, out->cut = t.examples.cut;
@@ -14948,11 +15618,11 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     if (!orl_failed(ctx) && o.ptx > 0 && o.ptx_data) orli_examples_build(&p.ptx, policy, o.ptx_data, 1);
     p.order = (size_t *)orli_alloc(ctx, ORLI_MAX(o.rollouts, o.minibatch), sizeof *p.order);
     if (!orl_failed(ctx)) p.prompt_order = (size_t *)orli_alloc(ctx, p.prompts.count, sizeof *p.prompt_order);
-    if (!orl_failed(ctx)) orli_adam_create(&p.actor_adam, policy->params);
-    if (!orl_failed(ctx)) orli_adam_create(&p.critic_adam, p.critic->params);
+    if (!orl_failed(ctx)) orli_adam_create(&p.actor_adam, orli_model_trained(policy));
+    if (!orl_failed(ctx)) orli_adam_create(&p.critic_adam, orli_model_trained(p.critic));
     if (!orl_failed(ctx)) orli_tape_reserve(p.tape, orli_ppo_plan(&p));
-    part[0].name = "policy", part[0].set = policy->params, part[0].adam = &p.actor_adam;
-    part[1].name = "critic", part[1].set = p.critic ? p.critic->params : NULL, part[1].adam = &p.critic_adam;
+    part[0].name = "policy", part[0].set = orli_model_trained(policy), part[0].adam = &p.actor_adam;
+    part[1].name = "critic", part[1].set = p.critic ? orli_model_trained(p.critic) : NULL, part[1].adam = &p.critic_adam;
     progress.stage = "ppo", progress.seed = o.seed, progress.rows = p.prompts.count, progress.steps = o.iterations;
     if (!orl_failed(ctx) && o.resume && o.checkpoint) {
         if (!orli_exists(o.checkpoint))
@@ -14971,7 +15641,7 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     orli_rollouts_free(ctx, &p.roll);
     orli_adam_free(&p.actor_adam);
     orli_adam_free(&p.critic_adam);
-    orli_params_freeze(policy->params);
+    orli_params_freeze(orli_model_trained(policy));
     orli_examples_free(&p.prompts);
     orli_examples_free(&p.ptx);
     orli_micro_free(&p.micro);
@@ -15013,10 +15683,11 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
     if (orli_ppo_prompts(&p.prompts, policy, prompts, o.max_tokens) == ORL_OK) {
         const orli_examples *e = &p.prompts;
         /* so that a dry run sees what needs gradients */
-        orli_params_train(policy->params), orli_params_train(p.critic->params);
-        out->gradients = orli_params_bytes(policy) + orli_params_bytes(p.critic), out->moments = 2 * out->gradients;
-        /* with reference and reward model; packed, as all score */
-        out->weights = 2 * (2 * orli_params_bytes(policy) + (rm ? 2 : 1) * orli_params_bytes(p.critic));
+        orli_params_train(orli_model_trained(policy)), orli_params_train(orli_model_trained(p.critic));
+        out->gradients = orli_trained_bytes(policy) + orli_trained_bytes(p.critic), out->moments = 2 * out->gradients;
+        /* with reference and reward model, which are copies; packed, as all score */
+        out->weights = orli_model_bytes(policy) + 3 * orli_copied_bytes(policy);
+        out->weights += (rm ? orli_model_bytes(rm) + 3 * orli_copied_bytes(rm) : 2 * orli_copied_bytes(p.critic));
         out->activations = orli_ppo_plan(&p) + orli_ppo_rollout_bytes(policy, e, o.rollouts);
         rest = ctx->pool->threads * ORLI_SCRATCH + e->id_capacity * sizeof *e->ids + e->capacity * sizeof *e->example;
         out->total = out->weights + out->gradients + out->moments + out->activations + rest;
@@ -15028,7 +15699,7 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
          * if a model gives them */
         out->flops = passes * ((double)o.epochs * (2 * trunk + head) + (rm ? 5 : 4) * trunk / 3 + 3 * head / 4);
         out->seconds = out->flops / (0.6 * orli_flops_per_second(policy));
-        orli_params_freeze(policy->params), orli_params_freeze(p.critic->params);
+        orli_params_freeze(orli_model_trained(policy)), orli_params_freeze(orli_model_trained(p.critic));
     }
     orli_examples_free(&p.prompts);
     orli_micro_free(&p.micro);
