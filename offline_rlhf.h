@@ -620,7 +620,7 @@ ORL_API orl_status orl_lora_add(orl_model *model, const orl_lora_options *option
 ORL_API orl_status orl_lora_merge(orl_model *model);                                 /* W += alpha/rank·B·A; no adapter */
 /* As PEFT has them: adapter_config.json, adapter_model.safetensors. orl_model_load() and orl_model_load_frozen() take
  * such a directory too, and load the base that it names first. */
-ORL_API orl_status orl_lora_save(const orl_model *model, const char *dir);
+ORL_API orl_status orl_lora_save(const orl_model *model, const char *dir); /* base: where the model was loaded from */
 ORL_API orl_status orl_lora_load(orl_model *model, const char *dir);
 ORL_API int orl_has_lora(const orl_model *model);
 /* Final hidden states: (tokens, dim), after the last norm. */
@@ -9481,6 +9481,7 @@ struct orl_model {
     orl_params *params;
     orl_tokenizer *tokenizer;
     char name[64];
+    char *from;                       /* the directory it was loaded from, or NULL */
     int reward;                       /* reads score.weight, not the language head */
     double reward_mean, reward_sd;    /* of its scores: normalisation */
     size_t classes;                   /* tokens that compete: vocab less the condition's own */
@@ -9590,6 +9591,7 @@ static void orli_model_destroy(orli_object *object) {
     orl_model *m = (orl_model *)object;
     orli_free(object->ctx, m->weight);
     orli_kept_free(object->ctx, &m->kept);
+    orli_free(object->ctx, m->from);
     orli_free(object->ctx, m->down);
     orli_free(object->ctx, m->up);
     orli_free(object->ctx, (char *)(uintptr_t)m->lora.targets);
@@ -9876,6 +9878,7 @@ static orl_model *orli_model_like(const orl_model *m, int reward) {
     copy->stops = m->stops;
     memcpy(copy->stop, m->stop, sizeof m->stop);
     memcpy(copy->name, m->name, sizeof m->name);
+    if (m->from) copy->from = orli_copy_string(m->object.ctx, m->from);
     orli_kept_copy(m->object.ctx, &copy->kept, &m->kept);
     orli_copy_weights(copy, m);
     if (orl_has_lora(m) && orl_lora_add(copy, &m->lora) == ORL_OK)
@@ -11083,6 +11086,7 @@ static orl_model *orli_model_load(orl_ctx *ctx, const char *dir, int frozen) {
     m->stops = f.stops;
     if (!m->stops && tok && orl_eos(tok) >= 0) m->config.eos = m->stop[m->stops++] = orl_eos(tok);
     orl_model_set_name(m, dir);
+    m->from = orli_copy_string(ctx, dir);
     return m;
 }
 
@@ -11259,8 +11263,9 @@ static void orli_lora_put_targets(orli_str *s, const orl_model *m) {
 }
 
 static void orli_lora_write_config(orli_str *s, const orl_model *m) {
+    const char *base = m->from ? m->from : m->name;
     orli_str_puts(s, "{\n  \"peft_type\": \"LORA\",\n  \"base_model_name_or_path\": ");
-    orli_json_put_string(s, m->name, strlen(m->name));
+    orli_json_put_string(s, base, strlen(base));
     orli_str_printf(s, ",\n  \"task_type\": \"%s\",\n  \"inference_mode\": true,\n  \"r\": %zu,\n  \"lora_alpha\": ",
                     m->reward ? "SEQ_CLS" : "CAUSAL_LM", m->lora.rank);
     orli_json_put_double(s, m->lora.alpha);
