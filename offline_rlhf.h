@@ -9726,6 +9726,14 @@ static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype)
 
 /* ---- 11.5 weights in and out ---- */
 
+/* Element (r, c) of a parameter within its tensor on disk, whose shape that implies. */
+static size_t orli_weight_at(const orli_weight_row *row, const orl_param *p, size_t r, size_t c) {
+    size_t parts = row->third ? 3 : 1, part = row->third ? (size_t)row->third - 1 : 0;
+    if (row->transposed) return c * (parts * p->rows) + part * p->rows + r; /* (in, parts·out) */
+    if (p->rank >= 2) return (part * p->rows + r) * p->cols + c;
+    return part * p->cols + c;                                              /* a vector */
+}
+
 /* The tensor that a weight of the model is read from, if it has that weight; NULL and an error if the file has none
  * of its shape. */
 static const orli_st_tensor *orli_weight_find(const orl_model *m, const orli_safetensors *st,
@@ -9754,19 +9762,18 @@ static const orli_st_tensor *orli_weight_find(const orl_model *m, const orli_saf
     return NULL;
 }
 
-/* Reads a weight from its tensor, which may be the other way round (in, parts·out), and hold q, k and v. */
 static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, const orli_weight_row *row, size_t layer) {
     orl_ctx *ctx = m->object.ctx;
     orl_param *p = orli_model_weight(m, row->weight, layer);
     const orli_st_tensor *t = orli_weight_find(m, st, row, layer);
-    size_t parts = row->third ? 3 : 1, part = row->third ? (size_t)row->third - 1 : 0, r, c;
+    size_t r, c;
     orl_real *column;
     if (!t) return orl_error_status(ctx);
     if (!row->transposed)
-        return orli_safetensors_read(st, t, part * p->rows * p->cols, p->rows * p->cols, p->data);
+        return orli_safetensors_read(st, t, orli_weight_at(row, p, 0, 0), p->rows * p->cols, p->data);
     column = (orl_real *)orli_alloc(ctx, p->rows, sizeof *column);
     for (c = 0; c < p->cols && column; c++) {
-        orli_safetensors_read(st, t, (c * parts + part) * p->rows, p->rows, column);
+        orli_safetensors_read(st, t, orli_weight_at(row, p, 0, c), p->rows, column);
         for (r = 0; r < p->rows; r++) p->data[r * p->cols + c] = column[r];
     }
     orli_free(ctx, column);
