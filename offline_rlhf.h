@@ -6055,7 +6055,7 @@ static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n
 /* Where the first of n finite numbers stands that would become infinite in this type; n: nowhere. */
 static size_t orli_tensor_overflow(orli_dtype dtype, const orl_real *src, size_t n) {
     /* the largest number and half a step: 2^128 − 2^103, 2^16 − 2^4, 2^128 − 2^119 */
-    static const double limits[3] = {3.4028235677973366e38, 65520, 3.3961775292304957e38};
+    static const double limits[3] = {3.4028235677973366e38, 65520, 3.39617752923046e38};
     size_t i;
     if (dtype > ORLI_BF16 || dtype == ORLI_DTYPE_REAL) return n;
     for (i = 0; i < n; i++) {
