@@ -5862,12 +5862,20 @@ static orl_status orli_json_add_others(orli_str *out, const char *text, size_t s
     return orl_error_status(ctx);
 }
 
-/* Has the object two members of one name, or very many? Then that is an error. */
+/* Has the object two members of one name, very many, or one of a very long name? Then that is an error. */
 static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t size, const char *name) {
     orli_names seen = orli_names_new(ctx);
     orli_json j = orli_json_new(ctx, text, size, name, 1);
-    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen); orli_json_skip(&j))
-        if (seen.count > 4096) orli_json_fail_at(&j, j.start, "more than 4096 keys: is this the right file?");
+    size_t before, number;
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j); orli_json_skip(&j)) {
+        before = seen.count;
+        number = before < 4096 && j.end - j.start < 1000 ? orli_json_name(&j, &seen) : ORLI_NONE;
+        if (number == ORLI_NONE)
+            orli_json_fail_at(&j, j.start, "more than 4096 keys, or one of 1000 bytes: is this the right file?");
+        else if (seen.count == before)
+            orli_json_fail_at(&j, j.start, "the key \"%.100s\" occurs twice in one object: remove one",
+                              seen.name[number].text);
+    }
     orli_names_free(&seen);
     return orl_error_status(ctx);
 }
