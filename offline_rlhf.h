@@ -49,7 +49,7 @@
  *   >>kernels    6  matrix products, row kernels, attention, per instruction set  threads
  *   >>tensor     7  contexts, parameters, the tape and its fused operators        kernels
  *   >>optim      8  AdamW, schedules, clipping                                    tensor
- *   >>formats    9  JSON and safetensors, in and out                              platform
+ *   >>formats    9  JSON and safetensors, in and out; GGUF, out                   platform
  *   >>tokenizer  10 byte-pair encoding: learned, loaded, saved                    formats
  *   >>model      11 GPT-2 and Llama families, language or reward head             tensor, tokenizer
  *   >>generate   12 paged KV cache, continuous batching, sampling                 model
@@ -177,13 +177,19 @@
  * I. MODEL FILES
  * A model is a directory as Hugging Face's transformers have it: config.json, model.safetensors (or
  * shards with an index), tokenizer.json, or vocab.json + merges.txt, or GPT-2's encoder.json +
- * vocab.bpe. F32, F16, BF16 and F64 weights are read, F32 is written (F64 in the double build). A
- * reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
+ * vocab.bpe. F32, F16, BF16 and F64 weights are read; F32 is written (F64 in the double build), or
+ * what orl_model_save_as() is told. Settings that are not used here, and the tokenizer's files with
+ * their chat template, go out as they came; a new special token makes a new tokenizer.json.
+ * orl_model_save_gguf() makes one file for llama.cpp (F32, F16, BF16, Q8_0), which reads it as we do:
+ * the same token ids, log-probabilities equal to 1e-4 in F32.
+ *
+ * A reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
  * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
  * conditioned model carries orl_condition there (kind, template, quantiles, default target), and
  * sampling applies it. Settings that are known to change the computation and are not implemented
  * (another activation, RoPE scaling, biases, …) are refused by name; a missing or odd-shaped tensor
- * is an error. llama2.c checkpoints and its tokenizer.bin are read too.
+ * is an error, found before memory is asked for. llama2.c checkpoints and its tokenizer.bin are read
+ * too.
  *
  * J. DATA
  * JSONL, one object a line, with the field names of TRL:
@@ -250,7 +256,9 @@
  *      rotation, feed-forward and biases (orli_model_block; a bias the table does not have is left
  *      out by itself);
  *   5. the keys of its config.json: orli_config_read_key, with what must be refused, and
- *      orli_config_write.
+ *      orli_config_write;
+ *   6. what llama.cpp calls it: a line in orli_gguf_families, new weights in orli_gguf_rows, settings
+ *      in orli_gguf_put_config.
  * Training, sampling, scoring and resuming then work: they know of a model only its forward pass and
  * its heads. Golden logits from another implementation belong in tests/test_golden.c.
  *
@@ -273,7 +281,7 @@
  * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864. BPE:
  * Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018. Random numbers: Philox, Salmon et
  * al., SC 2011. exp, tanh and log: after Moshier's Cephes. Formats: RFC 8259, safetensors, Hugging
- * Face's config.json and tokenizer.json, TRL's data sets.
+ * Face's config.json and tokenizer.json, TRL's data sets, GGUF 3 as llama.cpp reads it.
  *
  * Licence: MIT, in full at the end of the file. */
 #ifndef OFFLINE_RLHF_H

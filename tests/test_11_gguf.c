@@ -2,9 +2,18 @@
  * as files: directories in F16 and BF16, with the settings and tokenizer files they came with.
  * tests/gguf_check.mjs puts the same files before llama.cpp itself.
  * builds: float double */
+#include <stddef.h>
+static size_t fault_at, fault_count; /* the fault_at-th allocation fails (1, 2, …; 0: none) */
+static void *fault_malloc(size_t n);
+static void fault_free(void *p);
+#define ORL_MALLOC(n) fault_malloc(n)
+#define ORL_FREE(p) fault_free(p)
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
 #include "files.h"
+
+static void *fault_malloc(size_t n) { return fault_at && ++fault_count == fault_at ? NULL : malloc(n); }
+static void fault_free(void *p) { free(p); }
 
 static orl_ctx *ctx;
 static char notes[2000];
@@ -564,6 +573,38 @@ static void test_kept(void) {
     remove_tree(from), remove_tree(to);
 }
 
+/* Each allocation in turn fails: an error, and nothing is left of a file or a directory. */
+static void test_faults(void) {
+    orl_tokenizer *tok = make_tokenizer();
+    orl_model *m = make_model(ORL_LLAMA, tok, 1), *back;
+    char from[600], to[600], file[600];
+    size_t n, done = 0, now;
+    snprintf(from, sizeof from, "%s", in_dir("whole"));
+    snprintf(to, sizeof to, "%s", in_dir("part"));
+    snprintf(file, sizeof file, "%s", in_dir("part.gguf"));
+    check(orl_model_save(m, from) == ORL_OK);
+    put(from, "generation_config.json", "{}");
+    orl_model_free(m), orl_tokenizer_free(tok);
+    back = orl_model_load(ctx, from);
+    now = orl_memory_now(ctx);
+    for (n = 1; n < 400 && !done; n++) {
+        fault_at = n, fault_count = 0;
+        orl_model_save_gguf(back, file, ORL_Q8_0);
+        if (!orl_failed(ctx)) orl_model_save_as(back, to, ORL_F16);
+        done = fault_count < n;
+        fault_at = 0;
+        check(done ? !orl_failed(ctx) : orl_error_status(ctx) == ORL_ERR_MEMORY);
+        check(done || !orli_exists(to));
+        check(orl_memory_now(ctx) == now);
+        remove(file);
+        orl_clear_error(ctx);
+    }
+    check(done && n > 20);
+    tok = orl_model_tokenizer(back);
+    orl_model_free(back), orl_tokenizer_free(tok);
+    remove_tree(from), remove_tree(to);
+}
+
 int main(void) {
     ctx = orl_create(NULL);
     if (orl_failed(ctx) || !make_dir("test_11_gguf", NULL)) return 1;
@@ -573,6 +614,7 @@ int main(void) {
     test_refused();
     test_types();
     test_kept();
+    test_faults();
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("    %s\n", orl_error(ctx));
     orl_destroy(ctx);
