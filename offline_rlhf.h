@@ -456,9 +456,12 @@ ORL_API orl_tensor *orl_every(orl_tape *tape, orl_tensor *x, size_t first, size_
 ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b);
 ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32_t *id, size_t n);
 ORL_API orl_tensor *orl_layernorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b, double eps);
+/* w may be shorter than a row of x and divide it: then each such part, a head for example, is normalised by itself. */
 ORL_API orl_tensor *orl_rmsnorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, double eps);
 ORL_API orl_tensor *orl_gelu(orl_tape *tape, orl_tensor *x);                      /* the tanh form, as in GPT-2 */
+ORL_API orl_tensor *orl_gelu_erf(orl_tape *tape, orl_tensor *x);                  /* x·Φ(x) as it was defined */
 ORL_API orl_tensor *orl_swiglu(orl_tape *tape, orl_tensor *gate, orl_tensor *up); /* silu(gate) ⊙ up */
+ORL_API orl_tensor *orl_geglu(orl_tape *tape, orl_tensor *gate, orl_tensor *up);  /* gelu(gate) ⊙ up */
 
 /* A packed stream of sequences: no padding. A segment may continue a parent segment: it attends to
  * the parent and all its ancestors and its positions go on from there, so that a prompt is computed
@@ -486,12 +489,26 @@ ORL_API void orl_stream_clear(orl_stream *stream);
 /* Appends n tokens as a segment; gives its index, or ORL_ROOT if it failed. */
 ORL_API size_t orl_stream_add(orl_stream *stream, const int32_t *token, size_t n, size_t parent);
 
-/* x: (tokens, heads·head_dim). Rotates pairs (i, i + head_dim/2) of each head by position·theta^(−2i/head_dim). */
-ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads, double theta);
-/* Causal softmax(q·kᵀ/√head_dim)·v within each segment and its ancestors.
+/* Rotary positions: pair i of the first `width` numbers of a head turns by position·f(theta^(−2i/width)). */
+typedef struct orl_rotation {
+    double theta;
+    size_t width;           /* 0: the whole head */
+    double factor;          /* 0: f is the identity; linear scaling: f(x) = x/factor */
+    double low, high;       /* Llama 3's: turns that are fewer than `low` in `original` tokens are scaled, those that */
+    size_t original;        /* are more than `high` are not, between them a mixture; original 0: linear */
+} orl_rotation;
+/* x: (tokens, heads·head_dim). Rotates pairs (i, i + width/2) of each head. */
+ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads,
+                             const orl_rotation *rotation);
+/* Causal softmax(scale·q·kᵀ)·v within each segment and its ancestors: a token sees itself and the window − 1 before it.
  * q: (tokens, heads·head_dim); k, v: (tokens, kv_heads·head_dim); head h reads kv head h·kv_heads/heads. */
+typedef struct orl_heads {
+    size_t heads, kv_heads;
+    size_t window;          /* 0: it sees all before it */
+    double scale;           /* 0: 1/√head_dim */
+} orl_heads;
 ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, orl_tensor *v,
-                                  const orl_stream *stream, size_t heads, size_t kv_heads);
+                                  const orl_stream *stream, const orl_heads *shape);
 /* log softmax(h·wᵀ)[target], never holding the n × vocabulary logits. h: (n, d), w: (vocab, d), of
  * which the first `classes` rows compete. → (n, 1). entropy, if not NULL, receives (n, 1). */
 ORL_API orl_tensor *orl_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w, size_t classes,
@@ -529,17 +546,39 @@ ORL_API void orl_free(orl_ctx *ctx, void *memory);
 
 /* ---- 1.5 models ------------------------------------------------------------------------------- */
 
-typedef enum orl_arch { ORL_GPT2 = 0, ORL_LLAMA = 1 } orl_arch;
+/* The families, by config.json's model_type: gpt2, llama (SmolLM and SmolLM2 too), gpt_neo (TinyStories), gpt_neox
+ * (Pythia), mistral, qwen2 (Qwen2.5 too), qwen3, smollm3, gemma3_text. */
+typedef enum orl_arch {
+    ORL_GPT2, ORL_LLAMA, ORL_GPT_NEO, ORL_GPT_NEOX, ORL_MISTRAL, ORL_QWEN2, ORL_QWEN3, ORL_SMOLLM3, ORL_GEMMA3
+} orl_arch;
+
+typedef enum orl_activation { ORL_SILU, ORL_GELU, ORL_GELU_ERF } orl_activation;
+
+#define ORL_MAX_LAYERS 1024
+#define ORL_LAYER_LOCAL 1     /* its tokens see the last `window` alone */
+#define ORL_LAYER_UNROTATED 2 /* knows no positions */
 
 typedef struct orl_model_config {
-    orl_arch arch;     /* GPT-2: learned positions, LayerNorm, GELU, biases; Llama: RoPE, RMSNorm, SwiGLU */
+    orl_arch arch;
     size_t vocab, dim, layers, heads, kv_heads, ffn, context;
-    double norm_eps, rope_theta;
-    int tied;          /* the language head is the token embedding */
-    int32_t bos, eos;  /* −1: none */
+    double norm_eps;
+    int tied;                      /* the language head is the token embedding */
+    int32_t bos, eos;              /* −1: none */
+    /* What follows is the family's own: leave it as orl_model_config_default() sets it, or as a file says. */
+    size_t head_dim;               /* 0: dim / heads */
+    orl_rotation rope;
+    double local_theta;            /* of local layers, which are then not scaled; 0: as the others */
+    size_t window;                 /* of local layers, the token itself counted; 0: none */
+    double query_scalar;           /* scores are q·k/√this; 0: head_dim */
+    int by_layer;                  /* … and layer l's divided by l + 1 */
+    orl_activation activation;
+    int attention_bias, mlp_bias;  /* where a family leaves it open */
+    int parallel;                  /* attention and feed-forward read the same x */
+    uint8_t layer[ORL_MAX_LAYERS]; /* ORL_LAYER_LOCAL | ORL_LAYER_UNROTATED */
 } orl_model_config;
 
-ORL_API orl_model_config orl_model_config_default(orl_arch arch); /* a small one: 4 layers of 128 */
+/* A small one: 4 layers of 128. */
+ORL_API orl_model_config orl_model_config_default(orl_arch arch);
 /* Weights N(0, 0.02), residual projections scaled by 1/√(2·layers); tok (may be NULL) is shared. */
 ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok);
 /* A Hugging Face directory: config.json, model.safetensors, tokenizer files if there are any. */
@@ -562,12 +601,36 @@ ORL_API void orl_model_free(orl_model *model);
 ORL_API orl_ctx *orl_model_ctx(const orl_model *model);
 ORL_API const orl_model_config *orl_model_get_config(const orl_model *model);
 ORL_API orl_tokenizer *orl_model_tokenizer(const orl_model *model);         /* NULL if it has none */
-ORL_API orl_params *orl_model_params(orl_model *model);
+ORL_API orl_params *orl_model_params(orl_model *model);                     /* what training changes */
 ORL_API int orl_is_reward_model(const orl_model *model);
 ORL_API void orl_model_set_name(orl_model *model, const char *name);        /* for tables and logs */
 ORL_API const char *orl_model_name(const orl_model *model);
 /* Same trunk, scalar head score.weight: (1, dim), N(0, 1/(dim + 1)). */
 ORL_API orl_model *orl_reward_model(const orl_model *trunk);
+
+/* Frozen weights in bf16, computed with in float: half the memory, or next to none. For what is not trained (a
+ * reference, a reward model) and for the base of an adapter. Copies share them.
+ * orl_model_load_frozen: matrices that the files have in BF16 stay there, mapped (not counted as memory; fused ones of
+ * GPT-2 and GPT-NeoX are copied); all others are floats as usual. */
+ORL_API orl_model *orl_model_load_frozen(orl_ctx *ctx, const char *dir);
+ORL_API orl_status orl_model_store_bf16(orl_model *model); /* rounds all matrices but a reward model's head */
+
+/* LoRA (Hu et al., arXiv 2106.09685): x·Wᵀ becomes x·Wᵀ + alpha/rank·(x·Aᵀ)·Bᵀ, A: (rank, in), B: (out, rank), zero at
+ * first. The model then trains A and B alone (and a reward model its head); all its other functions stay as they are. */
+typedef struct orl_lora_options {
+    size_t rank;
+    double alpha;
+    int root;            /* alpha/√rank instead (rank-stabilised, arXiv 2312.03732) */
+    const char *targets; /* modules by the end of their names, as "q_proj,v_proj"; NULL: all linear layers of the blocks */
+} orl_lora_options;
+ORL_API orl_lora_options orl_lora_default(void);                                     /* rank 8, alpha 16 */
+ORL_API orl_status orl_lora_add(orl_model *model, const orl_lora_options *options);
+ORL_API orl_status orl_lora_merge(orl_model *model);                                 /* W += alpha/rank·B·A; no adapter */
+/* As PEFT has them: adapter_config.json, adapter_model.safetensors. orl_model_load() and orl_model_load_frozen() take
+ * such a directory too, and load the base that it names first. */
+ORL_API orl_status orl_lora_save(const orl_model *model, const char *dir);
+ORL_API orl_status orl_lora_load(orl_model *model, const char *dir);
+ORL_API int orl_has_lora(const orl_model *model);
 /* Final hidden states: (tokens, dim), after the last norm. */
 ORL_API orl_tensor *orl_hidden(orl_tape *tape, orl_model *model, const orl_stream *stream);
 /* The matrix of the language head, (vocab, dim), for orl_token_logp or orl_linear on hidden states. */
@@ -1858,9 +1921,11 @@ static void orli_shuffle(size_t *order, size_t n, uint64_t key, uint64_t stream)
  * How to read it: the driver of a product goes orli_gemm → orli_gemm_task → orli_gemm_block → tile. The
  * tile is the micro-kernel: `tile_rows` × `tile_cols` numbers of C in registers, one step of k at a time. */
 
-/* Element (i, j) is at data[i·rs + j·cs]; one of rs, cs is 1. */
+/* Element (i, j) is at data[i·rs + j·cs]; one of rs, cs is 1. A frozen B may be bf16 numbers, the upper halves of
+ * floats: packing widens them, and nothing else reads them. */
 typedef struct orli_mat {
     const orl_real *data;
+    const uint16_t *half; /* in the place of data; else NULL */
     size_t rs, cs;
 } orli_mat;
 
@@ -1896,6 +1961,7 @@ typedef struct orli_kernels {
     /* panel[p·step + l] = x[l·lane + p·next] for lanes l < count ≤ width, p < k: one of lane, next is 1 */
     void (*pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel, size_t step);
 
+    void (*widen)(size_t n, orl_real *y, const uint16_t *x); /* from bf16 */
     void (*add)(size_t n, orl_real *y, const orl_real *x);                /* y += x */
     void (*axpy)(size_t n, orl_real *y, orl_real a, const orl_real *x);   /* y += a·x */
     void (*scale)(size_t n, orl_real *y, orl_real a);                     /* y *= a */
@@ -1920,9 +1986,14 @@ typedef struct orli_kernels {
                              orl_real *dx, orl_real *dw);                                /* each += or NULL */
     void (*gelu)(size_t n, orl_real *y, const orl_real *x);
     void (*gelu_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy);
+    void (*gelu_erf)(size_t n, orl_real *y, const orl_real *x);
+    void (*gelu_erf_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy);
     void (*swiglu)(size_t n, orl_real *y, const orl_real *gate, const orl_real *up);
     void (*swiglu_backward)(size_t n, orl_real *dgate, orl_real *dup, const orl_real *gate, const orl_real *up,
-                            const orl_real *dy);
+                            const orl_real *dy); /* dgate, dup: += or NULL; those of geglu too */
+    void (*geglu)(size_t n, orl_real *y, const orl_real *gate, const orl_real *up);
+    void (*geglu_backward)(size_t n, orl_real *dgate, orl_real *dup, const orl_real *gate, const orl_real *up,
+                           const orl_real *dy);
     void (*rope)(size_t half, orl_real *x, const orl_real *cosine, const orl_real *sine);
     void (*adamw)(size_t n, orl_real *w, const orl_real *g, orl_real *m, orl_real *v, const orli_adamw *p);
 
@@ -1976,6 +2047,12 @@ typedef struct orli_kernels {
 #define orli_v_set1(a) ((orl_real)(a))
 #define orli_v_load(p) (*(p))
 #define orli_v_load_n(p, n) ((n) ? *(p) : (orl_real)0)
+static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
+    uint32_t bits = (uint32_t)*p << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return (orl_real)x;
+}
 #define orli_v_store(p, a) ((void)(*(p) = (a)))
 #define orli_v_store_n(p, n, a) ((void)((n) ? (*(p) = (a)) : (a)))
 #define orli_v_add(a, b) ((a) + (b))
@@ -2045,6 +2122,10 @@ static inline orli_v ORLI_K(v_split)(orli_v x, orli_v *e) {
 #define orli_v_abs(a) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a)
 #define orli_v_sign(a, b) _mm256_or_ps(a, _mm256_and_ps(_mm256_set1_ps(-0.0f), b)) /* a ≥ 0 */
 
+static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
+    __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+}
 static inline __m256i ORLI_K(v_mask)(size_t n) { /* the first n lanes, n < 8 */
     static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
     return _mm256_loadu_si256((const __m256i *)(const void *)(ones + 8 - n));
@@ -2110,6 +2191,10 @@ static inline __m256 ORLI_K(v_quads)(const float *x, size_t lane) {
 #define orli_v_abs(a) _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a)
 #define orli_v_sign(a, b) _mm512_or_ps(a, _mm512_and_ps(_mm512_set1_ps(-0.0f), b)) /* a ≥ 0 */
 
+static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
+    __m512i bits = _mm512_maskz_cvtepu16_epi32(ORLI_ALL, _mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(ORLI_ALL, bits, 16));
+}
 static inline __mmask16 ORLI_K(v_mask)(size_t n) { return (__mmask16)((1u << n) - 1u); }
 static inline orli_v ORLI_K(v_load_n)(const float *p, size_t n) {
     return n >= 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(ORLI_K(v_mask)(n), p);
@@ -2172,6 +2257,9 @@ static inline __m512 ORLI_K(v_quads)(const float *x, size_t lane) {
 #define orli_v_abs(a) vabsq_f32(a)
 #define orli_v_sign(a, b) vbslq_f32(vdupq_n_u32(0x80000000u), b, a) /* a ≥ 0 */
 
+static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p)), 16));
+}
 /* The instructions for these give NaN if either is NaN. */
 static inline orli_v ORLI_K(v_min)(orli_v a, orli_v b) { return orli_v_less(a, b, a, b); }
 static inline orli_v ORLI_K(v_max)(orli_v a, orli_v b) { return orli_v_less(b, a, a, b); }
@@ -2227,6 +2315,7 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
 #define orli_v_top(a) ORLI_K(v_top)(a)
 #endif
 #define orli_v_zero() orli_v_set1((orl_real)0)
+#define orli_v_widen(p) ORLI_K(v_widen)(p) /* ORLI_W bf16 numbers, the upper halves of floats */
 #define orli_c(x) orli_v_set1((orl_real)(x)) /* a constant in every lane */
 
 /* ---- matrix products: the register tile ---------------------------------------------------------
@@ -2375,15 +2464,18 @@ static void ORLI_K(pack)(size_t count, size_t k, const orl_real *x, size_t lane,
         for (l = 0; l < ORLI_W; l++) panel[p * step + l] = l < count ? x[l * lane + p * next] : (orl_real)0;
 }
 
-/* ---- exp, tanh, log ------------------------------------------------------------------------------
- * Polynomials of S. L. Moshier's Cephes library (expf, tanhf, logf) on reduced arguments; at most 4 ulp
- * of error, checked over the whole range. In double precision these are libm's. */
+/* ---- exp, tanh, log, Φ ---------------------------------------------------------------------------
+ * Polynomials of S. L. Moshier's Cephes library (expf, tanhf, logf, ndtrf) on reduced arguments; at most 4 ulp
+ * of error, of Φ(x) 16 (and x²/2 more where the scalar kernels have no fused multiply-add), checked over the whole
+ * range. In double precision these are libm's. */
 
 #if ORLI_DOUBLE
 #define orli_v_exp(x) exp(x)
 #define orli_v_tanh(x) tanh(x)
 #define orli_v_log(x) log(x)
+#define orli_v_normal_cdf(x) (0.5 * erfc(-0.70710678118654752 * (x)))
 #else
+#define orli_v_normal_cdf(x) ORLI_K(v_normal_cdf)(x)
 #define orli_v_exp(x) ORLI_K(v_exp)(x)
 #define orli_v_tanh(x) ORLI_K(v_tanh)(x)
 #define orli_v_log(x) ORLI_K(v_log)(x)
@@ -2441,6 +2533,32 @@ static inline orli_v ORLI_K(v_log)(orli_v x) {
     y = orli_v_less(zero, x, y, orli_v_less(x, zero, orli_c(NAN), orli_c(-INFINITY)));
     return orli_v_less(x, infinity, y, x); /* ∞ and NaN are their own logarithms */
 }
+
+/* The normal distribution's Φ(x) = ½(1 + erf a), a = x/√2: near 0 from erf's polynomial, else from ½·erfc|a| =
+ * e^(−a²)·Q(1/a²)/|a|, one Q below |a| = 2 and another above. */
+static inline orli_v ORLI_K(v_normal_cdf)(orli_v x) {
+    static const float erf[7] = {7.853861353e-5f, -8.010193625e-4f, 5.188327686e-3f, -2.685381193e-2f,
+                                 1.128358515e-1f, -3.761262582e-1f, 1.128379165f};
+    static const float middle[9] = {2.326819970e-2f, -1.387039389e-1f, 3.687424675e-1f, -5.824733027e-1f, 6.210004622e-1f,
+                                    -4.944515323e-1f, 3.404879938e-1f, -2.741127028e-1f, 5.638259427e-1f};
+    static const float outer[8] = {-1.047766400e1f, 1.297719955e1f, -7.495518718f, 2.921019019f,
+                                   -1.015265279f, 4.218463358e-1f, -2.820767440e-1f, 5.641895068e-1f};
+    const orli_v half = orli_c(0.5f), one = orli_c(1.0f), two = orli_c(2.0f);
+    orli_v a = orli_v_mul(x, orli_c(0.707106781186547524f)), size = orli_v_abs(a), halved = orli_v_mul(x, half);
+    orli_v square = orli_v_mul(halved, x), rest = orli_v_fma(halved, x, orli_v_sub(orli_v_zero(), square));
+    orli_v inverse = orli_v_div(one, orli_v_max(one, size)), z = orli_v_mul(inverse, inverse);
+    orli_v near = orli_v_set1(erf[0]), tail = orli_v_set1(middle[0]), far = orli_v_set1(outer[0]);
+    size_t i;
+    for (i = 1; i < 7; i++) near = orli_v_fma(near, square, orli_v_set1(erf[i]));
+    for (i = 1; i < 9; i++) tail = orli_v_fma(tail, z, orli_v_set1(middle[i]));
+    for (i = 1; i < 8; i++) far = orli_v_fma(far, z, orli_v_set1(outer[i]));
+    near = orli_v_fma(orli_v_mul(near, half), a, half);
+    far = orli_v_mul(inverse, orli_v_less(size, two, tail, far));
+    far = orli_v_mul(orli_v_mul(half, orli_v_exp(orli_v_sub(orli_v_zero(), square))), far);
+    tail = orli_v_fnma(far, rest, far); /* e^−(square + rest) */
+    tail = orli_v_less(a, orli_v_zero(), tail, orli_v_sub(one, tail));
+    return orli_v_less(size, one, near, tail);
+}
 #endif
 
 /* σ(x) = 1 / (1 + e^−x) */
@@ -2454,6 +2572,13 @@ static inline orli_v ORLI_K(v_sigmoid)(orli_v x) {
 #define ORLI_GET(x) orli_v_load_n((x) + i, n - i) /* within ORLI_EACH(i, n) */
 #define ORLI_PUT(y, value) orli_v_store_n((y) + i, n - i, value)
 
+static void ORLI_K(widen)(size_t n, orl_real *y, const uint16_t *x) {
+    uint16_t rest[ORLI_W] = {0};
+    size_t i;
+    for (i = 0; n - i >= ORLI_W; i += ORLI_W) orli_v_store(y + i, orli_v_widen(x + i));
+    memcpy(rest, x + i, (n - i) * sizeof *rest);
+    orli_v_store_n(y + i, n - i, orli_v_widen(rest));
+}
 static void ORLI_K(add)(size_t n, orl_real *y, const orl_real *x) {
     size_t i;
     ORLI_EACH(i, n) ORLI_PUT(y, orli_v_add(ORLI_GET(y), ORLI_GET(x)));
@@ -2497,14 +2622,30 @@ static void ORLI_K(gelu)(size_t n, orl_real *y, const orl_real *x) {
         ORLI_PUT(y, orli_v_mul(a, ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(a))));
     }
 }
-/* d/dx x·σ(z) = σ + x·σ(1 − σ)·z', z' = 2√(2/π)·(1 + 3·0.044715x²) */
+/* d/dx x·σ(z) = σ + x·σ(1 − σ)·z', z' = 2√(2/π)·(1 + 3·0.044715x²); s = σ(z) */
+static inline orli_v ORLI_K(v_gelu_slope)(orli_v x, orli_v s) {
+    orli_v slope = orli_v_fma(orli_c(0.2140644488178007), orli_v_mul(x, x), orli_c(1.5957691216057308));
+    return orli_v_add(s, orli_v_mul(orli_v_mul(x, slope), orli_v_fnma(s, s, s)));
+}
 static void ORLI_K(gelu_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy) {
     size_t i;
     ORLI_EACH(i, n) {
         orli_v a = ORLI_GET(x), s = ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(a));
-        orli_v slope = orli_v_fma(orli_c(0.2140644488178007), orli_v_mul(a, a), orli_c(1.5957691216057308));
-        slope = orli_v_mul(orli_v_mul(a, slope), orli_v_fnma(s, s, s));
-        ORLI_PUT(dx, orli_v_fma(ORLI_GET(dy), orli_v_add(s, slope), ORLI_GET(dx)));
+        ORLI_PUT(dx, orli_v_fma(ORLI_GET(dy), ORLI_K(v_gelu_slope)(a, s), ORLI_GET(dx)));
+    }
+}
+
+/* x·Φ(x); its slope is Φ + x·φ, φ = e^(−x²/2)/√(2π)  (Hendrycks and Gimpel 2016, without the tanh) */
+static void ORLI_K(gelu_erf)(size_t n, orl_real *y, const orl_real *x) {
+    size_t i;
+    ORLI_EACH(i, n) ORLI_PUT(y, orli_v_mul(ORLI_GET(x), orli_v_normal_cdf(ORLI_GET(x))));
+}
+static void ORLI_K(gelu_erf_backward)(size_t n, orl_real *dx, const orl_real *x, const orl_real *dy) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v a = ORLI_GET(x), density = orli_v_exp(orli_v_mul(orli_c(-0.5), orli_v_mul(a, a)));
+        orli_v slope = orli_v_fma(orli_v_mul(orli_c(0.3989422804014327), a), density, orli_v_normal_cdf(a));
+        ORLI_PUT(dx, orli_v_fma(ORLI_GET(dy), slope, ORLI_GET(dx)));
     }
 }
 
@@ -2522,8 +2663,26 @@ static void ORLI_K(swiglu_backward)(size_t n, orl_real *dgate, orl_real *dup, co
     ORLI_EACH(i, n) {
         orli_v g = ORLI_GET(gate), s = ORLI_K(v_sigmoid)(g), d = ORLI_GET(dy);
         orli_v slope = orli_v_fma(g, orli_v_fnma(s, s, s), s);
-        ORLI_PUT(dup, orli_v_fma(d, orli_v_mul(g, s), ORLI_GET(dup)));
-        ORLI_PUT(dgate, orli_v_fma(orli_v_mul(d, ORLI_GET(up)), slope, ORLI_GET(dgate)));
+        if (dup) ORLI_PUT(dup, orli_v_fma(d, orli_v_mul(g, s), ORLI_GET(dup)));
+        if (dgate) ORLI_PUT(dgate, orli_v_fma(orli_v_mul(d, ORLI_GET(up)), slope, ORLI_GET(dgate)));
+    }
+}
+
+static void ORLI_K(geglu)(size_t n, orl_real *y, const orl_real *gate, const orl_real *up) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v g = ORLI_GET(gate);
+        ORLI_PUT(y, orli_v_mul(orli_v_mul(g, ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(g))), ORLI_GET(up)));
+    }
+}
+static void ORLI_K(geglu_backward)(size_t n, orl_real *dgate, orl_real *dup, const orl_real *gate,
+                                   const orl_real *up, const orl_real *dy) {
+    size_t i;
+    ORLI_EACH(i, n) {
+        orli_v g = ORLI_GET(gate), s = ORLI_K(v_sigmoid)(ORLI_K(v_gelu_inner)(g)), d = ORLI_GET(dy);
+        orli_v slope = ORLI_K(v_gelu_slope)(g, s);
+        if (dup) ORLI_PUT(dup, orli_v_fma(d, orli_v_mul(g, s), ORLI_GET(dup)));
+        if (dgate) ORLI_PUT(dgate, orli_v_fma(orli_v_mul(d, ORLI_GET(up)), slope, ORLI_GET(dgate)));
     }
 }
 
@@ -2919,10 +3078,11 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 
 static const orli_kernels ORLI_K(kernels) = {
     ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(pack),
-    ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
+    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
-    ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(swiglu), ORLI_K(swiglu_backward), ORLI_K(rope), ORLI_K(adamw),
+    ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
+    ORLI_K(swiglu), ORLI_K(swiglu_backward), ORLI_K(geglu), ORLI_K(geglu_backward), ORLI_K(rope), ORLI_K(adamw),
     ORLI_K(attention), ORLI_K(attention_backward)
 };
 
@@ -2936,6 +3096,7 @@ static const orli_kernels ORLI_K(kernels) = {
 #undef orli_v_set1
 #undef orli_v_load
 #undef orli_v_load_n
+#undef orli_v_widen
 #undef orli_v_store
 #undef orli_v_store_n
 #undef orli_v_add
@@ -3075,7 +3236,13 @@ typedef struct orli_gemm_job {
 
 static orli_mat orli_mat_of(const orl_real *data, size_t rs, size_t cs) {
     orli_mat m;
-    m.data = data, m.rs = rs, m.cs = cs;
+    m.data = data, m.half = NULL, m.rs = rs, m.cs = cs;
+    return m;
+}
+/* The part of m that begins with element (i, j). */
+static orli_mat orli_mat_at(orli_mat m, size_t i, size_t j) {
+    if (m.half) m.half += i * m.rs + j * m.cs;
+    else m.data += i * m.rs + j * m.cs;
     return m;
 }
 
@@ -3090,18 +3257,33 @@ static void orli_fetch(const orl_real *data, size_t stride, size_t rows, size_t 
         for (j = 0; j < n + line - 1; j += line) __builtin_prefetch(data + i * stride + ORLI_MIN(j, n - 1));
 }
 
+/* `count` columns and k rows of bf16 numbers, widened and then packed as kern->pack does. */
+static void orli_pack_half(const orli_kernels *kern, size_t count, size_t k, orli_mat b, orl_real *panel, size_t step) {
+    orl_real strip[ORLI_TILE * ORLI_GEMM_K];
+    const int rows = b.cs == 1; /* lie whole */
+    const size_t lines = rows ? k : count, length = rows ? count : k;
+    size_t i;
+    for (i = 0; i < lines; i++) kern->widen(length, strip + i * length, b.half + i * (rows ? b.rs : b.cs));
+    kern->pack(count, k, strip, rows ? 1 : length, rows ? length : 1, panel, step);
+}
+
 /* B (k, n) into panels, `stride` numbers from one to the next. If rows of B lie whole in memory a few of them are
  * read at a time, from end to end; if columns do, each strip is read from end to end. */
 static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_mat b, orl_real *panels,
                              size_t stride) {
-    const size_t w = kern->width, cols = kern->tile_cols, chunk = b.cs == 1 ? ORLI_PACK_ROWS : k;
+    const size_t w = kern->width, cols = kern->tile_cols;
+    const size_t chunk = b.cs == 1 ? ORLI_PACK_ROWS : b.half ? ORLI_GEMM_K : k;
     size_t j, p, next;
     for (p = 0; p < k; p = next) {
         next = ORLI_MIN(p + chunk, k);
-        orli_fetch(b.data + next * b.rs, b.rs, ORLI_MIN(chunk, k - next), n);
-        for (j = 0; j < orli_round_up(n, cols); j += w)
-            kern->pack(ORLI_MIN(n - ORLI_MIN(j, n), w), next - p, b.data + ORLI_MIN(j, n) * b.cs + p * b.rs, b.cs, b.rs,
-                       panels + j / cols * stride + p * cols + j % cols, cols);
+        if (!b.half) orli_fetch(b.data + next * b.rs, b.rs, ORLI_MIN(chunk, k - next), n);
+        for (j = 0; j < orli_round_up(n, cols); j += w) {
+            const size_t count = ORLI_MIN(n - ORLI_MIN(j, n), w);
+            const orli_mat part = orli_mat_at(b, p, ORLI_MIN(j, n));
+            orl_real *panel = panels + j / cols * stride + p * cols + j % cols;
+            if (b.half) orli_pack_half(kern, count, next - p, part, panel, cols);
+            else kern->pack(count, next - p, part.data, b.cs, b.rs, panel, cols);
+        }
     }
 }
 
@@ -3235,11 +3417,10 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
             r.k = ORLI_MIN(kc, g->k - r.p);
             for (j = j0; j < j1; j += nc) {
                 const size_t n = ORLI_MIN(nc, j1 - j);
-                orli_mat b = g->b;
-                b.data += r.p * b.rs + j * b.cs;
+                const orli_mat b = g->panels ? g->b : orli_mat_at(g->b, r.p, j);
                 if (g->panels) {
                     orli_gemm_pass(&r, j, n, g->panels + j * g->k + r.p * cols, g->k * cols, cols, j == j0);
-                } else if (b.cs == 1 && n % cols == 0 && all == 1) { /* used once: as it lies */
+                } else if (b.cs == 1 && !b.half && n % cols == 0 && all == 1) { /* used once: as it lies */
                     orli_gemm_pass(&r, j, n, b.data, cols, b.rs, j == j0);
                 } else {
                     orli_pack_panels(kern, n, r.k, b, b_copy, r.k * cols);
@@ -3313,7 +3494,7 @@ static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
     g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
     ctx->flops += flops;
 #ifdef ORL_USE_BLIS
-    if (!g->panels && g->b.cs == 1 && flops >= ORLI_BLIS_LEAST) { /* Wᵀ has cs > 1: a gradient, no forward product */
+    if (!g->panels && g->b.cs == 1 && !g->b.half && flops >= ORLI_BLIS_LEAST) { /* Wᵀ has cs > 1: a gradient, no forward product */
         orli_blis_run(ctx, g);
         return;
     }
@@ -3365,10 +3546,8 @@ static void orli_pack_task(void *arg, size_t task, size_t worker) {
     const orli_pack_job *job = (const orli_pack_job *)arg;
     const size_t cols = job->kern->tile_cols, panels = (job->n + cols - 1) / cols;
     const size_t j0 = orli_part(panels, job->parts, task) * cols, j1 = orli_part(panels, job->parts, task + 1) * cols;
-    orli_mat b = job->b;
     (void)worker;
-    b.data += j0 * b.cs;
-    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, b, job->panels + j0 * job->k, cols * job->k);
+    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, orli_mat_at(job->b, 0, j0), job->panels + j0 * job->k, cols * job->k);
 }
 
 static void orli_pack(orl_ctx *ctx, size_t n, size_t k, orli_mat b, orl_real *panels) {
@@ -3460,12 +3639,28 @@ ORL_API orl_cost orl_cost_since(const orl_ctx *ctx, orl_cost before) {
 
 /* ---- 7.2 parameters ---- */
 
+/* bf16 numbers that frozen parameters read, of several models maybe: an array, or a file that stays mapped. */
+typedef struct orli_halves {
+    size_t users;
+    orli_file file;
+    uint16_t *own;
+} orli_halves;
+
+static void orli_halves_release(orl_ctx *ctx, orli_halves *h) {
+    if (!h || --h->users) return;
+    if (h->own) orli_free(ctx, h->own);
+    else orli_file_close(&h->file);
+    orli_free(ctx, h);
+}
+
 struct orl_param {
     orl_params *set;
     char *name;
     size_t rows, cols;
     int rank;               /* decay falls on rank ≥ 2 alone */
     orl_real *data, *grad;  /* grad: into the set's one gradient array; NULL if nothing trains */
+    const uint16_t *half;   /* in the place of data: frozen, (rows, cols) in bf16 … */
+    orli_halves *halves;    /* … which lie in here */
     orl_real *packed;       /* panels of dataᵀ for frozen use, valid while packed_version == version */
     size_t version, packed_version;
     orl_param *next;
@@ -3478,24 +3673,28 @@ struct orl_params {
     orl_real *grads; /* (count), all parameters end to end */
 };
 
-static void orli_params_destroy(orli_object *object) {
-    orl_params *set = (orl_params *)object;
+static void orli_params_clear(orl_params *set) {
+    orl_ctx *ctx = set->object.ctx;
     while (set->first) {
         orl_param *p = set->first;
         set->first = p->next;
-        orli_free(object->ctx, p->name);
-        orli_free(object->ctx, p->data);
-        orli_free(object->ctx, p->packed);
-        orli_free(object->ctx, p);
+        orli_free(ctx, p->name);
+        orli_free(ctx, p->data);
+        orli_halves_release(ctx, p->halves);
+        orli_free(ctx, p->packed);
+        orli_free(ctx, p);
     }
-    orli_free(object->ctx, set->grads);
+    orli_free(ctx, set->grads);
+    set->last = NULL, set->grads = NULL, set->count = 0;
 }
+static void orli_params_destroy(orli_object *object) { orli_params_clear((orl_params *)object); }
 
 ORL_API orl_params *orl_params_create(orl_ctx *ctx) {
     return (orl_params *)orli_object_create(ctx, sizeof(orl_params), orli_params_destroy);
 }
 
-ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows, size_t cols, int rank) {
+/* A parameter without its numbers. */
+static orl_param *orli_param_add(orl_params *set, const char *name, size_t rows, size_t cols, int rank) {
     orl_ctx *ctx = set ? set->object.ctx : NULL;
     orl_param *p;
     if (orl_failed(ctx)) return NULL;
@@ -3512,12 +3711,46 @@ ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows,
     p->set = set;
     p->rows = rows, p->cols = cols, p->rank = rank, p->version = 1;
     p->name = orli_copy_string(ctx, name);
-    p->data = (orl_real *)orli_alloc_zero(ctx, orli_mul(rows, cols), sizeof(orl_real));
     if (set->last) set->last->next = p;
     else set->first = p;
     set->last = p;
     set->count += rows * cols;
-    return p->name && p->data ? p : NULL;
+    return p->name ? p : NULL;
+}
+static orl_status orli_param_alloc(orl_param *p) { /* zeros */
+    orl_ctx *ctx = p->set->object.ctx;
+    p->data = (orl_real *)orli_alloc_zero(ctx, orli_mul(p->rows, p->cols), sizeof(orl_real));
+    return orl_error_status(ctx);
+}
+ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows, size_t cols, int rank) {
+    orl_param *p = orli_param_add(set, name, rows, cols, rank);
+    return p && orli_param_alloc(p) == ORL_OK ? p : NULL;
+}
+
+/* The numbers become those of `halves`, from `at` on. */
+static void orli_param_set_half(orl_param *p, orli_halves *halves, const uint16_t *at) {
+    orl_ctx *ctx = p->set->object.ctx;
+    halves->users++;
+    orli_halves_release(ctx, p->halves);
+    orli_free(ctx, p->data);
+    orli_free(ctx, p->packed);
+    p->data = p->packed = NULL, p->packed_version = 0, p->version++;
+    p->half = at, p->halves = halves;
+}
+/* Numbers first … first + n − 1. */
+static void orli_param_read(const orl_param *p, size_t first, size_t n, orl_real *out) {
+    if (p->half) p->set->object.ctx->kernels->widen(n, out, p->half + first);
+    else memcpy(out, p->data + first, n * sizeof *out);
+}
+/* … or floats again, so that they can change. */
+static orl_status orli_param_widen(orl_param *p) {
+    orl_ctx *ctx = p->set->object.ctx;
+    if (!p->half) return ORL_OK;
+    if (orli_param_alloc(p) != ORL_OK) return orl_error_status(ctx);
+    ctx->kernels->widen(p->rows * p->cols, p->data, p->half);
+    orli_halves_release(ctx, p->halves);
+    p->half = NULL, p->halves = NULL, p->version++;
+    return ORL_OK;
 }
 
 ORL_API orl_param *orl_param_find(orl_params *set, const char *name) {
@@ -3539,6 +3772,11 @@ static orl_status orli_params_train(orl_params *set) {
     orl_param *p;
     size_t at = 0;
     if (set->grads) return ORL_OK;
+    for (p = set->first; p; p = p->next)
+        if (p->half)
+            return orli_fail(set->object.ctx, ORL_ERR_ARGUMENT,
+                             "the weights are stored in bf16 and frozen (%s): add a LoRA adapter to train, or load the "
+                             "model with orl_model_load()", p->name);
     set->grads = (orl_real *)orli_alloc_zero(set->object.ctx, set->count, sizeof(orl_real));
     if (!set->grads) return ORL_ERR_MEMORY;
     for (p = set->first; p; at += p->rows * p->cols, p = p->next) p->grad = set->grads + at;
@@ -3558,14 +3796,19 @@ ORL_API void orl_params_zero_grad(orl_params *set) {
     memset(set->grads, 0, set->count * sizeof(orl_real));
 }
 
+/* Its transpose as an operand, for x·wᵀ. */
+static orli_mat orli_param_mat(const orl_param *p) {
+    orli_mat m = orli_mat_of(p->data, 1, p->cols);
+    m.half = p->half;
+    return m;
+}
+
 /* Panels of dataᵀ for x·wᵀ, packed at most once per version; NULL if there is no memory for them. */
 static const orl_real *orli_param_packed(orl_ctx *ctx, orl_param *p) {
-    orli_mat wt;
     if (p->packed && p->packed_version == p->version) return p->packed;
     if (!p->packed) p->packed = (orl_real *)orli_alloc(ctx, orli_pack_size(ctx, p->rows, p->cols), sizeof(orl_real));
     if (!p->packed) return NULL;
-    wt.data = p->data, wt.rs = 1, wt.cs = p->cols;
-    orli_pack(ctx, p->rows, p->cols, wt, p->packed);
+    orli_pack(ctx, p->rows, p->cols, orli_param_mat(p), p->packed);
     p->packed_version = p->version;
     return p->packed;
 }
@@ -3577,6 +3820,7 @@ typedef void (*orli_backward_fn)(orl_tape *tape, orl_tensor *y);
 struct orl_tensor {
     size_t rows, cols;
     orl_real *data, *grad;  /* grad: NULL until something flows */
+    const uint16_t *half;   /* of a frozen parameter's leaf: bf16 numbers in the place of data */
     orl_tensor *in[3];      /* inputs; NULL where there is none */
     orli_backward_fn backward;
     void *saved;            /* the operator's own: attributes and what its backward needs */
@@ -3598,11 +3842,11 @@ typedef struct orli_room {
 } orli_room;
 
 typedef struct orli_rope_table orli_rope_table;
-struct orli_rope_table { /* cos, sin, −sin of position·theta^(−2i/d): (positions, half) each */
-    double theta;
+struct orli_rope_table { /* cos, sin, −sin of position·f(theta^(−2i/width)): (positions, half) each */
+    orl_rotation rotation;
     size_t half, positions;
     orl_real *cosine, *sine, *minus_sine;
-    orli_rope_table *next; /* of another theta or width: models may share a tape */
+    orli_rope_table *next; /* of another rotation: layers may differ, models may share a tape */
 };
 
 struct orl_tape {
@@ -3696,6 +3940,11 @@ static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tenso
                              orli_backward_fn backward, size_t saved_bytes) {
     orl_tensor *y;
     if (orl_failed(tape->object.ctx)) return NULL;
+    if ((a && a->half) || (b && b->half) || (c && c->half)) {
+        orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT,
+                  "weights stored in bf16 can be those of a linear layer, an embedding or a head, and nothing else");
+        return NULL;
+    }
     y = (orl_tensor *)orli_arena_alloc(&tape->nodes, 1, sizeof *y + saved_bytes);
     if (!y) return NULL;
     memset(y, 0, sizeof *y + saved_bytes);
@@ -3820,7 +4069,7 @@ ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *p) {
     y = orli_node(tape, 0, 0, NULL, NULL, NULL, NULL, 0);
     if (!y) return NULL;
     y->rows = p->rows, y->cols = p->cols;
-    y->data = p->data, y->borrowed = 1;
+    y->data = p->data, y->half = p->half, y->borrowed = 1;
     y->grad = tape->inference ? NULL : p->grad;
     y->needs_grad = y->grad != NULL;
     y->param = p;
@@ -3834,8 +4083,8 @@ ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *p) {
 
 typedef enum orli_map {
     ORLI_MAP_SCALE, ORLI_MAP_SHIFT, ORLI_MAP_EXP, ORLI_MAP_LOG, ORLI_MAP_TANH, ORLI_MAP_SQUARE, ORLI_MAP_SOFTPLUS,
-    ORLI_MAP_CLAMP, ORLI_MAP_GELU, ORLI_MAP_ADD, ORLI_MAP_SUB, ORLI_MAP_MUL, ORLI_MAP_MINIMUM, ORLI_MAP_MAXIMUM,
-    ORLI_MAP_SWIGLU
+    ORLI_MAP_CLAMP, ORLI_MAP_GELU, ORLI_MAP_GELU_ERF, ORLI_MAP_ADD, ORLI_MAP_SUB, ORLI_MAP_MUL, ORLI_MAP_MINIMUM,
+    ORLI_MAP_MAXIMUM, ORLI_MAP_SWIGLU, ORLI_MAP_GEGLU
 } orli_map;
 
 typedef struct orli_map_saved {
@@ -3872,12 +4121,14 @@ static void orli_map_forward(void *arg, size_t task, size_t worker) {
         break;
     case ORLI_MAP_CLAMP: for (i = 0; i < n; i++) y[i] = a[i] < p ? p : a[i] > q ? q : a[i]; break;
     case ORLI_MAP_GELU: j->kern->gelu(n, y, a); break;
+    case ORLI_MAP_GELU_ERF: j->kern->gelu_erf(n, y, a); break;
     case ORLI_MAP_ADD: memcpy(y, a, n * sizeof *y), j->kern->add(n, y, b); break;
     case ORLI_MAP_SUB: for (i = 0; i < n; i++) y[i] = a[i] - b[i]; break;
     case ORLI_MAP_MUL: j->kern->mul(n, y, a, b); break;
     case ORLI_MAP_MINIMUM: for (i = 0; i < n; i++) y[i] = a[i] <= b[i] ? a[i] : b[i]; break;
     case ORLI_MAP_MAXIMUM: for (i = 0; i < n; i++) y[i] = a[i] >= b[i] ? a[i] : b[i]; break;
     case ORLI_MAP_SWIGLU: j->kern->swiglu(n, y, a, b); break;
+    case ORLI_MAP_GEGLU: j->kern->geglu(n, y, a, b); break;
     }
 }
 
@@ -3903,6 +4154,7 @@ static void orli_map_backward(void *arg, size_t task, size_t worker) {
         break;
     case ORLI_MAP_CLAMP: for (i = 0; i < n; i++) da[i] += a[i] < p || a[i] > q ? 0 : dy[i]; break;
     case ORLI_MAP_GELU: j->kern->gelu_backward(n, da, a, dy); break;
+    case ORLI_MAP_GELU_ERF: j->kern->gelu_erf_backward(n, da, a, dy); break;
     case ORLI_MAP_ADD:
         if (da) j->kern->add(n, da, dy);
         if (db) j->kern->add(n, db, dy);
@@ -3924,6 +4176,7 @@ static void orli_map_backward(void *arg, size_t task, size_t worker) {
         for (i = 0; db && i < n; i++) db[i] += a[i] >= b[i] ? 0 : dy[i];
         break;
     case ORLI_MAP_SWIGLU: j->kern->swiglu_backward(n, da, db, a, b, dy); break;
+    case ORLI_MAP_GEGLU: j->kern->geglu_backward(n, da, db, a, b, dy); break;
     }
 }
 
@@ -4002,6 +4255,9 @@ ORL_API orl_tensor *orl_max(orl_tape *t, orl_tensor *a, orl_tensor *b) {
 ORL_API orl_tensor *orl_swiglu(orl_tape *t, orl_tensor *gate, orl_tensor *up) {
     return orli_map_apply(t, ORLI_MAP_SWIGLU, "orl_swiglu", gate, up, 0, 0);
 }
+ORL_API orl_tensor *orl_geglu(orl_tape *t, orl_tensor *gate, orl_tensor *up) {
+    return orli_map_apply(t, ORLI_MAP_GEGLU, "orl_geglu", gate, up, 0, 0);
+}
 ORL_API orl_tensor *orl_scale(orl_tape *t, orl_tensor *x, double factor) {
     return orli_map_apply(t, ORLI_MAP_SCALE, "orl_scale", x, NULL, factor, 0);
 }
@@ -4025,6 +4281,9 @@ ORL_API orl_tensor *orl_softplus(orl_tape *t, orl_tensor *x) {
 }
 ORL_API orl_tensor *orl_gelu(orl_tape *t, orl_tensor *x) {
     return orli_map_apply(t, ORLI_MAP_GELU, "orl_gelu", x, NULL, 0, 0);
+}
+ORL_API orl_tensor *orl_gelu_erf(orl_tape *t, orl_tensor *x) {
+    return orli_map_apply(t, ORLI_MAP_GELU_ERF, "orl_gelu_erf", x, NULL, 0, 0);
 }
 ORL_API orl_tensor *orl_clamp(orl_tape *t, orl_tensor *x, double low, double high) {
     return orli_map_apply(t, ORLI_MAP_CLAMP, "orl_clamp", x, NULL, low, high);
@@ -4164,15 +4423,24 @@ static void orli_add_column_sums(orl_ctx *ctx, orl_real *db, const orl_real *dy,
     orli_parallel(ctx, ORLI_WORK_ROWS, (d + ORLI_COLUMN_BLOCK - 1) / ORLI_COLUMN_BLOCK, orli_bias_columns, &job);
 }
 
+/* w: (rows, cols) as an operand, or wᵀ. */
+static orli_mat orli_mat_of_weight(const orl_tensor *w, int transposed) {
+    orli_mat m = orli_mat_of(w->data, transposed ? 1 : w->cols, transposed ? w->cols : 1);
+    if (w->half) m.data = NULL, m.half = w->half;
+    return m;
+}
+/* What a node may have as its input: frozen halves take no part in the backward pass. */
+static orl_tensor *orli_unless_half(orl_tensor *w) { return w->half ? NULL : w; }
+
 static void orli_linear_backward(orl_tape *tape, orl_tensor *y) {
-    orl_tensor *x = y->in[0], *w = y->in[1];
+    orl_tensor *x = y->in[0], *w = *(orl_tensor **)y->saved;
     orl_ctx *ctx = tape->object.ctx;
     size_t n = x->rows, in = x->cols, out = w->rows;
     int accumulate = 0;
     orl_real *dx = orli_grad_or_fresh(tape, x, &accumulate), *dw = orli_grad(tape, w), *db = orli_grad(tape, y->in[2]);
-    if (x->forgotten) orli_remember(tape, x);
+    if (w->needs_grad && x->forgotten) orli_remember(tape, x);
     if (orli_dry(tape) || orl_failed(ctx)) return;
-    if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
+    if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of_weight(w, 0), dx, in, accumulate);
     if (dw) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
     if (db) orli_add_column_sums(ctx, db, y->grad, n, out);
 }
@@ -4184,17 +4452,49 @@ ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl
     if (!tape || !x || !w) return NULL;
     if (x->cols != w->cols) return orli_mismatch(tape, "orl_linear", x, w);
     if (b && (b->rows * b->cols != w->rows)) return orli_mismatch(tape, "orl_linear's bias", w, b);
-    y = orli_node(tape, x->rows, w->rows, x, w, b, orli_linear_backward, 0);
+    y = orli_node(tape, x->rows, w->rows, x, orli_unless_half(w), b, orli_linear_backward, sizeof w);
     if (!y) return NULL;
+    *(orl_tensor **)y->saved = w;
     ctx = tape->object.ctx;
     if (orli_dry(tape)) return y;
-    if (tape->inference && w->param && !(panels = orli_param_packed(ctx, w->param))) return NULL;
+    if (tape->inference && w->param && !w->half && !(panels = orli_param_packed(ctx, w->param))) return NULL;
     if (panels)
         orli_gemm_packed(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), panels, y->data, w->rows, 0);
     else
-        orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of(w->data, 1, w->cols),
-                  y->data, w->rows, 0);
+        orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of_weight(w, 1), y->data,
+                  w->rows, 0);
     if (b) orli_add_bias(ctx, y->data, x->rows, w->rows, b->data);
+    return y;
+}
+
+/* base + x·wᵀ in the place of base, an operator's result that nothing else reads: what a low-rank adapter adds.
+ * dx = dy·w,  dw = dyᵀ·x,  dbase = dy. */
+static void orli_onto_backward(orl_tape *tape, orl_tensor *y) {
+    orl_tensor *x = y->in[0], *w = y->in[1], *base = y->in[2];
+    orl_ctx *ctx = tape->object.ctx;
+    size_t n = x->rows, in = x->cols, out = w->rows;
+    int accumulate = 0;
+    orl_real *dx = orli_grad_or_fresh(tape, x, &accumulate), *dw = orli_grad(tape, w), *dbase;
+    if (!orli_dry(tape) && !orl_failed(ctx)) {
+        if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
+        if (dw) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
+    }
+    if (!base->needs_grad || orli_hand_over(y, base)) return;
+    dbase = orli_grad(tape, base);
+    if (dbase && !orli_dry(tape)) ctx->kernels->add(n * out, dbase, y->grad);
+}
+
+static orl_tensor *orli_linear_onto(orl_tape *tape, orl_tensor *base, orl_tensor *x, orl_tensor *w) {
+    orl_tensor *y;
+    if (!tape || !base || !x || !w) return NULL;
+    if (x->cols != w->cols || base->cols != w->rows) return orli_mismatch(tape, "a low-rank adapter", x, w);
+    y = orli_node(tape, 0, 0, x, w, base, orli_onto_backward, 0);
+    if (!y) return NULL;
+    y->rows = base->rows, y->cols = base->cols, y->data = base->data;
+    base->data = NULL, base->forgotten = 1;
+    if (!orli_dry(tape))
+        orli_gemm(tape->object.ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1),
+                  orli_mat_of(w->data, 1, w->cols), y->data, w->rows, 1);
     return y;
 }
 
@@ -4232,7 +4532,7 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
     int32_t *copy;
     size_t i;
     if (!tape || !table || (n && !id)) return NULL;
-    y = orli_node(tape, n, table->cols, table, NULL, NULL, orli_embedding_backward, sizeof copy);
+    y = orli_node(tape, n, table->cols, orli_unless_half(table), NULL, NULL, orli_embedding_backward, sizeof copy);
     copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
     if (!y || !copy) return NULL;
     *(int32_t **)y->saved = copy;
@@ -4244,7 +4544,11 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
             return NULL;
         }
         copy[i] = id[i];
-        if (!orli_dry(tape))
+        if (orli_dry(tape)) continue;
+        if (table->half)
+            tape->object.ctx->kernels->widen(table->cols, y->data + i * table->cols,
+                                             table->half + (size_t)id[i] * table->cols);
+        else
             memcpy(y->data + i * table->cols, table->data + (size_t)id[i] * table->cols,
                    table->cols * sizeof(orl_real));
     }
@@ -4253,6 +4557,7 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
 
 /* ---- 7.9 norms ----
  * LayerNorm: y = (x − mean)·rstd ⊙ w + b;  RMSNorm: y = x·rstd ⊙ w, rstd = 1/√(mean square + eps).
+ * x: (rows, cols) is read as (n, d), d the width of w.
  * dw and db sum over rows: each task sums its own block of rows, the blocks are added in order. */
 
 typedef struct orli_norm_saved {
@@ -4295,14 +4600,14 @@ static void orli_norm_backward_rows(void *arg, size_t task, size_t worker) {
 static void orli_norm_backward(orl_tape *tape, orl_tensor *y) {
     orli_norm_job job;
     orl_real *dw = orli_grad(tape, y->in[1]), *db = orli_grad(tape, y->in[2]);
-    size_t tasks = (y->rows + ORLI_ROWS - 1) / ORLI_ROWS, i;
+    size_t d = y->in[1]->rows * y->in[1]->cols, n = y->rows * (y->cols / d), tasks = (n + ORLI_ROWS - 1) / ORLI_ROWS, i;
     memset(&job, 0, sizeof job);
     job.kern = tape->object.ctx->kernels;
     job.s = (orli_norm_saved *)y->saved;
     job.x = y->in[0]->data, job.w = y->in[1]->data, job.dy = y->grad;
-    job.n = y->rows, job.d = y->cols;
+    job.n = n, job.d = d;
     job.dx = orli_grad(tape, y->in[0]);
-    if (dw || db || (orli_dry(tape) && y->in[1]->needs_grad)) job.partial = orli_lend(tape, tasks * 2, y->cols);
+    if (dw || db || (orli_dry(tape) && y->in[1]->needs_grad)) job.partial = orli_lend(tape, tasks * 2, d);
     if (orli_dry(tape) || orl_failed(tape->object.ctx)) return;
     orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, tasks, orli_norm_backward_rows, &job);
     for (i = 0; i < tasks; i++) {
@@ -4315,22 +4620,25 @@ static orl_tensor *orli_norm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_t
     orl_tensor *y;
     orli_norm_saved *s;
     orli_norm_job job;
+    size_t d, n;
     if (!tape || !x || !w || (centered && !b)) return NULL;
-    if (w->rows * w->cols != x->cols || (b && b->rows * b->cols != x->cols)) return orli_mismatch(tape, "norm", x, w);
+    d = w->rows * w->cols;
+    if (!d || x->cols % d || (b && b->rows * b->cols != d)) return orli_mismatch(tape, "norm", x, w);
+    n = x->rows * (x->cols / d);
     y = orli_node(tape, x->rows, x->cols, x, w, b, orli_norm_backward, sizeof *s);
     if (!y) return NULL;
     s = (orli_norm_saved *)y->saved;
     s->eps = (orl_real)eps;
-    s->rstd = orli_keep(tape, y, x->rows, 1);
-    if (centered) s->mean = orli_keep(tape, y, x->rows, 1);
+    s->rstd = orli_keep(tape, y, n, 1);
+    if (centered) s->mean = orli_keep(tape, y, n, 1);
     if (orli_dry(tape)) return y;
     if (!s->rstd || (centered && !s->mean)) return NULL;
     memset(&job, 0, sizeof job);
     job.kern = tape->object.ctx->kernels;
     job.s = s;
     job.x = x->data, job.w = w->data, job.b = b ? b->data : NULL, job.y = y->data;
-    job.n = x->rows, job.d = x->cols;
-    orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (x->rows + ORLI_ROWS - 1) / ORLI_ROWS, orli_norm_forward, &job);
+    job.n = n, job.d = d;
+    orli_parallel(tape->object.ctx, ORLI_WORK_ROWS, (n + ORLI_ROWS - 1) / ORLI_ROWS, orli_norm_forward, &job);
     return y;
 }
 ORL_API orl_tensor *orl_layernorm(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b, double eps) {
@@ -4412,13 +4720,29 @@ static size_t orli_stream_row(const orl_stream *stream, size_t s, size_t p) {
 }
 
 /* ---- 7.11 rotary embedding (Su et al., arXiv 2104.09864), the half-split form:
- *      (x_i, x_{i+d/2}) is rotated by position·theta^(−2i/d); backwards by minus that ---- */
+ *      (x_i, x_{i+w/2}) is rotated by position·f(theta^(−2i/w)); backwards by minus that ---- */
 
-static const orli_rope_table *orli_rope_prepare(orl_tape *tape, double theta, size_t half, size_t positions) {
+/* What pair i turns by each position. Llama 3's scaling: Grattafiori et al., arXiv 2407.21783, as Meta's code has it. */
+static double orli_rope_frequency(const orl_rotation *r, size_t i) {
+    double f = pow(r->theta, -2.0 * (double)i / (double)r->width), turns, mixture;
+    if (!(r->factor > 0)) return f;
+    if (!r->original) return f / r->factor;
+    turns = (double)r->original * f / 6.283185307179586477; /* in the context it was first trained on */
+    mixture = ORLI_MAX(0.0, ORLI_MIN(1.0, (turns - r->low) / (r->high - r->low)));
+    return (1 - mixture) * f / r->factor + mixture * f;
+}
+
+static int orli_rotation_equal(const orl_rotation *a, const orl_rotation *b) {
+    return a->theta <= b->theta && a->theta >= b->theta && a->width == b->width && a->factor <= b->factor &&
+           a->factor >= b->factor && a->original == b->original && a->low <= b->low && a->low >= b->low &&
+           a->high <= b->high && a->high >= b->high;
+}
+
+static const orli_rope_table *orli_rope_prepare(orl_tape *tape, const orl_rotation *rotation, size_t positions) {
     orl_ctx *ctx = tape->object.ctx;
     orli_rope_table *t = tape->rope;
-    size_t p, i;
-    while (t && (t->half != half || t->theta < theta || t->theta > theta)) t = t->next;
+    size_t p, i, half = rotation->width / 2;
+    while (t && !orli_rotation_equal(&t->rotation, rotation)) t = t->next;
     if (t && t->positions >= positions) return t;
     if (!t) {
         t = (orli_rope_table *)orli_alloc_zero(ctx, 1, sizeof *t);
@@ -4433,9 +4757,9 @@ static const orli_rope_table *orli_rope_prepare(orl_tape *tape, double theta, si
     if (!t->cosine) return NULL;
     t->sine = t->cosine + positions * half;
     t->minus_sine = t->sine + positions * half; /* rotates back */
-    t->theta = theta, t->half = half, t->positions = positions;
+    t->rotation = *rotation, t->half = half, t->positions = positions;
     for (i = 0; i < half; i++) {
-        double frequency = pow(theta, -(double)i / (double)half);
+        double frequency = orli_rope_frequency(rotation, i);
         for (p = 0; p < positions; p++) {
             t->cosine[p * half + i] = (orl_real)cos((double)p * frequency);
             t->sine[p * half + i] = (orl_real)sin((double)p * frequency);
@@ -4450,7 +4774,7 @@ typedef struct orli_rope_job {
     const int32_t *position;
     const orl_real *cosine, *sine, *from;
     orl_real *x;
-    size_t n, heads, half;
+    size_t n, heads, half, d; /* d: of a head, of which 2·half turn */
 } orli_rope_job;
 
 static void orli_rope_rows(void *arg, size_t task, size_t worker) {
@@ -4458,20 +4782,20 @@ static void orli_rope_rows(void *arg, size_t task, size_t worker) {
     size_t i, h, half = j->half, end = ORLI_MIN(j->n, (task + 1) * ORLI_ROWS);
     (void)worker;
     for (i = task * ORLI_ROWS; i < end; i++) {
-        orl_real *x = j->x + i * j->heads * 2 * half;
-        if (j->from != j->x) memcpy(x, j->from + i * j->heads * 2 * half, j->heads * 2 * half * sizeof *x);
+        orl_real *x = j->x + i * j->heads * j->d;
+        if (j->from != j->x) memcpy(x, j->from + i * j->heads * j->d, j->heads * j->d * sizeof *x);
         for (h = 0; h < j->heads; h++)
-            j->kern->rope(half, x + h * 2 * half, j->cosine + (size_t)j->position[i] * half,
+            j->kern->rope(half, x + h * j->d, j->cosine + (size_t)j->position[i] * half,
                           j->sine + (size_t)j->position[i] * half);
     }
 }
 
 /* x = `from` (or x itself) rotated: with the table's sine forwards, minus_sine backwards. */
 static void orli_rope_apply(orl_ctx *ctx, const orli_rope_table *table, const orl_real *sine, const orl_real *from,
-                            orl_real *x, const int32_t *position, size_t n, size_t heads) {
+                            orl_real *x, const int32_t *position, size_t n, size_t heads, size_t d) {
     orli_rope_job job;
     job.kern = ctx->kernels, job.position = position, job.cosine = table->cosine, job.sine = sine;
-    job.from = from, job.x = x, job.n = n, job.heads = heads, job.half = table->half;
+    job.from = from, job.x = x, job.n = n, job.heads = heads, job.half = table->half, job.d = d;
     orli_parallel(ctx, ORLI_WORK_ROWS, (n + ORLI_ROWS - 1) / ORLI_ROWS, orli_rope_rows, &job);
 }
 
@@ -4488,7 +4812,8 @@ static void orli_rope_backward(orl_tape *tape, orl_tensor *y) {
     orl_real *dx = orli_grad_or_fresh(tape, y->in[0], &accumulate),
              *turned = accumulate ? orli_lend(tape, y->rows, y->cols) : dx;
     if (orli_dry(tape) || orl_failed(ctx)) return;
-    orli_rope_apply(ctx, s->table, s->table->minus_sine, y->grad, turned, s->stream->position, y->rows, s->heads);
+    orli_rope_apply(ctx, s->table, s->table->minus_sine, y->grad, turned, s->stream->position, y->rows, s->heads,
+                    y->cols / s->heads);
     if (accumulate) ctx->kernels->add(y->rows * y->cols, dx, turned);
 }
 
@@ -4499,15 +4824,20 @@ static size_t orli_stream_positions(const orl_stream *stream) { /* 1 + the highe
     return most;
 }
 
-ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads, double theta) {
+ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads,
+                             const orl_rotation *rotation) {
     orl_tensor *y;
     orli_rope_saved *s;
     orl_ctx *ctx;
-    if (!tape || !x || !stream) return NULL;
+    orl_rotation r;
+    if (!tape || !x || !stream || !rotation) return NULL;
     ctx = tape->object.ctx;
-    if (x->rows != stream->tokens || !heads || x->cols % (2 * heads)) {
-        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of even width",
-                  x->rows, x->cols, stream->tokens, heads);
+    r = *rotation;
+    if (heads && !r.width) r.width = x->cols / heads;
+    if (x->rows != stream->tokens || !heads || x->cols % heads || r.width % 2 || r.width > x->cols / heads) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT,
+                  "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of which an even %zu numbers turn", x->rows,
+                  x->cols, stream->tokens, heads, r.width);
         return NULL;
     }
     y = orli_node(tape, x->rows, x->cols, x, NULL, NULL, orli_rope_backward, sizeof *s);
@@ -4515,13 +4845,13 @@ ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *st
     s = (orli_rope_saved *)y->saved;
     s->stream = stream, s->heads = heads;
     if (orli_dry(tape)) return y;
-    s->table = orli_rope_prepare(tape, theta, x->cols / heads / 2, orli_stream_positions(stream));
+    s->table = orli_rope_prepare(tape, &r, orli_stream_positions(stream));
     if (!s->table) return NULL;
-    orli_rope_apply(ctx, s->table, s->table->sine, x->data, y->data, stream->position, x->rows, heads);
+    orli_rope_apply(ctx, s->table, s->table->sine, x->data, y->data, stream->position, x->rows, heads, x->cols / heads);
     return y;
 }
 
-/* ---- 7.12 attention: y = softmax(q·kᵀ/√d + causal mask)·v, per head and sequence ----
+/* ---- 7.12 attention: y = softmax(scale·q·kᵀ + causal mask)·v, per head and sequence ----
  * Keys and values are laid out in tiles of ORLI_TILE positions, K by columns (d, tile), V by rows
  * (tile, d). A segment owns the tiles from the one its first position falls into; the columns of that
  * first tile that belong to its ancestors are copied. A query then walks the tiles of its chain:
@@ -4539,8 +4869,22 @@ typedef struct orli_tile_plan {
     size_t *list;             /* tiles by position: own and ancestors' */
     size_t *root;             /* (roots + 1): segments that begin a tree */
     size_t roots;
-    double visible;           /* Σ over queries of the keys they see */
 } orli_tile_plan;
+
+/* The keys that tokens first … end−1 of a sequence see, each itself and what its window reaches. */
+static double orli_visible(size_t first, size_t end, size_t window) {
+    size_t full = ORLI_MIN(ORLI_MAX(first, window), end); /* from here on a whole window */
+    return 0.5 * (double)(full - first) * (double)(first + full + 1) + (double)(end - full) * (double)window;
+}
+static double orli_stream_visible(const orl_stream *stream, size_t window) {
+    double visible = 0;
+    size_t s;
+    for (s = 0; s < stream->segments; s++) {
+        const orl_segment *g = &stream->segment[s];
+        visible += orli_visible(g->position, g->position + g->length, window);
+    }
+    return visible;
+}
 
 static size_t orli_own_tiles(const orl_segment *g) {
     return (g->position + g->length + ORLI_TILE - 1) / ORLI_TILE - g->position / ORLI_TILE;
@@ -4572,17 +4916,22 @@ static orli_tile_plan *orli_plan_tiles(orl_tape *tape, const orl_stream *stream)
         /* base > 0 only with a parent */
         for (t = 0; t < base; t++) plan->list[listed++] = plan->list[plan->chain[g->parent] + t];
         for (i = 0; i < own; i++) plan->list[listed++] = plan->first[s] + i;
-        plan->visible += (double)g->length * ((double)g->position + 0.5 * ((double)g->length + 1.0));
     }
     plan->chain[n] = listed;
     plan->root[plan->roots] = n;
     return tape->plan = plan;
 }
 
+static size_t orli_window(const orl_heads *shape) { return shape->window ? shape->window : SIZE_MAX; }
+static orl_real orli_score_scale(const orl_heads *shape, size_t d) {
+    return (orl_real)(shape->scale > 0 ? shape->scale : 1.0 / sqrt((double)d));
+}
+
 typedef struct orli_attention_saved {
     const orl_stream *stream;
     orli_tile_plan *plan;
-    size_t heads, kv_heads;
+    size_t heads, kv_heads, window;
+    orl_real scale;
     orl_real *k, *v;           /* (kv_heads, tiles, ORLI_TILE·d) */
     orl_real *lse;             /* (heads, tokens) */
     const orl_real **pointers; /* (kv_heads, 2, listed): K and V tiles of every chain */
@@ -4648,7 +4997,7 @@ static void orli_attention_forward(void *arg, size_t task, size_t worker) { /* o
     size_t listed = a->plan->chain[a->plan->segments];
     const orl_real **kp = a->pointers + kv * 2 * listed + a->plan->chain[s];
     j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + listed,
-                               SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
+                               a->window, a->scale, j->y + g->start * width + h * d, width,
                                a->lse + h * a->stream->tokens + g->start, orli_scratch(j->ctx, worker));
 }
 
@@ -4685,7 +5034,7 @@ static void orli_attention_backward_tree(void *arg, size_t task, size_t worker) 
         for (h = kv * group; h < (kv + 1) * group; h++) {
             size_t at = g->start * width + h * d, chain = plan->chain[s];
             kern->attention_backward(d, g->length, j->q + at, width, g->position, kp + chain, kp + listed + chain,
-                                     SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + at, width, j->dy + at, width,
+                                     a->window, a->scale, j->y + at, width, j->dy + at, width,
                                      a->lse + h * a->stream->tokens + g->start, j->dq + at, width, dkp + chain,
                                      dkp + listed + chain, orli_scratch(j->ctx, worker));
         }
@@ -4727,18 +5076,19 @@ static void orli_attention_backward(orl_tape *tape, orl_tensor *y) {
                                                   sizeof *job.dpointers);
     if (orli_dry(tape) || orl_failed(ctx)) return;
     orli_parallel(ctx, ORLI_WORK_ATTENTION_BACKWARD, plan->roots * a->kv_heads, orli_attention_backward_tree, &job);
-    ctx->flops += 10.0 * (double)y->cols * plan->visible;
+    ctx->flops += 10.0 * (double)y->cols * orli_stream_visible(a->stream, a->window);
 }
 
 ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, orl_tensor *v, const orl_stream *stream,
-                                  size_t heads, size_t kv_heads) {
+                                  const orl_heads *shape) {
     orl_tensor *y;
     orli_attention_saved *a;
     orli_attention_job job;
     orl_ctx *ctx;
-    size_t d, tiled;
-    if (!tape || !q || !k || !v || !stream) return NULL;
+    size_t heads, kv_heads, d, tiled;
+    if (!tape || !q || !k || !v || !stream || !shape) return NULL;
     ctx = tape->object.ctx;
+    heads = shape->heads, kv_heads = shape->kv_heads;
     d = heads ? q->cols / heads : 0;
     if (!d || !kv_heads || heads % kv_heads || q->cols != heads * d || k->cols != kv_heads * d || v->cols != k->cols ||
         q->rows != stream->tokens || k->rows != q->rows || v->rows != q->rows) {
@@ -4752,6 +5102,7 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
     if (!y) return NULL;
     a = (orli_attention_saved *)y->saved;
     a->stream = stream, a->heads = heads, a->kv_heads = kv_heads;
+    a->window = orli_window(shape), a->scale = orli_score_scale(shape, d);
     a->plan = orli_plan_tiles(tape, stream);
     if (!a->plan) return NULL;
     tiled = orli_mul(kv_heads * a->plan->tiles, ORLI_TILE * d);
@@ -4766,7 +5117,7 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
     job.ctx = ctx, job.s = a, job.d = d, job.q = q->data, job.k = k->data, job.v = v->data, job.y = y->data;
     orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * kv_heads, orli_attention_pack, &job);
     orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * heads, orli_attention_forward, &job);
-    ctx->flops += 4.0 * (double)q->cols * a->plan->visible;
+    ctx->flops += 4.0 * (double)q->cols * orli_stream_visible(stream, a->window);
     return y;
 }
 
@@ -4777,6 +5128,7 @@ ORL_API orl_tensor *orl_attention(orl_tape *tape, orl_tensor *q, orl_tensor *k, 
 #define ORLI_HEAD_ROWS 256
 
 typedef struct orli_head_saved {
+    orl_tensor *w;
     const int32_t *target;
     size_t classes;
     orl_real *lse;        /* (n) */
@@ -4840,10 +5192,10 @@ static void orli_head_backward_rows(void *arg, size_t task, size_t worker) { /* 
 }
 
 /* dh = dlogits·w and dw += dlogitsᵀ·h of a block of rows, where they are wanted. */
-static void orli_head_products(orl_ctx *ctx, const orli_head_job *j, const orl_real *h, const orl_real *w, size_t d,
+static void orli_head_products(orl_ctx *ctx, const orli_head_job *j, const orl_real *h, const orl_tensor *w, size_t d,
                                orl_real *dh, int accumulate, orl_real *dw) {
     if (dh)
-        orli_gemm(ctx, j->rows, d, j->classes, orli_mat_of(j->logits, j->classes, 1), orli_mat_of(w, d, 1), dh, d,
+        orli_gemm(ctx, j->rows, d, j->classes, orli_mat_of(j->logits, j->classes, 1), orli_mat_of_weight(w, 0), dh, d,
                   accumulate);
     if (dw)
         orli_gemm(ctx, j->classes, d, j->rows, orli_mat_of(j->logits, 1, j->classes), orli_mat_of(h, d, 1), dw, d, 1);
@@ -4867,7 +5219,7 @@ static void orli_head_known_backward(orl_tape *tape, orl_tensor *y) {
 
 static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
     const orli_head_saved *s = (orli_head_saved *)y->saved;
-    orl_tensor *h = y->in[0], *w = y->in[1];
+    orl_tensor *h = y->in[0], *w = s->w;
     orl_ctx *ctx = tape->object.ctx;
     orl_real *dh, *dw, *logits;
     size_t n = y->rows, d = h->cols, at, block = ORLI_MIN(n, (size_t)ORLI_HEAD_ROWS);
@@ -4882,11 +5234,11 @@ static void orli_head_backward(orl_tape *tape, orl_tensor *y) {
         job.classes = s->classes;
         job.logits = logits, job.dlogp = y->grad + at;
         if (s->entropy && s->entropy->grad) job.dentropy = s->entropy->grad + at, job.entropy = s->entropy->data + at;
-        orli_gemm(ctx, job.rows, s->classes, d, orli_mat_of(h->data + at * d, d, 1), orli_mat_of(w->data, 1, d), logits,
+        orli_gemm(ctx, job.rows, s->classes, d, orli_mat_of(h->data + at * d, d, 1), orli_mat_of_weight(w, 1), logits,
                   s->classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_backward_rows,
                       &job);
-        orli_head_products(ctx, &job, h->data + at * d, w->data, d, dh ? dh + at * d : NULL, accumulate, dw);
+        orli_head_products(ctx, &job, h->data + at * d, w, d, dh ? dh + at * d : NULL, accumulate, dw);
     }
 }
 
@@ -4909,11 +5261,11 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     if (!tape || !h || !w || (h->rows && !target)) return NULL;
     ctx = tape->object.ctx, n = h->rows, d = h->cols;
     if (h->cols != w->cols || classes > w->rows) return orli_mismatch(tape, "orl_token_logp", h, w);
-    y = orli_node(tape, n, 1, h, w, NULL, orli_head_backward, sizeof *s);
+    y = orli_node(tape, n, 1, h, orli_unless_half(w), NULL, orli_head_backward, sizeof *s);
     copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
     if (!y || !copy) return NULL;
     s = (orli_head_saved *)y->saved;
-    s->target = copy, s->classes = classes;
+    s->target = copy, s->classes = classes, s->w = w;
     for (i = 0; i < n; i++) {
         copy[i] = target[i];
         if (target[i] < 0 || (size_t)target[i] >= classes) {
@@ -4939,7 +5291,7 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     orli_return(tape); /* nobody takes it before the next operator */
     if (orli_dry(tape)) return y;
     if (!s->lse || !logits || (entropy && !s->entropy)) return NULL;
-    if (tape->inference && w->param && classes == w->rows && !(panels = orli_param_packed(ctx, w->param))) return NULL;
+    if (tape->inference && w->param && !w->half && classes == w->rows && !(panels = orli_param_packed(ctx, w->param))) return NULL;
     for (at = 0; at < n; at += block) {
         orli_head_job job;
         orli_mat hm = orli_mat_of(h->data + at * d, d, 1);
@@ -4949,10 +5301,10 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         if (s->entropy) job.entropy = s->entropy->data + at;
         if (s->known) job.dlogp = s->known + at;
         if (panels) orli_gemm_packed(ctx, job.rows, classes, d, hm, panels, logits, classes, 0);
-        else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of(w->data, 1, d), logits, classes, 0);
+        else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of_weight(w, 1), logits, classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows,
                       &job);
-        if (s->known) orli_head_products(ctx, &job, hm.data, w->data, d, s->dh ? s->dh + at * d : NULL, 0, dw);
+        if (s->known) orli_head_products(ctx, &job, hm.data, w, d, s->dh ? s->dh + at * d : NULL, 0, dw);
     }
     return y;
 }
@@ -8956,74 +9308,175 @@ ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir)
  *             Ainslie et al., arXiv 2305.13245.
  * Tested by:  tests/test_11_model.c, tests/test_golden.c */
 
-/* ---- 11.1 the weights of a block, and of the whole ---- */
+/* ---- 11.1 families: the weights of a block, and of the whole ---- */
 
 typedef enum orli_weight {
     ORLI_W_EMBED, ORLI_W_POSITION, ORLI_W_NORM, ORLI_W_NORM_B, ORLI_W_HEAD, ORLI_W_SCORE, /* once */
     ORLI_W_NORM1, ORLI_W_NORM1_B, ORLI_W_Q, ORLI_W_K, ORLI_W_V, ORLI_W_O,                  /* per layer */
     ORLI_W_Q_B, ORLI_W_K_B, ORLI_W_V_B, ORLI_W_O_B, ORLI_W_NORM2, ORLI_W_NORM2_B,
     ORLI_W_GATE, ORLI_W_UP, ORLI_W_UP_B, ORLI_W_DOWN, ORLI_W_DOWN_B,
-    ORLI_W_COUNT
+    ORLI_W_Q_NORM, ORLI_W_K_NORM, ORLI_W_POST1, ORLI_W_POST2, ORLI_W_GATE_B,
+    ORLI_W_COUNT /* also: none. The numbers name streams of random numbers: add new ones here. */
 } orli_weight;
 #define ORLI_W_FIRST_OF_LAYER ORLI_W_NORM1
 #define ORLI_W_PER_LAYER (ORLI_W_COUNT - ORLI_W_FIRST_OF_LAYER)
 
+typedef enum orli_layout { /* of a matrix on disk */
+    ORLI_OUT_IN,   /* (out, in), as we have it */
+    ORLI_IN_OUT,   /* transposed: GPT-2 */
+    ORLI_HEADWISE  /* of a fused q, k, v: each head's q, k, v follow each other (GPT-NeoX); else all q, all k, all v */
+} orli_layout;
+
+typedef enum orli_when { ORLI_ALWAYS, ORLI_IF_ATTENTION_BIAS, ORLI_IF_MLP_BIAS } orli_when;
+
 typedef struct orli_weight_row {
     orli_weight weight;
-    const char *name;  /* on disk; %zu is the layer; the prefix of the family may stand before it */
-    int transposed;    /* GPT-2 keeps (in, out) */
-    int third;         /* 1, 2, 3: a third of a fused q, k, v; 0: all of it */
+    const char *name;   /* on disk; %zu is the layer; the prefix of the family may stand before it */
+    orli_layout layout;
+    int third;          /* 1, 2, 3: a third of a fused q, k, v; 0: all of it */
+    orli_when when;
 } orli_weight_row;
 
+#define ORLI_ROWS_HEADS /* they stand outside the trunk */ \
+    {ORLI_W_HEAD, "lm_head.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_SCORE, "score.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_COUNT, NULL, ORLI_OUT_IN, 0, ORLI_ALWAYS}
+
+#define ORLI_ROWS_LLAMA /* what all of Llama's kin have */ \
+    {ORLI_W_EMBED, "embed_tokens.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM, "norm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM1, "layers.%zu.input_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_Q, "layers.%zu.self_attn.q_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_K, "layers.%zu.self_attn.k_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_V, "layers.%zu.self_attn.v_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_O, "layers.%zu.self_attn.o_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_GATE, "layers.%zu.mlp.gate_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_UP, "layers.%zu.mlp.up_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_DOWN, "layers.%zu.mlp.down_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    ORLI_ROWS_HEADS
+#define ORLI_ROWS_QKV_BIAS(when) \
+    {ORLI_W_Q_B, "layers.%zu.self_attn.q_proj.bias", ORLI_OUT_IN, 0, when}, \
+    {ORLI_W_K_B, "layers.%zu.self_attn.k_proj.bias", ORLI_OUT_IN, 0, when}, \
+    {ORLI_W_V_B, "layers.%zu.self_attn.v_proj.bias", ORLI_OUT_IN, 0, when}
+#define ORLI_ROWS_ATTENTION_BIAS \
+    ORLI_ROWS_QKV_BIAS(ORLI_IF_ATTENTION_BIAS), \
+    {ORLI_W_O_B, "layers.%zu.self_attn.o_proj.bias", ORLI_OUT_IN, 0, ORLI_IF_ATTENTION_BIAS}
+#define ORLI_ROW_NORM2 {ORLI_W_NORM2, "layers.%zu.post_attention_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}
+#define ORLI_ROWS_QK_NORM \
+    {ORLI_W_Q_NORM, "layers.%zu.self_attn.q_norm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_K_NORM, "layers.%zu.self_attn.k_norm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}
+
 static const orli_weight_row orli_weights_llama[] = {
-    {ORLI_W_EMBED, "embed_tokens.weight", 0, 0},
-    {ORLI_W_NORM, "norm.weight", 0, 0},
-    {ORLI_W_NORM1, "layers.%zu.input_layernorm.weight", 0, 0},
-    {ORLI_W_Q, "layers.%zu.self_attn.q_proj.weight", 0, 0},
-    {ORLI_W_K, "layers.%zu.self_attn.k_proj.weight", 0, 0},
-    {ORLI_W_V, "layers.%zu.self_attn.v_proj.weight", 0, 0},
-    {ORLI_W_O, "layers.%zu.self_attn.o_proj.weight", 0, 0},
-    {ORLI_W_NORM2, "layers.%zu.post_attention_layernorm.weight", 0, 0},
-    {ORLI_W_GATE, "layers.%zu.mlp.gate_proj.weight", 0, 0},
-    {ORLI_W_UP, "layers.%zu.mlp.up_proj.weight", 0, 0},
-    {ORLI_W_DOWN, "layers.%zu.mlp.down_proj.weight", 0, 0},
-    {ORLI_W_HEAD, "lm_head.weight", 0, 0},
-    {ORLI_W_SCORE, "score.weight", 0, 0},
-    {ORLI_W_COUNT, NULL, 0, 0}};
+    ORLI_ROW_NORM2, ORLI_ROWS_ATTENTION_BIAS,
+    {ORLI_W_GATE_B, "layers.%zu.mlp.gate_proj.bias", ORLI_OUT_IN, 0, ORLI_IF_MLP_BIAS},
+    {ORLI_W_UP_B, "layers.%zu.mlp.up_proj.bias", ORLI_OUT_IN, 0, ORLI_IF_MLP_BIAS},
+    {ORLI_W_DOWN_B, "layers.%zu.mlp.down_proj.bias", ORLI_OUT_IN, 0, ORLI_IF_MLP_BIAS},
+    ORLI_ROWS_LLAMA};
+
+static const orli_weight_row orli_weights_mistral[] = {ORLI_ROW_NORM2, ORLI_ROWS_LLAMA};
+
+static const orli_weight_row orli_weights_qwen2[] = {ORLI_ROW_NORM2, ORLI_ROWS_QKV_BIAS(ORLI_ALWAYS), ORLI_ROWS_LLAMA};
+
+static const orli_weight_row orli_weights_qwen3[] = {ORLI_ROW_NORM2, ORLI_ROWS_QK_NORM, ORLI_ROWS_ATTENTION_BIAS,
+                                                     ORLI_ROWS_LLAMA};
+
+static const orli_weight_row orli_weights_gemma3[] = { /* its post_attention_layernorm is another thing than Llama's */
+    {ORLI_W_POST1, "layers.%zu.post_attention_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM2, "layers.%zu.pre_feedforward_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_POST2, "layers.%zu.post_feedforward_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    ORLI_ROWS_QK_NORM, ORLI_ROWS_ATTENTION_BIAS, ORLI_ROWS_LLAMA};
+
+#define ORLI_ROWS_GPT /* what GPT-2 and GPT-Neo share */ \
+    {ORLI_W_EMBED, "wte.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_POSITION, "wpe.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM, "ln_f.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM_B, "ln_f.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM1, "h.%zu.ln_1.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM1_B, "h.%zu.ln_1.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM2, "h.%zu.ln_2.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_NORM2_B, "h.%zu.ln_2.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_UP_B, "h.%zu.mlp.c_fc.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    {ORLI_W_DOWN_B, "h.%zu.mlp.c_proj.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS}, \
+    ORLI_ROWS_HEADS
 
 static const orli_weight_row orli_weights_gpt2[] = {
-    {ORLI_W_EMBED, "wte.weight", 0, 0},
-    {ORLI_W_POSITION, "wpe.weight", 0, 0},
-    {ORLI_W_NORM, "ln_f.weight", 0, 0},
-    {ORLI_W_NORM_B, "ln_f.bias", 0, 0},
-    {ORLI_W_NORM1, "h.%zu.ln_1.weight", 0, 0},
-    {ORLI_W_NORM1_B, "h.%zu.ln_1.bias", 0, 0},
-    {ORLI_W_Q, "h.%zu.attn.c_attn.weight", 1, 1},
-    {ORLI_W_K, "h.%zu.attn.c_attn.weight", 1, 2},
-    {ORLI_W_V, "h.%zu.attn.c_attn.weight", 1, 3},
-    {ORLI_W_Q_B, "h.%zu.attn.c_attn.bias", 0, 1},
-    {ORLI_W_K_B, "h.%zu.attn.c_attn.bias", 0, 2},
-    {ORLI_W_V_B, "h.%zu.attn.c_attn.bias", 0, 3},
-    {ORLI_W_O, "h.%zu.attn.c_proj.weight", 1, 0},
-    {ORLI_W_O_B, "h.%zu.attn.c_proj.bias", 0, 0},
-    {ORLI_W_NORM2, "h.%zu.ln_2.weight", 0, 0},
-    {ORLI_W_NORM2_B, "h.%zu.ln_2.bias", 0, 0},
-    {ORLI_W_UP, "h.%zu.mlp.c_fc.weight", 1, 0},
-    {ORLI_W_UP_B, "h.%zu.mlp.c_fc.bias", 0, 0},
-    {ORLI_W_DOWN, "h.%zu.mlp.c_proj.weight", 1, 0},
-    {ORLI_W_DOWN_B, "h.%zu.mlp.c_proj.bias", 0, 0},
-    {ORLI_W_HEAD, "lm_head.weight", 0, 0},
-    {ORLI_W_SCORE, "score.weight", 0, 0},
-    {ORLI_W_COUNT, NULL, 0, 0}};
+    {ORLI_W_Q, "h.%zu.attn.c_attn.weight", ORLI_IN_OUT, 1, ORLI_ALWAYS},
+    {ORLI_W_K, "h.%zu.attn.c_attn.weight", ORLI_IN_OUT, 2, ORLI_ALWAYS},
+    {ORLI_W_V, "h.%zu.attn.c_attn.weight", ORLI_IN_OUT, 3, ORLI_ALWAYS},
+    {ORLI_W_Q_B, "h.%zu.attn.c_attn.bias", ORLI_OUT_IN, 1, ORLI_ALWAYS},
+    {ORLI_W_K_B, "h.%zu.attn.c_attn.bias", ORLI_OUT_IN, 2, ORLI_ALWAYS},
+    {ORLI_W_V_B, "h.%zu.attn.c_attn.bias", ORLI_OUT_IN, 3, ORLI_ALWAYS},
+    {ORLI_W_O, "h.%zu.attn.c_proj.weight", ORLI_IN_OUT, 0, ORLI_ALWAYS},
+    {ORLI_W_O_B, "h.%zu.attn.c_proj.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_UP, "h.%zu.mlp.c_fc.weight", ORLI_IN_OUT, 0, ORLI_ALWAYS},
+    {ORLI_W_DOWN, "h.%zu.mlp.c_proj.weight", ORLI_IN_OUT, 0, ORLI_ALWAYS},
+    ORLI_ROWS_GPT};
 
+static const orli_weight_row orli_weights_gpt_neo[] = {
+    {ORLI_W_Q, "h.%zu.attn.attention.q_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_K, "h.%zu.attn.attention.k_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_V, "h.%zu.attn.attention.v_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_O, "h.%zu.attn.attention.out_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_O_B, "h.%zu.attn.attention.out_proj.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_UP, "h.%zu.mlp.c_fc.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_DOWN, "h.%zu.mlp.c_proj.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    ORLI_ROWS_GPT};
+
+static const orli_weight_row orli_weights_gpt_neox[] = {
+    {ORLI_W_EMBED, "embed_in.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM, "final_layer_norm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM_B, "final_layer_norm.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM1, "layers.%zu.input_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM1_B, "layers.%zu.input_layernorm.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_Q, "layers.%zu.attention.query_key_value.weight", ORLI_HEADWISE, 1, ORLI_ALWAYS},
+    {ORLI_W_K, "layers.%zu.attention.query_key_value.weight", ORLI_HEADWISE, 2, ORLI_ALWAYS},
+    {ORLI_W_V, "layers.%zu.attention.query_key_value.weight", ORLI_HEADWISE, 3, ORLI_ALWAYS},
+    {ORLI_W_Q_B, "layers.%zu.attention.query_key_value.bias", ORLI_HEADWISE, 1, ORLI_IF_ATTENTION_BIAS},
+    {ORLI_W_K_B, "layers.%zu.attention.query_key_value.bias", ORLI_HEADWISE, 2, ORLI_IF_ATTENTION_BIAS},
+    {ORLI_W_V_B, "layers.%zu.attention.query_key_value.bias", ORLI_HEADWISE, 3, ORLI_IF_ATTENTION_BIAS},
+    {ORLI_W_O, "layers.%zu.attention.dense.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_O_B, "layers.%zu.attention.dense.bias", ORLI_OUT_IN, 0, ORLI_IF_ATTENTION_BIAS},
+    {ORLI_W_NORM2, "layers.%zu.post_attention_layernorm.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_NORM2_B, "layers.%zu.post_attention_layernorm.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_UP, "layers.%zu.mlp.dense_h_to_4h.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_UP_B, "layers.%zu.mlp.dense_h_to_4h.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_DOWN, "layers.%zu.mlp.dense_4h_to_h.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_DOWN_B, "layers.%zu.mlp.dense_4h_to_h.bias", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_HEAD, "embed_out.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_SCORE, "score.weight", ORLI_OUT_IN, 0, ORLI_ALWAYS},
+    {ORLI_W_COUNT, NULL, ORLI_OUT_IN, 0, ORLI_ALWAYS}};
+
+#define ORLI_NORM_PLUS_ONE 1    /* RMSNorm's weights are stored less 1 */
+#define ORLI_SCALED_EMBEDDING 2 /* … by √dim, but not where it is the head */
+
+/* A family is its weights and a few words. The rest follows from the weights: with a norm's bias it is a LayerNorm,
+ * else an RMSNorm; with positions they are learned, else rotary; with a gate the feed-forward has one; a bias, a norm
+ * of heads or of a branch's result that is not there is not applied. */
 typedef struct orli_family {
     const char *model_type, *prefix, *causal, *classifier; /* config.json's words */
     const orli_weight_row *weights;
+    int traits;
 } orli_family;
 
 static const orli_family orli_families[] = { /* by orl_arch */
-    {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", orli_weights_gpt2},
-    {"llama", "model.", "LlamaForCausalLM", "LlamaForSequenceClassification", orli_weights_llama}};
+    {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", orli_weights_gpt2, 0},
+    {"llama", "model.", "LlamaForCausalLM", "LlamaForSequenceClassification", orli_weights_llama, 0},
+    {"gpt_neo", "transformer.", "GPTNeoForCausalLM", "GPTNeoForSequenceClassification", orli_weights_gpt_neo, 0},
+    {"gpt_neox", "gpt_neox.", "GPTNeoXForCausalLM", "GPTNeoXForSequenceClassification", orli_weights_gpt_neox, 0},
+    {"mistral", "model.", "MistralForCausalLM", "MistralForSequenceClassification", orli_weights_mistral, 0},
+    {"qwen2", "model.", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification", orli_weights_qwen2, 0},
+    {"qwen3", "model.", "Qwen3ForCausalLM", "Qwen3ForSequenceClassification", orli_weights_qwen3, 0},
+    {"smollm3", "model.", "SmolLM3ForCausalLM", "SmolLM3ForSequenceClassification", orli_weights_llama, 0},
+    {"gemma3_text", "model.", "Gemma3ForCausalLM", "Gemma3TextForSequenceClassification", orli_weights_gemma3,
+     ORLI_NORM_PLUS_ONE | ORLI_SCALED_EMBEDDING}};
+#define ORLI_FAMILIES (sizeof orli_families / sizeof *orli_families)
+
+/* The line of a family's table for a weight; NULL if it has none. */
+static const orli_weight_row *orli_weight_find(orl_arch arch, orli_weight w) {
+    const orli_weight_row *row = orli_families[arch].weights;
+    while (row->name && row->weight != w) row++;
+    return row->name ? row : NULL;
+}
 
 /* How a model is conditioned on its reward (section 15); config.json carries it as orl_condition. */
 typedef struct orli_condition {
@@ -9051,6 +9504,10 @@ struct orl_model {
     size_t stops;
     orli_condition condition;
     orl_param **weight;               /* by orli_slot(); NULL where the family has none */
+    int frozen;                       /* matrices may be bf16 */
+    orl_params *adapter;              /* LoRA's A and B (and a reward head); empty: none */
+    orl_param **down, **up;           /* A and B, by orli_slot(); NULL where there is none */
+    orl_lora_options lora;            /* targets: its own copy */
     orli_kept kept;                   /* the configuration it came with */
 };
 
@@ -9058,61 +9515,90 @@ static size_t orli_slot(orli_weight w, size_t layer) {
     return (size_t)w < ORLI_W_FIRST_OF_LAYER ? (size_t)w : (size_t)w + layer * ORLI_W_PER_LAYER;
 }
 static orl_param *orli_model_weight(const orl_model *m, orli_weight w, size_t layer) {
-    return m->weight[orli_slot(w, layer)];
+    return w == ORLI_W_COUNT ? NULL : m->weight[orli_slot(w, layer)];
 }
 
 /* (rows, cols) of a weight, and whether a model has it. */
 static int orli_weight_shape(const orl_model *m, orli_weight w, size_t *rows, size_t *cols) {
     const orl_model_config *c = &m->config;
-    size_t kv = c->kv_heads * (c->dim / c->heads);
-    int gpt2 = c->arch == ORL_GPT2;
+    const orli_weight_row *row = orli_weight_find(c->arch, w);
+    size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     *rows = 1, *cols = c->dim;
     switch (w) {
-    case ORLI_W_EMBED: *rows = c->vocab; return 1;
-    case ORLI_W_POSITION: *rows = c->context; return gpt2;
-    case ORLI_W_HEAD: *rows = c->vocab; return !c->tied && !m->reward;
-    case ORLI_W_SCORE: return m->reward;
-    case ORLI_W_Q: case ORLI_W_O: *rows = c->dim; return 1;
-    case ORLI_W_K: case ORLI_W_V: *rows = kv; return 1;
-    case ORLI_W_K_B: case ORLI_W_V_B: *cols = kv; return gpt2;
-    case ORLI_W_GATE: *rows = c->ffn; return !gpt2;
-    case ORLI_W_UP: *rows = c->ffn; return 1;
-    case ORLI_W_UP_B: *cols = c->ffn; return gpt2;
-    case ORLI_W_DOWN: *rows = c->dim, *cols = c->ffn; return 1;
-    case ORLI_W_NORM: case ORLI_W_NORM1: case ORLI_W_NORM2: return 1;
-    default: return gpt2; /* the other biases */
+    case ORLI_W_EMBED: case ORLI_W_HEAD: *rows = c->vocab; break;
+    case ORLI_W_POSITION: *rows = c->context; break;
+    case ORLI_W_Q: *rows = q; break;
+    case ORLI_W_K: case ORLI_W_V: *rows = kv; break;
+    case ORLI_W_O: *rows = c->dim, *cols = q; break;
+    case ORLI_W_Q_B: *cols = q; break;
+    case ORLI_W_K_B: case ORLI_W_V_B: *cols = kv; break;
+    case ORLI_W_Q_NORM: case ORLI_W_K_NORM: *cols = c->head_dim; break;
+    case ORLI_W_GATE: case ORLI_W_UP: *rows = c->ffn; break;
+    case ORLI_W_GATE_B: case ORLI_W_UP_B: *cols = c->ffn; break;
+    case ORLI_W_DOWN: *rows = c->dim, *cols = c->ffn; break;
+    default: break; /* the other norms and biases */
     }
+    if (!row || (row->when == ORLI_IF_ATTENTION_BIAS && !c->attention_bias) ||
+        (row->when == ORLI_IF_MLP_BIAS && !c->mlp_bias))
+        return 0;
+    return w == ORLI_W_HEAD ? !c->tied && !m->reward : w == ORLI_W_SCORE ? m->reward : 1;
 }
 
 /* ---- 11.2 making models ---- */
 
 ORL_API orl_model_config orl_model_config_default(orl_arch arch) {
     orl_model_config c;
+    size_t i;
     memset(&c, 0, sizeof c);
     c.arch = arch;
     c.vocab = 512, c.dim = 128, c.layers = 4, c.heads = 4, c.kv_heads = 4, c.context = 256;
-    c.ffn = arch == ORL_GPT2 ? 512 : 344;
-    c.norm_eps = 1e-5, c.rope_theta = 10000.0;
+    c.ffn = arch == ORL_GPT2 || arch == ORL_GPT_NEO || arch == ORL_GPT_NEOX ? 512 : 344;
+    c.norm_eps = 1e-5;
     c.tied = 1;
     c.bos = c.eos = -1;
+    c.rope.theta = 10000.0;
+    c.activation = arch == ORL_GPT2 || arch == ORL_GPT_NEO || arch == ORL_GEMMA3 ? ORL_GELU
+                   : arch == ORL_GPT_NEOX                                        ? ORL_GELU_ERF
+                                                                                 : ORL_SILU;
+    if (arch == ORL_GPT_NEO) c.query_scalar = 1, c.window = 64;
+    if (arch == ORL_GPT_NEOX) c.parallel = c.attention_bias = 1, c.rope.width = 8;
+    if (arch == ORL_MISTRAL || arch == ORL_GEMMA3) c.window = 64;
+    if (arch == ORL_GEMMA3) c.rope.theta = 1e6, c.local_theta = 10000.0;
+    for (i = 0; i < ORL_MAX_LAYERS; i++) {
+        if (arch == ORL_MISTRAL || (arch == ORL_GPT_NEO && i % 2) || (arch == ORL_GEMMA3 && (i + 1) % 6))
+            c.layer[i] = ORL_LAYER_LOCAL;
+        if (arch == ORL_SMOLLM3 && (i + 1) % 4 == 0) c.layer[i] = ORL_LAYER_UNROTATED;
+    }
     return c;
 }
 
-/* Everything a model needs to be sound; the names are config.json's. */
-static orl_status orli_config_check(orl_ctx *ctx, const orl_model_config *c, const char *where) {
+static int orli_is_rotary(orl_arch arch) { return !orli_weight_find(arch, ORLI_W_POSITION); }
+
+/* Everything a model needs to be sound; the names are config.json's. Fills in what 0 stands for. */
+static orl_status orli_config_check(orl_ctx *ctx, orl_model_config *c, const char *where) {
     const char *bad = NULL;
-    if (!c->dim || c->dim > (1u << 20)) bad = "hidden_size must be 1 to 1048576";
-    else if (!c->layers || c->layers > 4096) bad = "num_hidden_layers must be 1 to 4096";
-    else if (!c->heads || c->dim % c->heads) bad = "num_attention_heads must divide hidden_size";
+    if ((size_t)c->arch >= ORLI_FAMILIES) bad = "arch is none of orl_arch";
+    else if (!c->dim || c->dim > (1u << 20)) bad = "hidden_size must be 1 to 1048576";
+    else if (!c->layers || c->layers > ORL_MAX_LAYERS) bad = "num_hidden_layers must be 1 to 1024";
+    else if (!c->heads || c->heads > (1u << 16)) bad = "num_attention_heads must be 1 to 65536";
+    else if (!c->head_dim && c->dim % c->heads) bad = "num_attention_heads must divide hidden_size";
     else if (!c->kv_heads || c->heads % c->kv_heads) bad = "num_key_value_heads must divide num_attention_heads";
-    else if (c->dim / c->heads > 256) bad = "a head may be 256 wide at most";
-    else if (c->arch == ORL_LLAMA && (c->dim / c->heads) % 2) bad = "the width of a head must be even";
+    if (!bad && !c->head_dim) c->head_dim = c->dim / c->heads;
+    if (!bad && orli_is_rotary(c->arch) && !c->rope.width) c->rope.width = c->head_dim;
+    if (bad) {}
+    else if (c->head_dim > 256) bad = "a head may be 256 wide at most (head_dim)";
+    else if (orli_is_rotary(c->arch) && (c->rope.width % 2 || c->rope.width > c->head_dim))
+        bad = "the width of a head (head_dim), or of its part that rotates, must be even";
     else if (!c->ffn || c->ffn > (1u << 24)) bad = "intermediate_size must be 1 to 16777216";
     else if (!c->vocab || c->vocab > (1u << 26)) bad = "vocab_size must be 1 to 67108864";
     else if (!c->context || c->context > (1u << 26)) bad = "max_position_embeddings must be 1 to 67108864";
     else if (!(c->norm_eps >= 0 && c->norm_eps < 1)) bad = "the norm's epsilon must be 0 to 1";
-    else if (!(c->rope_theta > 0)) bad = "rope_theta must be positive";
-    else if (c->arch == ORL_GPT2 && c->kv_heads != c->heads) bad = "GPT-2 has as many key heads as heads";
+    else if (!(c->rope.theta > 0) || !(c->local_theta >= 0)) bad = "rope_theta must be positive";
+    else if (!(c->rope.factor >= 0) || (c->rope.original && !(c->rope.low > 0 && c->rope.high > c->rope.low)))
+        bad = "rope_scaling needs a positive factor, and low_freq_factor below high_freq_factor";
+    else if (!(c->query_scalar >= 0)) bad = "query_pre_attn_scalar must be positive";
+    else if (orli_weight_find(c->arch, ORLI_W_Q)->third && c->kv_heads != c->heads)
+        bad = "GPT-2 and GPT-NeoX have as many key heads as heads";
     return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: %s", where, bad) : ORL_OK;
 }
 
@@ -9120,6 +9606,10 @@ static void orli_model_destroy(orli_object *object) {
     orl_model *m = (orl_model *)object;
     orli_free(object->ctx, m->weight);
     orli_kept_free(object->ctx, &m->kept);
+    orli_free(object->ctx, m->down);
+    orli_free(object->ctx, m->up);
+    orli_free(object->ctx, (char *)(uintptr_t)m->lora.targets);
+    if (m->adapter) orli_object_free(&m->adapter->object);
     if (m->params) orli_object_free(&m->params->object);
 }
 
@@ -9136,23 +9626,25 @@ static void orli_weight_name(char *name, size_t size, const orli_weight_row *row
 /* A parameter's name: that on disk, and for a third of a fused tensor which one. */
 static void orli_param_name(char *name, size_t size, orl_arch arch, orli_weight w, size_t layer) {
     static const char *const third[] = {"", ".q", ".k", ".v"};
-    const orli_weight_row *row = orli_families[arch].weights;
-    while (row->weight != w) row++;
+    const orli_weight_row *row = orli_weight_find(arch, w);
     orli_weight_name(name, size, row, orli_families[arch].prefix, layer);
     snprintf(name + strlen(name), size - strlen(name), "%s", third[row->third]);
 }
 
-/* A model with zero weights. */
-static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok, int reward) {
+/* A model with zero weights; a frozen one's matrices have no numbers yet, but for a reward model's head. */
+static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok, int reward,
+                                 int frozen) {
     orl_model *m;
-    orl_params *params;
+    orl_params *params, *adapter;
     size_t w, layer, rows, cols;
     char name[200];
     /* before the model, so that a context, which frees the newest first, frees the model first */
     params = orl_params_create(ctx);
+    adapter = orl_params_create(ctx);
     m = (orl_model *)orli_object_create(ctx, sizeof *m, orli_model_destroy);
     if (!m) return NULL;
-    m->config = *config, m->params = params, m->tokenizer = tok, m->reward = reward;
+    m->config = *config, m->params = params, m->adapter = adapter, m->tokenizer = tok, m->reward = reward;
+    m->frozen = frozen;
     m->reward_sd = 1, m->classes = config->vocab;
     if (config->eos >= 0) m->stop[m->stops++] = config->eos;
     snprintf(m->name, sizeof m->name, "model");
@@ -9160,10 +9652,13 @@ static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, o
                                               sizeof *m->weight);
     for (layer = 0; layer < config->layers && m->weight && m->params; layer++) {
         for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
+            int bare = frozen && w != ORLI_W_SCORE;
+            orl_param *p;
             if (!orli_weight_shape(m, (orli_weight)w, &rows, &cols)) continue;
             orli_param_name(name, sizeof name, config->arch, (orli_weight)w, layer);
-            m->weight[orli_slot((orli_weight)w, layer)] =
-                orl_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
+            p = orli_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
+            if (p && (!bare || p->rank < 2)) orli_param_alloc(p);
+            m->weight[orli_slot((orli_weight)w, layer)] = p;
         }
     }
     if (!orl_failed(ctx)) return m;
@@ -9178,7 +9673,13 @@ static void orli_fill_normal(orl_param *p, double sd, uint64_t seed, uint64_t st
     p->version++;
 }
 
+static int orli_is_norm(orli_weight w) {
+    return w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2 || w == ORLI_W_POST1 || w == ORLI_W_POST2 ||
+           w == ORLI_W_Q_NORM || w == ORLI_W_K_NORM;
+}
+
 ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok) {
+    orl_model_config c;
     orl_model *m;
     size_t layer, w, i;
     if (orl_failed(ctx)) return NULL;
@@ -9186,14 +9687,15 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_create: config is NULL: start from orl_model_config_default()");
         return NULL;
     }
-    if (orli_config_check(ctx, config, "orl_model_create") != ORL_OK) return NULL;
+    c = *config;
+    if (orli_config_check(ctx, &c, "orl_model_create") != ORL_OK) return NULL;
     if (tok && orl_vocab(tok) > config->vocab) {
         orli_fail(ctx, ORL_ERR_MISMATCH,
                   "orl_model_create: the tokenizer has %zu tokens and the model only %zu: set config.vocab",
                   orl_vocab(tok), config->vocab);
         return NULL;
     }
-    m = orli_model_new(ctx, config, tok, 0);
+    m = orli_model_new(ctx, &c, tok, 0, 0);
     if (!m) return NULL;
     if (config->eos < 0 && tok && orl_eos(tok) >= 0) m->config.eos = m->stop[m->stops++] = orl_eos(tok);
     if (config->bos < 0 && tok) m->config.bos = orl_bos(tok);
@@ -9201,7 +9703,7 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
         for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
             orl_param *p = orli_model_weight(m, (orli_weight)w, layer);
             int residual = w == ORLI_W_O || w == ORLI_W_DOWN; /* scaled down, GPT-2 section 2.3 */
-            int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2;
+            int norm = orli_is_norm((orli_weight)w) && !(orli_families[c.arch].traits & ORLI_NORM_PLUS_ONE);
             if (!p) continue;
             for (i = 0; norm && i < p->cols; i++) p->data[i] = 1;
             if (p->rank >= 2)
@@ -9212,29 +9714,214 @@ ORL_API orl_model *orl_model_create(orl_ctx *ctx, const orl_model_config *config
     return m;
 }
 
-static void orli_copy_weights(orl_model *to, const orl_model *from) {
-    size_t i, n = ORLI_W_FIRST_OF_LAYER + to->config.layers * ORLI_W_PER_LAYER;
-    for (i = 0; i < n; i++) {
-        orl_param *a = to->weight[i], *b = from->weight[i];
-        if (!a || !b) continue;
+static size_t orli_model_slots(const orl_model *m) {
+    return ORLI_W_FIRST_OF_LAYER + m->config.layers * ORLI_W_PER_LAYER;
+}
+
+/* b's numbers into a, or if they are bf16 the same array. */
+static orl_status orli_param_copy(orl_param *a, const orl_param *b) {
+    if (b->half) orli_param_set_half(a, b->halves, b->half);
+    else if (a->data || orli_param_alloc(a) == ORL_OK) {
         memcpy(a->data, b->data, a->rows * a->cols * sizeof(orl_real));
         a->version++;
     }
+    return orl_error_status(a->set->object.ctx);
 }
 
+static orl_status orli_copy_weights(orl_model *to, const orl_model *from) {
+    size_t i, n = orli_model_slots(to);
+    for (i = 0; i < n; i++)
+        if (to->weight[i] && from->weight[i] && orli_param_copy(to->weight[i], from->weight[i]) != ORL_OK)
+            return orl_error_status(to->object.ctx);
+    return ORL_OK;
+}
+
+/* ---- low-rank adapters ---- */
+
+ORL_API orl_lora_options orl_lora_default(void) {
+    orl_lora_options o;
+    memset(&o, 0, sizeof o);
+    o.rank = 8, o.alpha = 16;
+    return o;
+}
+
+ORL_API int orl_has_lora(const orl_model *m) { return m && m->adapter->first; }
+
+/* The parameters that training changes. */
+static orl_params *orli_model_trained(const orl_model *m) { return orl_has_lora(m) ? m->adapter : m->params; }
+
+static double orli_lora_scale(const orl_model *m) {
+    return m->lora.alpha / (m->lora.root ? sqrt((double)m->lora.rank) : (double)m->lora.rank);
+}
+
+/* Is a row of the family's table one of a linear layer in a block? */
+static int orli_is_linear(orli_weight w) {
+    return w == ORLI_W_Q || w == ORLI_W_K || w == ORLI_W_V || w == ORLI_W_O || w == ORLI_W_GATE || w == ORLI_W_UP ||
+           w == ORLI_W_DOWN;
+}
+
+/* The name of its module: that of the weight without the last word. */
+static void orli_module_name(char *name, size_t size, const orli_weight_row *row, const char *prefix, size_t layer) {
+    orli_weight_name(name, size, row, prefix, layer);
+    *strrchr(name, '.') = 0;
+}
+
+/* Does a module's name end with one of the targets? */
+static int orli_lora_wants(const char *targets, const char *module) {
+    size_t n = strlen(module), length;
+    const char *at;
+    for (at = targets; at; at = at[length] ? at + length + 1 : NULL) {
+        while (*at == ' ') at++;
+        length = strcspn(at, ",");
+        if (length && length <= n && strncmp(module + n - length, at, length) == 0 &&
+            (length == n || module[n - length - 1] == '.'))
+            return 1;
+    }
+    return !targets;
+}
+
+/* A and B of one layer. Thirds of a fused tensor share their A, as that is one module. */
+static orl_status orli_lora_add_layer(orl_model *m, const orli_weight_row *row, size_t layer) {
+    static const char *const third[] = {"", ".q", ".k", ".v"};
+    const orl_param *w = orli_model_weight(m, row->weight, layer);
+    size_t slot = orli_slot(row->weight, layer), i;
+    orl_param *down;
+    double bound = 1.0 / sqrt((double)w->cols);
+    orli_rng r = orli_rng_new(m->object.ctx->config.seed, 0x10ca000000u + slot);
+    char module[160], name[200];
+    orli_module_name(module, sizeof module, row, orli_families[m->config.arch].prefix, layer);
+    snprintf(name, sizeof name, "%s.lora_A", module);
+    if (row->third > 1) m->down[slot] = m->down[slot - (size_t)row->third + 1];
+    else {
+        m->down[slot] = down = orl_param_add(m->adapter, name, m->lora.rank, w->cols, 2);
+        for (i = 0; down && i < down->rows * down->cols; i++)
+            down->data[i] = (orl_real)(bound * (2 * orli_rng_uniform(&r) - 1));
+    }
+    snprintf(name, sizeof name, "%s.lora_B%s", module, third[row->third]);
+    m->up[slot] = orl_param_add(m->adapter, name, w->rows, m->lora.rank, 2);
+    return orl_error_status(m->object.ctx);
+}
+
+/* The reward head moves to what is trained, and back. */
+static void orli_lora_take_head(orl_model *m) {
+    orl_param *head = orl_param_add(m->adapter, "score.weight", 1, m->config.dim, 2);
+    if (head) orli_param_copy(head, m->weight[ORLI_W_SCORE]), m->weight[ORLI_W_SCORE] = head;
+}
+static void orli_lora_drop(orl_model *m) {
+    size_t slots = orli_model_slots(m);
+    if (m->reward) {
+        orl_param *head = orl_param_find(m->params, "score.weight");
+        if (head != m->weight[ORLI_W_SCORE]) orli_param_copy(head, m->weight[ORLI_W_SCORE]);
+        m->weight[ORLI_W_SCORE] = head;
+    }
+    orli_params_clear(m->adapter);
+    if (m->down) memset(m->down, 0, slots * sizeof *m->down);
+    if (m->up) memset(m->up, 0, slots * sizeof *m->up);
+}
+
+ORL_API orl_status orl_lora_add(orl_model *m, const orl_lora_options *options) {
+    orl_lora_options o = options ? *options : orl_lora_default();
+    orl_ctx *ctx = orl_model_ctx(m);
+    const orli_weight_row *row;
+    size_t layer, found = 0, rows, cols;
+    char module[160];
+    if (!m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (orl_has_lora(m))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: %s has an adapter: merge it first", m->name);
+    if (!o.rank || o.rank > m->config.dim || !(o.alpha > 0))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: rank must be 1 to %zu and alpha positive", m->config.dim);
+    if (m->params->grads)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: %s is being trained: add the adapter before", m->name);
+    if (!m->down) m->down = (orl_param **)orli_alloc_zero(ctx, orli_model_slots(m), sizeof *m->down);
+    if (!m->up) m->up = (orl_param **)orli_alloc_zero(ctx, orli_model_slots(m), sizeof *m->up);
+    orli_free(ctx, (char *)(uintptr_t)m->lora.targets);
+    m->lora = o;
+    m->lora.targets = o.targets ? orli_copy_string(ctx, o.targets) : NULL;
+    for (layer = 0; layer < m->config.layers; layer++)
+        for (row = orli_families[m->config.arch].weights; row->name && !orl_failed(ctx); row++) {
+            if (!orli_is_linear(row->weight) || !orli_weight_shape(m, row->weight, &rows, &cols)) continue;
+            orli_module_name(module, sizeof module, row, "", layer);
+            if (orli_lora_wants(m->lora.targets, module)) orli_lora_add_layer(m, row, layer), found++;
+        }
+    if (!found)
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: no linear layer of a %s model is called \"%s\": %s is",
+                  orli_families[m->config.arch].model_type, o.targets ? o.targets : "", found ? "" : strrchr(module, '.') + 1);
+    if (m->reward && !orl_failed(ctx)) orli_lora_take_head(m);
+    if (orl_failed(ctx)) orli_lora_drop(m);
+    return orl_error_status(ctx);
+}
+
+/* W += scale·B·A, in floats. */
+static orl_status orli_lora_merge_layer(orl_model *m, size_t slot) {
+    orl_ctx *ctx = m->object.ctx;
+    orl_param *w = m->weight[slot], *up = m->up[slot], *down = m->down[slot];
+    size_t n = up->rows * up->cols;
+    orl_real *scaled = (orl_real *)orli_alloc(ctx, n, sizeof *scaled);
+    if (!scaled || orli_param_widen(w) != ORL_OK) {
+        orli_free(ctx, scaled);
+        return orl_error_status(ctx);
+    }
+    memcpy(scaled, up->data, n * sizeof *scaled);
+    ctx->kernels->scale(n, scaled, (orl_real)orli_lora_scale(m));
+    orli_gemm(ctx, w->rows, w->cols, up->cols, orli_mat_of(scaled, up->cols, 1), orli_mat_of(down->data, w->cols, 1),
+              w->data, w->cols, 1);
+    w->version++;
+    orli_free(ctx, scaled);
+    return ORL_OK;
+}
+
+ORL_API orl_status orl_lora_merge(orl_model *m) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    size_t slot;
+    if (!m || orl_failed(ctx) || !orl_has_lora(m)) return orl_error_status(ctx);
+    for (slot = 0; slot < orli_model_slots(m); slot++)
+        if (m->up[slot] && orli_lora_merge_layer(m, slot) != ORL_OK) return orl_error_status(ctx);
+    orli_lora_drop(m);
+    return ORL_OK;
+}
+
+/* ---- copies ---- */
+
 static orl_model *orli_model_like(const orl_model *m, int reward) {
-    orl_model *copy = orli_model_new(m->object.ctx, &m->config, m->tokenizer, reward);
+    orl_model *copy = orli_model_new(m->object.ctx, &m->config, m->tokenizer, reward, m->frozen);
+    orl_param *a;
+    const orl_param *b;
     if (!copy) return NULL;
     copy->classes = m->classes;
     copy->condition = m->condition;
     copy->stops = m->stops;
     memcpy(copy->stop, m->stop, sizeof m->stop);
     memcpy(copy->name, m->name, sizeof m->name);
-    orli_copy_weights(copy, m);
     orli_kept_copy(m->object.ctx, &copy->kept, &m->kept);
+    orli_copy_weights(copy, m);
+    if (orl_has_lora(m) && orl_lora_add(copy, &m->lora) == ORL_OK)
+        for (b = m->adapter->first; b; b = b->next)
+            if ((a = orl_param_find(copy->adapter, b->name)) != NULL) orli_param_copy(a, b);
     if (!orl_failed(m->object.ctx)) return copy;
-    orli_object_free(&copy->object);
+    orl_model_free(copy);
     return NULL;
+}
+
+static orli_halves *orli_halves_new(orl_ctx *ctx, size_t n) {
+    orli_halves *h = (orli_halves *)orli_alloc_zero(ctx, 1, sizeof *h);
+    if (h && !(h->own = (uint16_t *)orli_alloc(ctx, n, sizeof *h->own))) orli_free(ctx, h), h = NULL;
+    return h;
+}
+
+ORL_API orl_status orl_model_store_bf16(orl_model *m) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orl_param *p;
+    if (!m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (m->params->grads) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_store_bf16: %s is being trained", m->name);
+    for (p = m->params->first; p; p = p->next) {
+        orli_halves *h;
+        if (p->rank < 2 || p->half || p == m->weight[ORLI_W_SCORE]) continue;
+        if (!(h = orli_halves_new(ctx, p->rows * p->cols))) return orl_error_status(ctx);
+        orli_tensor_from_real(ORLI_BF16, p->data, p->rows * p->cols, h->own);
+        orli_param_set_half(p, h, h->own);
+    }
+    m->frozen = 1;
+    return ORL_OK;
 }
 
 ORL_API orl_model *orl_model_copy(const orl_model *m) {
@@ -9263,7 +9950,7 @@ ORL_API void orl_model_free(orl_model *m) {
 ORL_API orl_ctx *orl_model_ctx(const orl_model *m) { return m ? m->object.ctx : NULL; }
 ORL_API const orl_model_config *orl_model_get_config(const orl_model *m) { return m ? &m->config : NULL; }
 ORL_API orl_tokenizer *orl_model_tokenizer(const orl_model *m) { return m ? m->tokenizer : NULL; }
-ORL_API orl_params *orl_model_params(orl_model *m) { return m ? m->params : NULL; }
+ORL_API orl_params *orl_model_params(orl_model *m) { return m ? orli_model_trained(m) : NULL; }
 ORL_API int orl_is_reward_model(const orl_model *m) { return m && m->reward; }
 ORL_API void orl_model_set_name(orl_model *m, const char *name) {
     if (m && name) snprintf(m->name, sizeof m->name, "%s", name);
@@ -9278,6 +9965,9 @@ static orl_status orli_model_grow(orl_model *m, size_t extra) {
     orli_weight which[2] = {ORLI_W_EMBED, ORLI_W_HEAD};
     size_t k, r, c, old = m->config.vocab;
     orli_rng direction = orli_rng_new(ctx->config.seed, 0xb1a5);
+    if (m->frozen || orl_has_lora(m))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                         "%s: condition tokens need a trained embedding, which is frozen: condition by text", m->name);
     for (k = 0; k < 2; k++) {
         orl_param *p = orli_model_weight(m, which[k], 0);
         orl_real *data;
@@ -9313,32 +10003,71 @@ static orl_tensor *orli_weight_use(orl_tape *tape, const orl_model *m, orli_weig
     return p ? orl_use(tape, p) : NULL;
 }
 
-static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, size_t layer) {
-    orl_tensor *scale = orli_weight_use(tape, m, w, layer);
-    if (m->config.arch == ORL_LLAMA) return orl_rmsnorm(tape, x, scale, m->config.norm_eps);
-    /* its bias follows it */
-    return orl_layernorm(tape, x, scale, orli_weight_use(tape, m, (orli_weight)(w + 1), layer), m->config.norm_eps);
+/* x normalised; with a bias it is a LayerNorm. Of heads each by itself. */
+static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias,
+                                   size_t layer) {
+    orl_tensor *scale = orli_weight_use(tape, m, w, layer), *shift = orli_weight_use(tape, m, bias, layer);
+    if (shift) return orl_layernorm(tape, x, scale, shift, m->config.norm_eps);
+    if (orli_families[m->config.arch].traits & ORLI_NORM_PLUS_ONE) scale = orl_shift(tape, scale, 1);
+    return orl_rmsnorm(tape, x, scale, m->config.norm_eps);
 }
 
 static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias,
                                      size_t layer) {
-    return orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer));
+    orl_tensor *y = orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer)), *low;
+    orl_param *down = m->down ? m->down[orli_slot(w, layer)] : NULL;
+    if (!down) return y;
+    low = orl_scale(tape, orl_linear(tape, x, orl_use(tape, down), NULL), orli_lora_scale(m));
+    return orli_linear_onto(tape, y, low, orl_use(tape, m->up[orli_slot(w, layer)]));
 }
 
-/* x + h·Wᵀ + b. The product is read by nothing but the sum. */
+/* x + h·Wᵀ + b, the product normalised first where there is a weight for it. It is read by nothing else. */
 static orl_tensor *orli_model_residual(orl_tape *tape, const orl_model *m, orl_tensor *x, orl_tensor *h, orli_weight w,
-                                       orli_weight bias, size_t layer) {
-    orl_tensor *product = orli_model_linear(tape, m, h, w, bias, layer), *sum = orl_add(tape, product, x);
-    orli_forget(tape, product);
-    orli_forget_if_frozen(tape, x);
+                                       orli_weight bias, orli_weight norm, size_t layer) {
+    orl_tensor *branch = orli_model_linear(tape, m, h, w, bias, layer), *product = branch, *sum;
+    if (orli_model_weight(m, norm, layer)) {
+        branch = orli_model_norm(tape, m, product, norm, ORLI_W_COUNT, layer);
+        orli_forget_if_frozen(tape, product);
+    }
+    sum = orl_add(tape, branch, x);
+    orli_forget(tape, branch);
     return sum;
 }
 
-static orl_tensor *orli_model_rope(orl_tape *tape, orl_tensor *x, const orl_stream *stream, size_t heads,
-                                   double theta) {
-    orl_tensor *y = orl_rope(tape, x, stream, heads, theta);
-    orli_forget(tape, x);
-    return y;
+/* What attends in a layer, and how its queries and keys turn; 0 if they do not. */
+static orl_heads orli_model_heads(const orl_model *m, size_t layer) {
+    const orl_model_config *c = &m->config;
+    orl_heads h;
+    h.heads = c->heads, h.kv_heads = c->kv_heads;
+    h.window = c->layer[layer] & ORL_LAYER_LOCAL ? c->window : 0;
+    h.scale = 1.0 / sqrt(c->query_scalar > 0 ? c->query_scalar : (double)c->head_dim);
+    if (c->by_layer) h.scale /= (double)(layer + 1);
+    return h;
+}
+static int orli_model_rotation(const orl_model *m, size_t layer, orl_rotation *r) {
+    const orl_model_config *c = &m->config;
+    *r = c->rope;
+    if (c->layer[layer] & ORL_LAYER_LOCAL && c->local_theta > 0) {
+        memset(r, 0, sizeof *r);
+        r->theta = c->local_theta, r->width = c->rope.width;
+    }
+    return !orli_model_weight(m, ORLI_W_POSITION, 0) && !(c->layer[layer] & ORL_LAYER_UNROTATED);
+}
+
+/* Queries or keys from x: projected, normalised by head, turned by position, where the family does. */
+static orl_tensor *orli_model_heads_of(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w,
+                                       orli_weight bias, orli_weight norm, const orl_stream *stream, size_t layer) {
+    orl_tensor *h = orli_model_linear(tape, m, x, w, bias, layer), *before = h;
+    orl_rotation r;
+    if (orli_model_weight(m, norm, layer)) {
+        h = orli_model_norm(tape, m, before, norm, ORLI_W_COUNT, layer);
+        orli_forget_if_frozen(tape, before);
+    }
+    if (!orli_model_rotation(m, layer, &r)) return h;
+    before = h;
+    h = orl_rope(tape, before, stream, w == ORLI_W_Q ? m->config.heads : m->config.kv_heads, &r);
+    orli_forget(tape, before);
+    return h;
 }
 
 /* What attends: section 12 puts a KV cache in the place of the stream's own keys. */
@@ -9347,38 +10076,53 @@ typedef orl_tensor *(*orli_attend_fn)(void *user, orl_tape *tape, size_t layer, 
 
 static orl_tensor *orli_attend_stream(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k,
                                       orl_tensor *v, const orl_stream *stream, const orl_model *m) {
-    (void)user, (void)layer;
-    return orl_attention(tape, q, k, v, stream, m->config.heads, m->config.kv_heads);
+    orl_heads shape = orli_model_heads(m, layer);
+    (void)user;
+    return orl_attention(tape, q, k, v, stream, &shape);
 }
 
-/* x: (n, dim) → (n, dim): x + attention(norm(x)), then that + feed-forward(norm(that)) */
-static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
-                                    const orl_stream *stream, orli_attend_fn attend, void *user) {
-    const orl_model_config *c = &m->config;
-    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM1, layer), *q, *k, *v, *up, *gate = NULL;
-    q = orli_model_linear(tape, m, h, ORLI_W_Q, ORLI_W_Q_B, layer);
-    k = orli_model_linear(tape, m, h, ORLI_W_K, ORLI_W_K_B, layer);
+/* attention(norm(x)): (n, heads·head_dim), before its projection back to dim */
+static orl_tensor *orli_model_attention(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
+                                        const orl_stream *stream, orli_attend_fn attend, void *user) {
+    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM1, ORLI_W_NORM1_B, layer), *q, *k, *v;
+    q = orli_model_heads_of(tape, m, h, ORLI_W_Q, ORLI_W_Q_B, ORLI_W_Q_NORM, stream, layer);
+    k = orli_model_heads_of(tape, m, h, ORLI_W_K, ORLI_W_K_B, ORLI_W_K_NORM, stream, layer);
     v = orli_model_linear(tape, m, h, ORLI_W_V, ORLI_W_V_B, layer);
     orli_forget_if_frozen(tape, h);
-    if (c->arch == ORL_LLAMA) {
-        q = orli_model_rope(tape, q, stream, c->heads, c->rope_theta);
-        k = orli_model_rope(tape, k, stream, c->kv_heads, c->rope_theta);
-    }
     h = attend(user, tape, layer, q, k, v, stream, m);
     orli_forget_if_frozen(tape, q);
     orli_forget(tape, k), orli_forget(tape, v); /* attention has its own copy */
     if (h && tape->inference) orli_put_all(tape, &h->kept);
-    x = orli_model_residual(tape, m, x, h, ORLI_W_O, ORLI_W_O_B, layer);
-    orli_forget_if_frozen(tape, h);
-    h = orli_model_norm(tape, m, x, ORLI_W_NORM2, layer);
-    if (c->arch == ORL_LLAMA) gate = orl_linear(tape, h, orli_weight_use(tape, m, ORLI_W_GATE, layer), NULL);
+    return h;
+}
+
+/* feed-forward(norm(x)): (n, ffn), before its projection back to dim */
+static orl_tensor *orli_model_feed(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x) {
+    orl_tensor *h = orli_model_norm(tape, m, x, ORLI_W_NORM2, ORLI_W_NORM2_B, layer), *up, *gate = NULL;
+    orl_activation f = m->config.activation;
+    if (orli_model_weight(m, ORLI_W_GATE, layer))
+        gate = orli_model_linear(tape, m, h, ORLI_W_GATE, ORLI_W_GATE_B, layer);
     up = orli_model_linear(tape, m, h, ORLI_W_UP, ORLI_W_UP_B, layer);
     orli_forget_if_frozen(tape, h);
-    h = gate ? orl_swiglu(tape, gate, up) : orl_gelu(tape, up);
+    if (gate) h = f == ORL_SILU ? orl_swiglu(tape, gate, up) : orl_geglu(tape, gate, up);
+    else h = f == ORL_GELU_ERF ? orl_gelu_erf(tape, up) : orl_gelu(tape, up);
     orli_forget_if_frozen(tape, gate), orli_forget_if_frozen(tape, up);
-    x = orli_model_residual(tape, m, x, h, ORLI_W_DOWN, ORLI_W_DOWN_B, layer);
+    return h;
+}
+
+/* x: (n, dim) → (n, dim): x + attention(norm(x)), then that + feed-forward(norm(that)); or both of the same x */
+static orl_tensor *orli_model_block(orl_tape *tape, const orl_model *m, size_t layer, orl_tensor *x,
+                                    const orl_stream *stream, orli_attend_fn attend, void *user) {
+    orl_tensor *h = orli_model_attention(tape, m, layer, x, stream, attend, user), *y, *out;
+    y = orli_model_residual(tape, m, x, h, ORLI_W_O, ORLI_W_O_B, ORLI_W_POST1, layer);
+    orli_forget_if_frozen(tape, h);
+    if (!m->config.parallel) orli_forget_if_frozen(tape, x), x = y;
+    h = orli_model_feed(tape, m, layer, x);
+    out = orli_model_residual(tape, m, y, h, ORLI_W_DOWN, ORLI_W_DOWN_B, ORLI_W_POST2, layer);
     orli_forget(tape, h); /* four times as wide as x, and cheap to make again */
-    return x;
+    if (m->config.parallel) orli_forget_if_frozen(tape, x);
+    orli_forget_if_frozen(tape, y);
+    return out;
 }
 
 /* A block that keeps nothing but its result and is worked out again in the backward pass (Chen et al., "Training Deep
@@ -9443,7 +10187,9 @@ static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const 
         return NULL;
     }
     x = orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_EMBED, 0), stream->token, stream->tokens);
-    if (m->config.arch == ORL_GPT2)
+    if (orli_families[m->config.arch].traits & ORLI_SCALED_EMBEDDING)
+        x = orl_scale(tape, x, sqrt((double)m->config.dim));
+    if (orli_model_weight(m, ORLI_W_POSITION, 0))
         x = orl_add(
             tape, x,
             orl_embedding(tape, orli_weight_use(tape, m, ORLI_W_POSITION, 0), stream->position, stream->tokens));
@@ -9451,7 +10197,7 @@ static orl_tensor *orli_model_forward(orl_tape *tape, const orl_model *m, const 
         x = tape->recompute ? orli_block_recomputed(tape, m, layer, x, stream)
                             : orli_model_block(tape, m, layer, x, stream, attend, user);
     if (!orli_dry(tape)) ctx->tokens += stream->tokens;
-    return orli_model_norm(tape, m, x, ORLI_W_NORM, 0);
+    return orli_model_norm(tape, m, x, ORLI_W_NORM, ORLI_W_NORM_B, 0);
 }
 
 ORL_API orl_tensor *orl_hidden(orl_tape *tape, orl_model *m, const orl_stream *stream) {
@@ -9471,13 +10217,81 @@ ORL_API orl_tensor *orl_logits(orl_tape *tape, orl_model *m, const orl_stream *s
 
 /* ---- 11.4 config.json ---- */
 
-typedef struct orli_config_file { /* what a config.json says beyond orl_model_config */
+/* A key's value is one of `allowed`, or the file is refused by its name. */
+static void orli_config_require(orli_json *j, const char *key, const char *const *allowed) {
+    orli_json before;
+    size_t i;
+    orli_json_skip(j);
+    before = *j;
+    for (i = 0; allowed[i]; i++)
+        if (j->end - j->start == strlen(allowed[i]) && memcmp(j->text + j->start, allowed[i], j->end - j->start) == 0)
+            return;
+    orli_json_fail_at(&before, before.start, "%s is %.*s, which is not supported", key,
+                      (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
+}
+
+/* The value's number among the words of a list; a word that is not there is refused. */
+static size_t orli_config_word(orli_json *j, const char *key, const char *const *words) {
+    orli_str s = orli_str_new(j->ctx);
+    size_t i = 0;
+    if (orli_json_string(j, &s)) {
+        while (words[i] && strcmp(words[i], s.data) != 0) i++;
+        if (!words[i]) orli_json_fail_at(j, j->start, "%s is \"%.60s\", which is not supported", key, s.data);
+    }
+    orli_str_free(&s);
+    return i;
+}
+
+/* rope_scaling, or in newer files rope_parameters: a kind, and what it needs */
+typedef enum orli_rope_kind { ORLI_ROPE_DEFAULT, ORLI_ROPE_LINEAR, ORLI_ROPE_LLAMA3 } orli_rope_kind;
+static const char *const orli_rope_kinds[] = {"default", "linear", "llama3", NULL};
+
+typedef struct orli_rope_said {
+    size_t kind;
+    int named; /* 1: by `type`; 2: by rope_type, which goes before it */
+    double theta, factor, low, high, part;
+    size_t original;
+} orli_rope_said;
+
+static void orli_config_read_rope_key(orli_json *j, orli_rope_said *r) {
+    if (orli_json_is(j, "rope_type")) r->kind = orli_config_word(j, "rope_type", orli_rope_kinds), r->named = 2;
+    else if (orli_json_is(j, "type")) {
+        size_t kind = orli_config_word(j, "rope_scaling's type", orli_rope_kinds);
+        if (r->named < 2) r->kind = kind, r->named = 1;
+    } else if (orli_json_is(j, "rope_theta")) r->theta = orli_json_number(j);
+    else if (orli_json_is(j, "factor")) r->factor = orli_json_number(j);
+    else if (orli_json_is(j, "low_freq_factor")) r->low = orli_json_number(j);
+    else if (orli_json_is(j, "high_freq_factor")) r->high = orli_json_number(j);
+    else if (orli_json_is(j, "partial_rotary_factor")) r->part = orli_json_number(j);
+    else if (orli_json_is(j, "original_max_position_embeddings")) r->original = (size_t)orli_json_int(j, 1, 1 << 27);
+    else orli_json_skip(j);
+}
+/* Gemma's newer files have one such object for each kind of layer. */
+static void orli_config_read_rope(orli_json *j, orli_rope_said *all, orli_rope_said *local) {
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        int full = orli_json_is(j, "full_attention");
+        if (!full && !orli_json_is(j, "sliding_attention")) orli_config_read_rope_key(j, all);
+        else if (!orli_json_null(j))
+            for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);)
+                orli_config_read_rope_key(j, full ? all : local);
+    }
+}
+
+typedef struct orli_config_file { /* what a config.json says, and what is worked out of it */
     orl_model_config c;
-    int has_arch, classifier;
+    int classifier;
     double reward_mean, reward_sd;
     int32_t stop[8];
-    size_t stops, labels, head_dim;
+    size_t stops, labels;
     orli_condition condition;
+    orli_rope_said rope, local;
+    double part;                           /* of a head that turns */
+    int windowed, divided;                 /* use_sliding_window; scale_attn_weights */
+    size_t pattern, full, listed;          /* each pattern-th layer, or the first `full`, are not local; or a list */
+    size_t rotated_pattern, rotated_listed;
+    uint8_t kinds[ORL_MAX_LAYERS];         /* of layer_types and the like */
+    uint8_t rotated[ORL_MAX_LAYERS];       /* of no_rope_layers, where 1 is with */
 } orli_config_file;
 
 static void orli_config_read_ids(orli_json *j, int32_t *ids, size_t *n) { /* null, a number or a list of them */
@@ -9492,6 +10306,41 @@ static void orli_config_read_ids(orli_json *j, int32_t *ids, size_t *n) { /* nul
         int32_t id = (int32_t)orli_json_int(j, 0, INT32_MAX);
         if (*n < 8) ids[(*n)++] = id;
         else orli_json_fail_at(j, j->start, "more than 8 end tokens");
+    }
+}
+
+static const char *const orli_layer_kinds[] = {"full_attention", "global", "sliding_attention", "local", NULL};
+
+static void orli_config_read_kinds(orli_json *j, const char *key, uint8_t *kinds, size_t *n) {
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        uint8_t kind = orli_config_word(j, key, orli_layer_kinds) >= 2 ? ORL_LAYER_LOCAL : 0;
+        if (*n < ORL_MAX_LAYERS) kinds[(*n)++] = kind;
+        else orli_json_fail_at(j, j->start, "%s has more than %d layers", key, ORL_MAX_LAYERS);
+    }
+}
+
+/* GPT-Neo's attention_types: [[["global", "local"], 12], …], each list so many times */
+static void orli_config_read_attention_types(orli_json *j, orli_config_file *f) {
+    f->listed = 0;
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        size_t first = f->listed, n, times, i;
+        if (!orli_json_open(j, ORLI_JSON_ARRAY) || !orli_json_item(j)) return;
+        orli_config_read_kinds(j, "attention_types", f->kinds, &f->listed);
+        if (!orli_json_item(j)) return;
+        times = (size_t)orli_json_int(j, 1, ORL_MAX_LAYERS), n = f->listed - first;
+        for (i = n; i < n * times && f->listed < ORL_MAX_LAYERS; i++, f->listed++)
+            f->kinds[f->listed] = f->kinds[first + i % n];
+        if (orli_json_item(j)) orli_json_fail_at(j, j->start, "attention_types has a third member: a list and a count");
+    }
+}
+
+static void orli_config_read_rotated(orli_json *j, orli_config_file *f) { /* no_rope_layers: 1 is with */
+    if (orli_json_null(j)) return;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        uint8_t with = (uint8_t)orli_json_int(j, 0, 1);
+        if (f->rotated_listed < ORL_MAX_LAYERS) f->rotated[f->rotated_listed++] = with;
     }
 }
 
@@ -9522,82 +10371,150 @@ static void orli_config_read_condition(orli_json *j, orli_condition *c) {
     orli_str_free(&s);
 }
 
-/* Is the value of the key the one we implement? Anything else is refused by name. */
-static void orli_config_require(orli_json *j, const char *key, const char *const *allowed) {
-    orli_json before;
-    size_t i;
-    orli_json_skip(j);
-    before = *j;
-    for (i = 0; allowed[i]; i++)
-        if (j->end - j->start == strlen(allowed[i]) && memcmp(j->text + j->start, allowed[i], j->end - j->start) == 0)
-            return;
-    orli_json_fail_at(&before, before.start, "%s is %.*s, which is not supported", key,
-                      (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
-}
+/* Keys by what their value is. Old and new spellings stand side by side. */
+typedef enum orli_key_kind {
+    ORLI_KEY_COUNT,     /* a positive number; null: 0 */
+    ORLI_KEY_REAL,      /* null: as it was */
+    ORLI_KEY_BOOL,      /* null: as it was */
+    ORLI_KEY_ONLY       /* what is allowed, nothing else */
+} orli_key_kind;
 
-/* rope_parameters: newer files keep rope_theta there, beside a kind of scaling that must be none. */
-static void orli_config_read_rope(orli_json *j, orli_config_file *f) {
-    static const char *const none[] = {"\"default\"", "null", NULL};
-    if (orli_json_null(j)) return;
-    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-        if (orli_json_is(j, "rope_theta")) f->c.rope_theta = orli_json_number(j);
-        else if (orli_json_is(j, "rope_type") || orli_json_is(j, "type"))
-            orli_config_require(j, "rope_parameters' rope_type", none);
-        else orli_json_skip(j);
-    }
-}
-
-static const char *const orli_config_silu[] = {"\"silu\"", "\"swish\"", NULL};
-static const char *const orli_config_gelu[] = {"\"gelu_new\"", "\"gelu_pytorch_tanh\"", NULL};
 static const char *const orli_config_none[] = {"null", NULL};
 static const char *const orli_config_no[] = {"false", "null", NULL};
-static const char *const orli_config_yes[] = {"true", NULL};
 
-static const struct orli_config_key { /* a key that sets a dimension, or that may have certain values only */
+#define ORLI_AT(member) offsetof(orli_config_file, member)
+
+static const struct orli_config_key {
     const char *name;
+    orli_key_kind kind;
     size_t at;
     const char *const *allowed;
 } orli_config_keys[] = {
-    {"hidden_size", offsetof(orl_model_config, dim), NULL},
-    {"n_embd", offsetof(orl_model_config, dim), NULL},
-    {"num_hidden_layers", offsetof(orl_model_config, layers), NULL},
-    {"n_layer", offsetof(orl_model_config, layers), NULL},
-    {"num_attention_heads", offsetof(orl_model_config, heads), NULL},
-    {"n_head", offsetof(orl_model_config, heads), NULL},
-    {"num_key_value_heads", offsetof(orl_model_config, kv_heads), NULL},
-    {"intermediate_size", offsetof(orl_model_config, ffn), NULL},
-    {"n_inner", offsetof(orl_model_config, ffn), NULL},
-    {"vocab_size", offsetof(orl_model_config, vocab), NULL},
-    {"max_position_embeddings", offsetof(orl_model_config, context), NULL},
-    {"n_positions", offsetof(orl_model_config, context), NULL},
-    {"hidden_act", 0, orli_config_silu},
-    {"activation_function", 0, orli_config_gelu},
-    {"rope_scaling", 0, orli_config_none},
-    {"mlp_bias", 0, orli_config_no},
-    {"attention_bias", 0, orli_config_no},
-    {"scale_attn_by_inverse_layer_idx", 0, orli_config_no},
-    {"scale_attn_weights", 0, orli_config_yes},
-    {"add_cross_attention", 0, orli_config_no},
+    {"hidden_size", ORLI_KEY_COUNT, ORLI_AT(c.dim), NULL},
+    {"n_embd", ORLI_KEY_COUNT, ORLI_AT(c.dim), NULL},
+    {"num_hidden_layers", ORLI_KEY_COUNT, ORLI_AT(c.layers), NULL},
+    {"num_layers", ORLI_KEY_COUNT, ORLI_AT(c.layers), NULL},
+    {"n_layer", ORLI_KEY_COUNT, ORLI_AT(c.layers), NULL},
+    {"num_attention_heads", ORLI_KEY_COUNT, ORLI_AT(c.heads), NULL},
+    {"num_heads", ORLI_KEY_COUNT, ORLI_AT(c.heads), NULL},
+    {"n_head", ORLI_KEY_COUNT, ORLI_AT(c.heads), NULL},
+    {"num_key_value_heads", ORLI_KEY_COUNT, ORLI_AT(c.kv_heads), NULL},
+    {"head_dim", ORLI_KEY_COUNT, ORLI_AT(c.head_dim), NULL},
+    {"intermediate_size", ORLI_KEY_COUNT, ORLI_AT(c.ffn), NULL},
+    {"n_inner", ORLI_KEY_COUNT, ORLI_AT(c.ffn), NULL},
+    {"vocab_size", ORLI_KEY_COUNT, ORLI_AT(c.vocab), NULL},
+    {"max_position_embeddings", ORLI_KEY_COUNT, ORLI_AT(c.context), NULL},
+    {"n_positions", ORLI_KEY_COUNT, ORLI_AT(c.context), NULL},
+    {"rms_norm_eps", ORLI_KEY_REAL, ORLI_AT(c.norm_eps), NULL},
+    {"layer_norm_epsilon", ORLI_KEY_REAL, ORLI_AT(c.norm_eps), NULL},
+    {"layer_norm_eps", ORLI_KEY_REAL, ORLI_AT(c.norm_eps), NULL},
+    {"tie_word_embeddings", ORLI_KEY_BOOL, ORLI_AT(c.tied), NULL},
+    {"rope_theta", ORLI_KEY_REAL, ORLI_AT(c.rope.theta), NULL},
+    {"rotary_emb_base", ORLI_KEY_REAL, ORLI_AT(c.rope.theta), NULL},
+    {"rope_local_base_freq", ORLI_KEY_REAL, ORLI_AT(c.local_theta), NULL},
+    {"rotary_pct", ORLI_KEY_REAL, ORLI_AT(part), NULL},
+    {"partial_rotary_factor", ORLI_KEY_REAL, ORLI_AT(part), NULL},
+    {"sliding_window", ORLI_KEY_COUNT, ORLI_AT(c.window), NULL},
+    {"window_size", ORLI_KEY_COUNT, ORLI_AT(c.window), NULL},
+    {"use_sliding_window", ORLI_KEY_BOOL, ORLI_AT(windowed), NULL},
+    {"max_window_layers", ORLI_KEY_COUNT, ORLI_AT(full), NULL},
+    {"sliding_window_pattern", ORLI_KEY_COUNT, ORLI_AT(pattern), NULL},
+    {"_sliding_window_pattern", ORLI_KEY_COUNT, ORLI_AT(pattern), NULL},
+    {"no_rope_layer_interval", ORLI_KEY_COUNT, ORLI_AT(rotated_pattern), NULL},
+    {"query_pre_attn_scalar", ORLI_KEY_REAL, ORLI_AT(c.query_scalar), NULL},
+    {"scale_attn_by_inverse_layer_idx", ORLI_KEY_BOOL, ORLI_AT(c.by_layer), NULL},
+    {"scale_attn_weights", ORLI_KEY_BOOL, ORLI_AT(divided), NULL},
+    {"attention_bias", ORLI_KEY_BOOL, ORLI_AT(c.attention_bias), NULL},
+    {"mlp_bias", ORLI_KEY_BOOL, ORLI_AT(c.mlp_bias), NULL},
+    {"use_parallel_residual", ORLI_KEY_BOOL, ORLI_AT(c.parallel), NULL},
+    {"num_labels", ORLI_KEY_COUNT, ORLI_AT(labels), NULL},
+    {"attn_logit_softcapping", ORLI_KEY_ONLY, 0, orli_config_none},
+    {"final_logit_softcapping", ORLI_KEY_ONLY, 0, orli_config_none},
+    {"use_bidirectional_attention", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"rope_interleaved", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"use_qk_norm", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"use_mrope", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"add_cross_attention", ORLI_KEY_ONLY, 0, orli_config_no},
+    {"quantization_config", ORLI_KEY_ONLY, 0, orli_config_none},
 };
 
 static void orli_config_read_key(orli_json *j, orli_config_file *f) { /* by the table; what is not in it is skipped */
     const struct orli_config_key *k = orli_config_keys, *end = k + sizeof orli_config_keys / sizeof *k;
+    void *value;
     while (k < end && !orli_json_is(j, k->name)) k++;
-    if (k < end && k->allowed) orli_config_require(j, k->name, k->allowed);
-    else if (k == end) orli_json_skip(j);
-    else if (!orli_json_null(j)) *(size_t *)(void *)((char *)&f->c + k->at) = (size_t)orli_json_int(j, 1, 1 << 27);
+    if (k == end) {
+        orli_json_skip(j);
+        return;
+    }
+    value = (char *)f + k->at;
+    if (k->kind == ORLI_KEY_ONLY) orli_config_require(j, k->name, k->allowed);
+    else if (orli_json_null(j)) {
+        if (k->kind == ORLI_KEY_COUNT) *(size_t *)value = 0;
+    } else if (k->kind == ORLI_KEY_COUNT) {
+        int64_t n = orli_json_int(j, INT32_MIN, INT32_MAX);
+        if (n < 1 || n > 1 << 27)
+            orli_json_fail_at(j, j->start, "%s is %lld and must be 1 to 134217728", k->name, (long long)n);
+        *(size_t *)value = (size_t)n;
+    }
+    else if (k->kind == ORLI_KEY_REAL) *(double *)value = orli_json_number(j);
+    else *(int *)value = orli_json_bool(j);
 }
 
-static void orli_config_read_family(orli_json *j, orli_config_file *f) {
+/* What a family takes where its file says nothing: the defaults of transformers' configuration classes. */
+static void orli_config_defaults(orli_config_file *f, orl_arch arch) {
+    orl_model_config *c = &f->c;
+    int gpt = arch == ORL_GPT2 || arch == ORL_GPT_NEO;
+    memset(f, 0, sizeof *f);
+    *c = orl_model_config_default(arch);
+    c->dim = c->layers = c->heads = c->kv_heads = c->ffn = c->vocab = c->context = c->rope.width = 0;
+    memset(c->layer, 0, sizeof c->layer);
+    c->norm_eps = gpt || arch == ORL_GPT_NEOX ? 1e-5 : 1e-6;
+    c->tied = gpt || arch == ORL_SMOLLM3 || arch == ORL_GEMMA3;
+    c->kv_heads = arch == ORL_MISTRAL ? 8 : arch == ORL_QWEN2 || arch == ORL_QWEN3 ? 32
+                  : arch == ORL_SMOLLM3 || arch == ORL_GEMMA3                      ? 4 : 0;
+    c->head_dim = arch == ORL_QWEN3 ? 128 : arch == ORL_GEMMA3 ? 256 : 0;
+    c->window = arch == ORL_GPT_NEO ? 256 : arch == ORL_MISTRAL || arch == ORL_GEMMA3 ? 4096
+                : arch == ORL_QWEN2 || arch == ORL_QWEN3                              ? 4096 : 0;
+    if (arch == ORL_GEMMA3) c->query_scalar = 256;
+    if (arch == ORL_SMOLLM3) c->rope.theta = 2e6;
+    f->part = arch == ORL_GPT_NEOX ? 0.25 : 1;
+    f->windowed = arch == ORL_GPT_NEO || arch == ORL_MISTRAL || arch == ORL_GEMMA3;
+    f->divided = 1;
+    f->full = arch == ORL_QWEN2 || arch == ORL_QWEN3 ? 28 : 0;
+    f->pattern = arch == ORL_GPT_NEO ? 2 : arch == ORL_GEMMA3 ? 6 : 0;
+    f->rotated_pattern = arch == ORL_SMOLLM3 ? 4 : 0;
+    f->reward_sd = 1, f->labels = 2;
+}
+
+static const char *const orli_activations[] = {
+    "silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh", NULL};
+
+static void orli_config_read_activation(orli_json *j, const char *key, orli_config_file *f) {
+    size_t which;
+    if (orli_json_null(j)) return;
+    which = orli_config_word(j, key, orli_activations);
+    f->c.activation = which < 2 ? ORL_SILU : which == 2 ? ORL_GELU_ERF : ORL_GELU;
+}
+
+/* First pass: model_type alone, as the defaults of all other keys hang on it. */
+static int orli_config_read_family(orli_json *j, orl_arch *arch) {
     orli_str s = orli_str_new(j->ctx);
+    int found = 0;
     size_t i;
-    if (orli_json_string(j, &s)) {
-        for (i = 0; i < sizeof orli_families / sizeof *orli_families; i++)
-            if (strcmp(s.data, orli_families[i].model_type) == 0) f->has_arch = 1, f->c.arch = (orl_arch)i;
-        if (!f->has_arch)
-            orli_json_fail_at(j, j->start, "model_type \"%.40s\" is not supported: gpt2 and llama are", s.data);
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (!orli_json_is(j, "model_type")) orli_json_skip(j);
+        else if (orli_json_string(j, &s)) {
+            for (i = 0; i < ORLI_FAMILIES; i++)
+                if (strcmp(s.data, orli_families[i].model_type) == 0) found = 1, *arch = (orl_arch)i;
+            if (!found)
+                orli_json_fail_at(j, j->start,
+                                  "model_type \"%.40s\" is not supported: gpt2, llama, gpt_neo, gpt_neox, mistral, "
+                                  "qwen2, qwen3, smollm3 and gemma3_text are", s.data);
+        }
     }
+    orli_json_end(j);
     orli_str_free(&s);
+    return found;
 }
 
 static void orli_config_read_architectures(orli_json *j, orli_config_file *f) {
@@ -9620,16 +10537,16 @@ static void orli_config_read(orli_json *j, orli_config_file *f) {
     int32_t ids[8];
     size_t bos = 0;
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-        if (orli_json_is(j, "model_type")) orli_config_read_family(j, f);
-        else if (orli_json_is(j, "architectures")) orli_config_read_architectures(j, f);
-        else if (orli_json_is(j, "rms_norm_eps")) f->c.norm_eps = orli_json_number(j);
-        else if (orli_json_is(j, "layer_norm_epsilon")) f->c.norm_eps = orli_json_number(j);
-        else if (orli_json_is(j, "rope_theta")) f->c.rope_theta = orli_json_number(j);
-        else if (orli_json_is(j, "rope_parameters")) orli_config_read_rope(j, f);
-        else if (orli_json_is(j, "tie_word_embeddings")) f->c.tied = orli_json_bool(j);
-        else if (orli_json_is(j, "head_dim"))
-            f->head_dim = orli_json_null(j) ? 0 : (size_t)orli_json_int(j, 1, 1 << 20);
-        else if (orli_json_is(j, "num_labels")) f->labels = (size_t)orli_json_int(j, 1, 1 << 20);
+        if (orli_json_is(j, "architectures")) orli_config_read_architectures(j, f);
+        else if (orli_json_is(j, "rope_scaling") || orli_json_is(j, "rope_parameters"))
+            orli_config_read_rope(j, &f->rope, &f->local);
+        else if (orli_json_is(j, "hidden_act")) orli_config_read_activation(j, "hidden_act", f);
+        else if (orli_json_is(j, "hidden_activation")) orli_config_read_activation(j, "hidden_activation", f);
+        else if (orli_json_is(j, "activation_function")) orli_config_read_activation(j, "activation_function", f);
+        else if (orli_json_is(j, "layer_types"))
+            f->listed = 0, orli_config_read_kinds(j, "layer_types", f->kinds, &f->listed);
+        else if (orli_json_is(j, "attention_types")) orli_config_read_attention_types(j, f);
+        else if (orli_json_is(j, "no_rope_layers")) orli_config_read_rotated(j, f);
         else if (orli_json_is(j, "id2label"))
             for (f->labels = 0, orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j); f->labels++) orli_json_skip(j);
         else if (orli_json_is(j, "eos_token_id")) orli_config_read_ids(j, f->stop, &f->stops);
@@ -9641,38 +10558,279 @@ static void orli_config_read(orli_json *j, orli_config_file *f) {
     orli_json_end(j);
 }
 
-static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_file *f) {
-    orli_file file;
-    orli_json j;
-    memset(f, 0, sizeof *f);
-    f->c = orl_model_config_default(ORL_LLAMA);
-    f->c.dim = f->c.layers = f->c.heads = f->c.kv_heads = f->c.ffn = f->c.vocab = f->c.context = 0;
-    f->reward_sd = 1, f->labels = 2;
-    f->c.tied = -1;
-    if (orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
-    j = orli_json_new(ctx, file.data, file.size, path, 1);
-    orli_config_read(&j, f);
-    orli_file_close(&file);
-    if (orl_failed(ctx)) return orl_error_status(ctx);
-    if (!f->has_arch)
-        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: no model_type: add \"model_type\": \"llama\" or \"gpt2\"", path);
-    if (f->c.tied < 0) f->c.tied = f->c.arch == ORL_GPT2; /* the families' defaults */
-    if (!f->c.kv_heads) f->c.kv_heads = f->c.heads;
-    if (!f->c.ffn && f->c.arch == ORL_GPT2) f->c.ffn = 4 * f->c.dim;
-    f->c.eos = f->stops ? f->stop[0] : -1;
-    if (orli_config_check(ctx, &f->c, path) != ORL_OK) return orl_error_status(ctx);
-    if (f->head_dim && f->head_dim * f->c.heads != f->c.dim)
-        return orli_fail(ctx, ORL_ERR_FORMAT,
-                         "%s: head_dim %zu times %zu heads is not hidden_size %zu, which is not supported", path,
-                         f->head_dim, f->c.heads, f->c.dim);
+/* From what the file says of windows and rotations to each layer's own. */
+static orl_status orli_config_layers(orl_ctx *ctx, const char *path, orli_config_file *f) {
+    orl_model_config *c = &f->c;
+    size_t i;
+    int slides = 0;
+    if (f->listed && f->listed != c->layers)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s is for %zu layers and there are %zu", path,
+                         c->arch == ORL_GPT_NEO ? "attention_types" : "layer_types", f->listed, c->layers);
+    if (f->rotated_listed && f->rotated_listed < c->layers)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: no_rope_layers is for %zu layers and there are %zu", path,
+                         f->rotated_listed, c->layers);
+    for (i = 0; i < f->listed; i++) slides |= f->kinds[i] & ORL_LAYER_LOCAL;
+    if (slides && c->arch == ORL_SMOLLM3) f->windowed = 1; /* there the list alone decides */
+    if (slides && (!f->windowed || !c->window))
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: layer_types has \"sliding_attention\" and %s", path,
+                         c->window ? "use_sliding_window is false" : "sliding_window is null");
+    for (i = 0; i < c->layers; i++) {
+        int turns = f->rotated_listed ? f->rotated[i] : !f->rotated_pattern || (i + 1) % f->rotated_pattern;
+        int local = f->listed                ? f->kinds[i] & ORL_LAYER_LOCAL
+                    : c->arch == ORL_GPT_NEO ? i % 2 != 0
+                    : c->arch == ORL_SMOLLM3 ? !turns
+                    : f->pattern             ? (i + 1) % f->pattern != 0
+                                             : i >= f->full;
+        c->layer[i] = (uint8_t)((turns ? 0 : ORL_LAYER_UNROTATED) |
+                                (local && f->windowed && c->window ? ORL_LAYER_LOCAL : 0));
+    }
+    if (!f->windowed) c->window = 0;
+    return ORL_OK;
+}
+
+static orl_status orli_config_rope(orl_ctx *ctx, const char *path, orli_config_file *f) {
+    orl_model_config *c = &f->c;
+    const orli_rope_said *r = &f->rope;
+    double part = r->part > 0 ? r->part : f->part;
+    int partial = c->arch == ORL_GPT_NEOX;
+    const char *bad = NULL;
+    if (r->theta > 0) c->rope.theta = r->theta;
+    if (f->local.theta > 0) c->local_theta = f->local.theta;
+    if (f->local.kind != ORLI_ROPE_DEFAULT) bad = "rope_parameters of sliding_attention layers may only be \"default\"";
+    else if (!r->named && r->factor > 0) bad = "rope_scaling has a factor and no rope_type";
+    else if (r->kind != ORLI_ROPE_DEFAULT && !(r->factor > 0)) bad = "rope_scaling needs a factor above 0";
+    else if (r->kind == ORLI_ROPE_LLAMA3 && !(r->low > 0 && r->high > r->low))
+        bad = "rope_scaling needs low_freq_factor below high_freq_factor";
+    if (bad) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s", path, bad);
+    if (!(part > 0 && part <= 1) || (part < 1 && !partial))
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s is %g, which is not supported%s", path,
+                         partial ? "rotary_pct (partial_rotary_factor)" : "partial_rotary_factor", part,
+                         partial ? ": it must be above 0 and at most 1" : " in this family");
+    if (partial) c->rope.width = (size_t)((double)c->head_dim * part);
+    if (r->kind != ORLI_ROPE_DEFAULT) c->rope.factor = r->factor;
+    if (r->kind == ORLI_ROPE_LLAMA3)
+        c->rope.low = r->low, c->rope.high = r->high, c->rope.original = r->original ? r->original : c->context;
+    return ORL_OK;
+}
+
+/* Settings that a family does not know would be read by nobody. */
+static orl_status orli_config_foreign(orl_ctx *ctx, const char *path, const orli_config_file *f) {
+    const orl_model_config *c = &f->c;
+    int gated = orli_weight_find(c->arch, ORLI_W_GATE) != NULL;
+    int may_bias = c->arch != ORL_GPT2 && c->arch != ORL_GPT_NEO && orli_weight_find(c->arch, ORLI_W_O_B);
+    const char *bad = NULL;
+    if (c->window && c->arch == ORL_LLAMA)
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: sliding_window is %zu, which is not supported in the family llama",
+                         path, c->window);
+    if (c->attention_bias && !may_bias) bad = "attention_bias true";
+    else if (c->mlp_bias && !orli_weight_find(c->arch, ORLI_W_GATE_B)) bad = "mlp_bias true";
+    else if (c->parallel && c->arch != ORL_GPT_NEOX) bad = "use_parallel_residual true";
+    else if (gated && c->activation == ORL_GELU_ERF) bad = "hidden_act \"gelu\"";
+    else if (!gated && c->activation == ORL_SILU) bad = "the activation \"silu\"";
+    if (!bad) return ORL_OK;
+    return orli_fail(ctx, ORL_ERR_FORMAT, "%s: %s is not supported in the family %s", path, bad,
+                     orli_families[c->arch].model_type);
+}
+
+static orl_status orli_config_finish(orl_ctx *ctx, const char *path, orli_config_file *f) {
+    orl_model_config *c = &f->c;
+    if (!c->kv_heads) c->kv_heads = c->heads;
+    if (!c->ffn && (c->arch == ORL_GPT2 || c->arch == ORL_GPT_NEO)) c->ffn = 4 * c->dim;
+    if (!f->divided) c->query_scalar = 1;
+    c->eos = f->stops ? f->stop[0] : -1;
+    if (c->layers > ORL_MAX_LAYERS || !c->heads || (!c->head_dim && c->dim % c->heads))
+        return orli_config_check(ctx, c, path);
+    if (!c->head_dim) c->head_dim = c->dim / c->heads;
+    if (c->arch == ORL_GEMMA3 && !(c->query_scalar > 0))
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: query_pre_attn_scalar is %g and must be positive", path,
+                         c->query_scalar);
+    if (orli_config_foreign(ctx, path, f) != ORL_OK || orli_config_rope(ctx, path, f) != ORL_OK ||
+        orli_config_layers(ctx, path, f) != ORL_OK || orli_config_check(ctx, c, path) != ORL_OK)
+        return orl_error_status(ctx);
     if (!(f->reward_sd > 0)) return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_reward.std must be positive", path);
-    if (f->condition.kind == ORL_CONDITION_BINS && (size_t)f->condition.first_id + f->condition.bins + 1 != f->c.vocab)
+    if (f->condition.kind == ORL_CONDITION_BINS && (size_t)f->condition.first_id + f->condition.bins + 1 != c->vocab)
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: orl_condition's tokens are not the last %zu of vocab_size %zu", path,
-                         f->condition.bins + 1, f->c.vocab);
+                         f->condition.bins + 1, c->vocab);
     if (f->classifier && f->labels != 1)
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: a classifier of %zu labels is no reward model: num_labels must be 1",
                          path, f->labels);
     return ORL_OK;
+}
+
+static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_file *f) {
+    orli_file file;
+    orli_json j;
+    orl_arch arch = ORL_LLAMA;
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    if (!orli_config_read_family(&j, &arch) && !orl_failed(ctx))
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s: no model_type: add \"model_type\": \"llama\", or what it is", path);
+    if (!orl_failed(ctx)) {
+        orli_config_defaults(f, arch);
+        j = orli_json_new(ctx, file.data, file.size, path, 1);
+        orli_config_read(&j, f);
+    }
+    orli_file_close(&file);
+    return orl_failed(ctx) ? orl_error_status(ctx) : orli_config_finish(ctx, path, f);
+}
+
+/* generation_config.json, if there is one, knows the ids that end a response best. */
+static orl_status orli_config_load_stops(orl_ctx *ctx, const char *dir, orli_config_file *f) {
+    orli_file file;
+    orli_json j;
+    char path[4096];
+    int32_t ids[8];
+    size_t n = 0;
+    if (orli_join(ctx, path, dir, "generation_config.json") != ORL_OK) return orl_error_status(ctx);
+    if (!orli_exists(path) || orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (orli_json_is(&j, "eos_token_id")) orli_config_read_ids(&j, ids, &n);
+        else orli_json_skip(&j);
+    }
+    orli_json_end(&j);
+    orli_file_close(&file);
+    if (n && !orl_failed(ctx)) memcpy(f->stop, ids, sizeof ids), f->stops = n, f->c.eos = ids[0];
+    return orl_error_status(ctx);
+}
+
+static void orli_config_put_count(orli_str *s, const char *key, size_t value) {
+    orli_str_printf(s, "  \"%s\": %zu,\n", key, value);
+}
+static void orli_config_put_real(orli_str *s, const char *key, double value) {
+    orli_str_printf(s, "  \"%s\": ", key);
+    orli_json_put_double(s, value);
+    orli_str_puts(s, ",\n");
+}
+static void orli_config_put_bool(orli_str *s, const char *key, int value) {
+    orli_str_printf(s, "  \"%s\": %s,\n", key, value ? "true" : "false");
+}
+static void orli_config_put_layers(orli_str *s, const char *key, const orl_model_config *c, int flag, const char *with,
+                                   const char *without) {
+    size_t i;
+    for (i = 0; i < c->layers; i++) {
+        if (i) orli_str_puts(s, ", ");
+        else orli_str_printf(s, "  \"%s\": [", key);
+        orli_str_puts(s, c->layer[i] & flag ? with : without);
+    }
+    orli_str_puts(s, "],\n");
+}
+
+static void orli_config_write_gpt(orli_str *s, const orl_model_config *c) {
+    int neo = c->arch == ORL_GPT_NEO;
+    size_t i;
+    orli_config_put_count(s, neo ? "hidden_size" : "n_embd", c->dim);
+    orli_config_put_count(s, neo ? "num_layers" : "n_layer", c->layers);
+    orli_config_put_count(s, neo ? "num_heads" : "n_head", c->heads);
+    orli_config_put_count(s, neo ? "intermediate_size" : "n_inner", c->ffn);
+    orli_config_put_count(s, neo ? "max_position_embeddings" : "n_positions", c->context);
+    orli_str_printf(s, "  \"activation_function\": \"%s\",\n", c->activation == ORL_GELU ? "gelu_new" : "gelu");
+    orli_config_put_real(s, "layer_norm_epsilon", c->norm_eps);
+    if (neo) {
+        orli_config_put_count(s, "window_size", c->window ? c->window : c->context);
+        orli_str_puts(s, "  \"attention_types\": [[[");
+        orli_str_puts(s, c->layer[0] & ORL_LAYER_LOCAL ? "\"local\"" : "\"global\"");
+        for (i = 1; i < c->layers; i++)
+            orli_str_puts(s, c->layer[i] & ORL_LAYER_LOCAL ? ", \"local\"" : ", \"global\"");
+        orli_str_puts(s, "], 1]],\n");
+        orli_str_puts(s, "  \"attention_dropout\": 0.0,\n  \"embed_dropout\": 0.0,\n  \"resid_dropout\": 0.0,\n");
+        return;
+    }
+    orli_config_put_bool(s, "scale_attn_weights", !(c->query_scalar > 0));
+    orli_config_put_bool(s, "scale_attn_by_inverse_layer_idx", c->by_layer);
+    orli_str_puts(s, "  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n");
+}
+
+/* In the older spelling, which newer versions of transformers read as well. */
+static void orli_config_write_rope(orli_str *s, const orl_rotation *r) {
+    orli_config_put_real(s, "rope_theta", r->theta);
+    if (!(r->factor > 0)) return;
+    orli_str_puts(s, r->original ? "  \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": "
+                                 : "  \"rope_scaling\": {\"type\": \"linear\", \"rope_type\": \"linear\", \"factor\": ");
+    orli_json_put_double(s, r->factor);
+    if (r->original) {
+        orli_str_puts(s, ", \"low_freq_factor\": ");
+        orli_json_put_double(s, r->low);
+        orli_str_puts(s, ", \"high_freq_factor\": ");
+        orli_json_put_double(s, r->high);
+        orli_str_printf(s, ", \"original_max_position_embeddings\": %zu", r->original);
+    }
+    orli_str_puts(s, "},\n");
+}
+
+/* sliding_window and its kin: all layers in Mistral, a list elsewhere */
+static void orli_config_write_window(orli_str *s, const orl_model_config *c) {
+    size_t i, pattern = 1;
+    if (c->window) orli_config_put_count(s, "sliding_window", c->window);
+    else orli_str_puts(s, "  \"sliding_window\": null,\n");
+    if (c->arch == ORL_MISTRAL) return;
+    if (c->arch != ORL_GEMMA3) {
+        orli_config_put_bool(s, "use_sliding_window", c->window > 0);
+        orli_config_put_count(s, "max_window_layers", c->layers);
+    } else { /* older versions know a pattern alone */
+        for (i = 0; i < c->layers && c->layer[i] & ORL_LAYER_LOCAL; i++) pattern++;
+        orli_config_put_count(s, "sliding_window_pattern", pattern);
+    }
+    orli_config_put_layers(s, "layer_types", c, ORL_LAYER_LOCAL, "\"sliding_attention\"", "\"full_attention\"");
+}
+
+static void orli_config_write_llama(orli_str *s, const orl_model_config *c) { /* GPT-NeoX, Llama and its kin */
+    static const char *const activations[] = {"silu", "gelu_pytorch_tanh", "gelu"};
+    int neox = c->arch == ORL_GPT_NEOX;
+    orli_config_put_count(s, "hidden_size", c->dim);
+    orli_config_put_count(s, "num_hidden_layers", c->layers);
+    orli_config_put_count(s, "num_attention_heads", c->heads);
+    if (!neox) orli_config_put_count(s, "num_key_value_heads", c->kv_heads);
+    if (!neox) orli_config_put_count(s, "head_dim", c->head_dim);
+    orli_config_put_count(s, "intermediate_size", c->ffn);
+    orli_config_put_count(s, "max_position_embeddings", c->context);
+    orli_str_printf(s, "  \"%s\": \"%s\",\n", c->arch == ORL_GEMMA3 ? "hidden_activation" : "hidden_act",
+                    activations[c->activation]);
+    orli_config_put_real(s, neox ? "layer_norm_eps" : "rms_norm_eps", c->norm_eps);
+    if (c->arch != ORL_MISTRAL && c->arch != ORL_QWEN2) orli_config_put_bool(s, "attention_bias", c->attention_bias);
+    if (orli_weight_find(c->arch, ORLI_W_GATE_B)) orli_config_put_bool(s, "mlp_bias", c->mlp_bias);
+    if (neox) {
+        orli_config_put_bool(s, "use_parallel_residual", c->parallel);
+        orli_config_put_real(s, "rotary_pct", (double)c->rope.width / (double)c->head_dim);
+        orli_config_put_real(s, "rotary_emb_base", c->rope.theta);
+        if (c->rope.factor > 0) orli_config_write_rope(s, &c->rope);
+        return;
+    }
+    orli_config_write_rope(s, &c->rope);
+    if (c->arch == ORL_GEMMA3) {
+        orli_config_put_real(s, "rope_local_base_freq", c->local_theta);
+        orli_config_put_real(s, "query_pre_attn_scalar", c->query_scalar > 0 ? c->query_scalar : (double)c->head_dim);
+    }
+    if (c->arch == ORL_SMOLLM3) orli_config_put_layers(s, "no_rope_layers", c, ORL_LAYER_UNROTATED, "0", "1");
+    if (c->arch != ORL_LLAMA) orli_config_write_window(s, c);
+}
+
+static void orli_config_write_condition(orli_str *s, const orli_condition *q) {
+    size_t i;
+    orli_str_printf(s, "  \"orl_condition\": {\"kind\": \"%s\", \"template\": ",
+                    q->kind == ORL_CONDITION_BINS ? "bins" : "text");
+    orli_json_put_string(s, q->format, strlen(q->format));
+    orli_str_printf(s, ", \"decimals\": %d, \"bins\": %zu, \"first_id\": %d, \"ranked\": %s, \"mean\": ", q->decimals,
+                    q->bins, (int)q->first_id, q->ranked ? "true" : "false");
+    orli_json_put_double(s, q->mean);
+    orli_str_puts(s, ", \"std\": ");
+    orli_json_put_double(s, q->sd);
+    orli_str_puts(s, ", \"default_target\": ");
+    orli_json_put_double(s, q->target);
+    for (i = 0; i < 101; i++) {
+        orli_str_puts(s, i ? ", " : ", \"quantiles\": [");
+        orli_json_put_double(s, q->quantile[i]);
+    }
+    orli_str_puts(s, "]},\n");
+}
+
+static void orli_config_write_reward(orli_str *s, const orl_model *m) {
+    if (!m->reward) return;
+    orli_str_puts(s, "  \"num_labels\": 1,\n  \"id2label\": {\"0\": \"reward\"},\n  \"orl_reward\": {\"mean\": ");
+    orli_json_put_double(s, m->reward_mean);
+    orli_str_puts(s, ", \"std\": ");
+    orli_json_put_double(s, m->reward_sd);
+    orli_str_puts(s, "},\n");
 }
 
 /* dtype: of the weights beside it. */
@@ -9680,82 +10838,61 @@ static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype)
     static const char *const torch[] = {"float32", "float16", "bfloat16", "float64"};
     const orl_model_config *c = &m->config;
     const orli_family *family = &orli_families[c->arch];
-    const orli_condition *q = &m->condition;
     size_t i;
     orli_str_printf(s, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n",
                     m->reward ? family->classifier : family->causal, family->model_type);
-    if (c->arch == ORL_GPT2) {
-        orli_str_printf(s,
-                        "  \"n_embd\": %zu,\n  \"n_layer\": %zu,\n  \"n_head\": %zu,\n  \"n_inner\": %zu,\n  "
-                        "\"n_positions\": %zu,\n",
-                        c->dim, c->layers, c->heads, c->ffn, c->context);
-        orli_str_puts(s,
-                      "  \"activation_function\": \"gelu_new\",\n  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  "
-                      "\"resid_pdrop\": 0.0,\n  \"layer_norm_epsilon\": ");
-    } else {
-        orli_str_printf(s,
-                        "  \"hidden_size\": %zu,\n  \"num_hidden_layers\": %zu,\n  \"num_attention_heads\": %zu,\n  "
-                        "\"num_key_value_heads\": %zu,\n",
-                        c->dim, c->layers, c->heads, c->kv_heads);
-        orli_str_printf(
-            s, "  \"intermediate_size\": %zu,\n  \"max_position_embeddings\": %zu,\n  \"hidden_act\": \"silu\",\n",
-            c->ffn, c->context);
-        orli_str_puts(s, "  \"attention_bias\": false,\n  \"mlp_bias\": false,\n  \"rope_theta\": ");
-        orli_json_put_double(s, c->rope_theta);
-        orli_str_puts(s, ",\n  \"rms_norm_eps\": ");
-    }
-    orli_json_put_double(s, c->norm_eps);
-    orli_str_printf(s, ",\n  \"vocab_size\": %zu,\n  \"tie_word_embeddings\": %s,\n", c->vocab,
-                    c->tied ? "true" : "false");
+    if (c->arch == ORL_GPT2 || c->arch == ORL_GPT_NEO) orli_config_write_gpt(s, c);
+    else orli_config_write_llama(s, c);
+    orli_config_put_count(s, "vocab_size", c->vocab);
+    orli_config_put_bool(s, "tie_word_embeddings", c->tied);
     if (c->bos >= 0) orli_str_printf(s, "  \"bos_token_id\": %d,\n", (int)c->bos);
     if (m->stops == 1) orli_str_printf(s, "  \"eos_token_id\": %d,\n", (int)m->stop[0]);
     for (i = 0; m->stops > 1 && i < m->stops; i++)
         orli_str_printf(s, "%s%d%s", i ? ", " : "  \"eos_token_id\": [", (int)m->stop[i],
                         i + 1 == m->stops ? "],\n" : "");
-    if (m->reward) {
-        orli_str_puts(s, "  \"num_labels\": 1,\n  \"id2label\": {\"0\": \"reward\"},\n  \"orl_reward\": {\"mean\": ");
-        orli_json_put_double(s, m->reward_mean);
-        orli_str_puts(s, ", \"std\": ");
-        orli_json_put_double(s, m->reward_sd);
-        orli_str_puts(s, "},\n");
-    }
-    if (q->kind != ORL_CONDITION_NONE) {
-        orli_str_printf(s, "  \"orl_condition\": {\"kind\": \"%s\", \"template\": ",
-                        q->kind == ORL_CONDITION_BINS ? "bins" : "text");
-        orli_json_put_string(s, q->format, strlen(q->format));
-        orli_str_printf(s,
-                        ", \"decimals\": %d, \"bins\": %zu, \"first_id\": %d, \"ranked\": %s, \"mean\": ", q->decimals,
-                        q->bins, (int)q->first_id, q->ranked ? "true" : "false");
-        orli_json_put_double(s, q->mean);
-        orli_str_puts(s, ", \"std\": ");
-        orli_json_put_double(s, q->sd);
-        orli_str_puts(s, ", \"default_target\": ");
-        orli_json_put_double(s, q->target);
-        for (i = 0; i < 101; i++) {
-            orli_str_puts(s, i ? ", " : ", \"quantiles\": [");
-            orli_json_put_double(s, q->quantile[i]);
-        }
-        orli_str_puts(s, "]},\n");
-    }
+    orli_config_write_reward(s, m);
+    if (m->condition.kind != ORL_CONDITION_NONE) orli_config_write_condition(s, &m->condition);
     orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", torch[dtype]);
 }
 
 /* ---- 11.5 weights in and out ---- */
 
-/* Element (r, c) of a parameter within its tensor on disk, whose shape that implies. */
-static size_t orli_weight_at(const orli_weight_row *row, const orl_param *p, size_t r, size_t c) {
-    size_t parts = row->third ? 3 : 1, part = row->third ? (size_t)row->third - 1 : 0;
-    if (row->transposed) return c * (parts * p->rows) + part * p->rows + r; /* (in, parts·out) */
-    if (p->rank >= 2) return (part * p->rows + r) * p->cols + c;
-    return part * p->cols + c;                                              /* a vector */
+/* A tensor on disk: (outs·parts, ins), or the other way round, with q, k, v as its parts if it is fused. */
+typedef struct orli_disk_shape {
+    size_t outs, ins, parts, d; /* of one part; d: rows of a head */
+    int rank, transposed, headwise;
+} orli_disk_shape;
+
+static orli_disk_shape orli_disk_shape_of(const orl_model *m, const orli_weight_row *row) {
+    orli_disk_shape s;
+    size_t rows, cols;
+    orli_weight_shape(m, row->weight, &rows, &cols);
+    s.rank = rows > 1 || row->weight == ORLI_W_SCORE ? 2 : 1;
+    s.outs = s.rank == 2 ? rows : cols, s.ins = s.rank == 2 ? cols : 1;
+    s.parts = row->third ? 3 : 1, s.d = m->config.head_dim;
+    s.transposed = row->layout == ORLI_IN_OUT, s.headwise = row->layout == ORLI_HEADWISE;
+    return s;
+}
+/* Where number `in` of output `out` of a part lies. */
+static size_t orli_disk_at(const orli_disk_shape *s, size_t part, size_t out, size_t in) {
+    size_t at = s->headwise ? (out / s->d * s->parts + part) * s->d + out % s->d : part * s->outs + out;
+    return s->transposed ? in * (s->parts * s->outs) + at : at * s->ins + in;
+}
+/* … and which number of which part lies at `at`. */
+static size_t orli_disk_from(const orli_disk_shape *s, size_t at, size_t *part) {
+    size_t wide = s->parts * s->outs, row = s->transposed ? at % wide : at / s->ins, out;
+    *part = s->headwise ? row / s->d % s->parts : row / s->outs;
+    out = s->headwise ? row / (s->d * s->parts) * s->d + row % s->d : row % s->outs;
+    return out * s->ins + (s->transposed ? at / wide : at % s->ins);
 }
 
 /* The tensor that a weight of the model is read from, if it has that weight; NULL and an error if the file has none
  * of its shape. */
-static const orli_st_tensor *orli_weight_find(const orl_model *m, const orli_safetensors *st,
-                                              const orli_weight_row *row, size_t layer) {
+static const orli_st_tensor *orli_weight_tensor(const orl_model *m, const orli_safetensors *st,
+                                                const orli_weight_row *row, size_t layer) {
     const orli_st_tensor *t;
-    size_t parts = row->third ? 3 : 1, rows, cols, have[2] = {1, 1}, want[2], i;
+    orli_disk_shape s = orli_disk_shape_of(m, row);
+    size_t rows, cols, have[2] = {1, 1}, want[2], i;
     char name[160], bare[160];
     if (!orli_weight_shape(m, row->weight, &rows, &cols)) return NULL;
     orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
@@ -9767,8 +10904,8 @@ static const orli_st_tensor *orli_weight_find(const orl_model *m, const orli_saf
                   "%s: tensor \"%s\" is missing: the file does not belong to this config.json", st->path, name);
         return NULL;
     }
-    want[0] = row->transposed ? cols : rows > 1 ? parts * rows : 1;
-    want[1] = row->transposed ? parts * rows : rows > 1 ? cols : parts * cols;
+    want[0] = s.transposed ? s.ins : s.rank == 2 ? s.parts * s.outs : 1;
+    want[1] = s.transposed || s.rank == 1 ? s.parts * s.outs : s.ins;
     for (i = 0; i < t->rank && t->rank <= 2; i++) have[2 - t->rank + i] = t->shape[i];
     if (t->rank <= 2 && have[0] == want[0] && have[1] == want[1] && /* and of numbers */
         orli_safetensors_read(st, t, 0, 0, NULL) == ORL_OK)
@@ -9778,35 +10915,128 @@ static const orli_st_tensor *orli_weight_find(const orl_model *m, const orli_saf
     return NULL;
 }
 
-static orl_status orli_weight_load(orl_model *m, const orli_safetensors *st, const orli_weight_row *row, size_t layer) {
-    orl_ctx *ctx = m->object.ctx;
-    orl_param *p = orli_model_weight(m, row->weight, layer);
-    const orli_st_tensor *t = orli_weight_find(m, st, row, layer);
+/* Files that stay open because frozen parameters read them where they are: one for each shard. */
+typedef struct orli_held_files {
+    orli_safetensors *st;
+    orli_halves **shard;
+} orli_held_files;
+
+static orli_halves *orli_held_file_of(orli_held_files *held, const orli_st_tensor *t) {
+    orl_ctx *ctx = held->st->ctx;
+    size_t i = 0;
+    while (t->data < held->st->shard[i].file.data ||
+           t->data >= held->st->shard[i].file.data + held->st->shard[i].file.size)
+        i++;
+    if (!held->shard[i]) held->shard[i] = (orli_halves *)orli_alloc_zero(ctx, 1, sizeof *held->shard[i]);
+    return held->shard[i];
+}
+/* The files that are read from now on belong to those who read them. */
+static void orli_held_files_leave(orli_held_files *held) {
+    size_t i;
+    for (i = 0; held->shard && i < held->st->shards; i++) {
+        if (!held->shard[i]) continue;
+        if (!held->shard[i]->users) orli_free(held->st->ctx, held->shard[i]);
+        else {
+            held->shard[i]->file = held->st->shard[i].file;
+            memset(&held->st->shard[i].file, 0, sizeof held->st->shard[i].file);
+        }
+    }
+    orli_free(held->st->ctx, held->shard);
+}
+
+/* A matrix of a frozen model that the file has in BF16: it stays there, or is copied if it lies otherwise. */
+static orl_status orli_weight_load_half(orl_param *p, const orli_st_tensor *t, const orli_disk_shape *s, size_t part,
+                                        orli_held_files *held) {
+    orl_ctx *ctx = p->set->object.ctx;
+    orli_halves *h;
     size_t r, c;
+    if (!s->transposed && s->parts == 1 && (uintptr_t)t->data % sizeof(uint16_t) == 0) {
+        h = orli_held_file_of(held, t);
+        if (h) orli_param_set_half(p, h, (const uint16_t *)(const void *)t->data);
+        return orl_error_status(ctx);
+    }
+    if (!(h = orli_halves_new(ctx, p->rows * p->cols))) return orl_error_status(ctx);
+    for (r = 0; r < s->outs; r++)
+        for (c = 0; c < s->ins; c++)
+            memcpy(&h->own[r * s->ins + c], t->data + 2 * orli_disk_at(s, part, r, c), sizeof *h->own);
+    orli_param_set_half(p, h, h->own);
+    return ORL_OK;
+}
+
+/* Reads a weight from its tensor, which may be the other way round (in, parts·out), and hold q, k and v. */
+static orl_status orli_weight_load(orl_model *m, orli_held_files *held, const orli_weight_row *row, size_t layer) {
+    orl_ctx *ctx = m->object.ctx;
+    const orli_safetensors *st = held->st;
+    orl_param *p = orli_model_weight(m, row->weight, layer);
+    const orli_st_tensor *t = orli_weight_tensor(m, st, row, layer);
+    orli_disk_shape s = orli_disk_shape_of(m, row);
+    size_t part = row->third ? (size_t)row->third - 1 : 0, run = s.headwise ? s.d : s.outs, r, c;
     orl_real *column;
     if (!t) return orl_error_status(ctx);
-    if (!row->transposed)
-        return orli_safetensors_read(st, t, orli_weight_at(row, p, 0, 0), p->rows * p->cols, p->data);
-    column = (orl_real *)orli_alloc(ctx, p->rows, sizeof *column);
-    for (c = 0; c < p->cols && column; c++) {
-        orli_safetensors_read(st, t, orli_weight_at(row, p, 0, c), p->rows, column);
-        for (r = 0; r < p->rows; r++) p->data[r * p->cols + c] = column[r];
+    if (!p->data && t->dtype == ORLI_BF16) return orli_weight_load_half(p, t, &s, part, held);
+    if (!p->data && orli_param_alloc(p) != ORL_OK) return orl_error_status(ctx);
+    for (r = 0; r < s.outs && !s.transposed; r += run)
+        orli_safetensors_read(st, t, orli_disk_at(&s, part, r, 0), run * s.ins, p->data + r * s.ins);
+    if (!s.transposed) return orl_error_status(ctx);
+    column = (orl_real *)orli_alloc(ctx, s.outs, sizeof *column);
+    for (c = 0; c < s.ins && column; c++) {
+        orli_safetensors_read(st, t, orli_disk_at(&s, part, 0, c), s.outs, column);
+        for (r = 0; r < s.outs; r++) p->data[r * s.ins + c] = column[r];
     }
     orli_free(ctx, column);
     return orl_error_status(ctx);
 }
 
-/* Are all weights there? Asked before memory is: config.json may say any size. */
+/* Published files carry masks and tables that are no weights, and heads this model may have no use for. Anything
+ * else would change what the model computes. */
+static orl_status orli_weights_unused(const orl_model *m, const orli_safetensors *st, const uint8_t *used) {
+    static const char *const harmless[] = {"attn.bias", "attention.bias", ".masked_bias", ".inv_freq",
+                                           "lm_head.weight", "embed_out.weight", "score.weight"};
+    size_t i, k, n;
+    for (i = 0; i < st->count; i++) {
+        n = strlen(st->tensor[i].name);
+        for (k = 0; k < sizeof harmless / sizeof *harmless; k++) {
+            size_t tail = strlen(harmless[k]);
+            if (n >= tail && strcmp(st->tensor[i].name + n - tail, harmless[k]) == 0) break;
+        }
+        if (!used[i] && k == sizeof harmless / sizeof *harmless)
+            return orli_fail(m->object.ctx, ORL_ERR_FORMAT,
+                             "%s: tensor \"%s\" has no place in the %s model that config.json describes", st->path,
+                             st->tensor[i].name, orli_families[m->config.arch].model_type);
+    }
+    return ORL_OK;
+}
+
+/* Are all weights there, and nothing else? Asked before memory is: config.json may say any size. */
 static orl_status orli_weights_check(orl_ctx *ctx, const orl_model_config *config, int reward,
                                      const orli_safetensors *st) {
+    uint8_t *used = (uint8_t *)orli_alloc_zero(ctx, st->count, 1);
     const orli_weight_row *row;
     orl_model probe; /* as much of a model as says what its weights are */
     size_t layer;
     memset(&probe, 0, sizeof probe);
     probe.object.ctx = ctx, probe.config = *config, probe.reward = reward;
-    for (row = orli_families[config->arch].weights; row->name; row++)
-        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : config->layers); layer++)
-            if (!orl_failed(ctx)) orli_weight_find(&probe, st, row, layer);
+    for (row = orli_families[config->arch].weights; used && row->name; row++)
+        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : config->layers); layer++) {
+            const orli_st_tensor *t = orl_failed(ctx) ? NULL : orli_weight_tensor(&probe, st, row, layer);
+            if (t) used[t - st->tensor] = 1;
+        }
+    if (!orl_failed(ctx)) orli_weights_unused(&probe, st, used);
+    orli_free(ctx, used);
+    return orl_error_status(ctx);
+}
+
+static orl_status orli_weights_load(orl_model *m, orli_safetensors *st) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_held_files held;
+    const orli_weight_row *row;
+    size_t layer;
+    held.st = st;
+    held.shard = (orli_halves **)orli_alloc_zero(ctx, st->shards, sizeof *held.shard);
+    for (row = orli_families[m->config.arch].weights; row->name; row++)
+        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++)
+            if (!orl_failed(ctx)) orli_weight_load(m, &held, row, layer);
+    orli_held_files_leave(&held);
     return orl_error_status(ctx);
 }
 
@@ -9832,16 +11062,14 @@ static orl_status orli_model_keep(orl_model *m, const char *dir) {
     return orli_json_check_once(ctx, m->kept.file[i].bytes, m->kept.file[i].size, path);
 }
 
-ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
+static orl_model *orli_model_load(orl_ctx *ctx, const char *dir, int frozen) {
     orli_config_file f;
     orli_safetensors st;
     orl_model *m = NULL;
     orl_tokenizer *tok = NULL;
-    const orli_weight_row *row;
-    size_t layer;
     char path[4096];
     if (orl_failed(ctx) || !dir || orli_join(ctx, path, dir, "config.json") != ORL_OK ||
-        orli_config_load(ctx, path, &f) != ORL_OK)
+        orli_config_load(ctx, path, &f) != ORL_OK || orli_config_load_stops(ctx, dir, &f) != ORL_OK)
         return NULL;
     if (orli_has_tokenizer(dir) && !(tok = orl_tokenizer_load(ctx, dir))) return NULL;
     if (tok && orl_vocab(tok) > f.c.vocab) {
@@ -9851,14 +11079,13 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
         return NULL;
     }
     if (orli_safetensors_open(ctx, dir, &st) != ORL_OK) return NULL;
-    if (!f.classifier && !f.c.tied && !orli_safetensors_find(&st, "lm_head.weight") &&
-        orli_safetensors_find(&st, "score.weight"))
+    if (!f.classifier && !f.c.tied && orli_safetensors_find(&st, "score.weight") &&
+        !orli_safetensors_find(&st, orli_weight_find(f.c.arch, ORLI_W_HEAD)->name))
         f.classifier = 1;
-    if (orli_weights_check(ctx, &f.c, f.classifier, &st) == ORL_OK) m = orli_model_new(ctx, &f.c, tok, f.classifier);
+    if (orli_weights_check(ctx, &f.c, f.classifier, &st) == ORL_OK)
+        m = orli_model_new(ctx, &f.c, tok, f.classifier, frozen);
     if (m) orli_model_keep(m, dir);
-    for (row = orli_families[f.c.arch].weights; m && row->name; row++)
-        for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : f.c.layers); layer++)
-            if (!orl_failed(ctx)) orli_weight_load(m, &st, row, layer);
+    if (m) orli_weights_load(m, &st);
     orli_safetensors_close(&st);
     if (m && orl_failed(ctx)) {
         orl_model_free(m);
@@ -9875,6 +11102,347 @@ ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) {
     return m;
 }
 
+/* ---- adapters as PEFT has them ---- */
+
+typedef struct orli_adapter_file { /* what adapter_config.json says */
+    orl_lora_options o;
+    orli_str targets, base;
+    int lora, head; /* of peft_type; modules_to_save */
+} orli_adapter_file;
+
+static void orli_adapter_read_targets(orli_json *j, orli_adapter_file *f) {
+    orli_str s = orli_str_new(j->ctx);
+    f->targets.length = 0;
+    if (orli_json_peek(j) == ORLI_JSON_STRING) { /* one word for all, or a pattern */
+        if (orli_json_string(j, &s) && strcmp(s.data, "all-linear") != 0)
+            orli_json_fail_at(j, j->start, "target_modules is the pattern \"%.60s\": a list is supported", s.data);
+    } else {
+        for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);)
+            if (orli_json_string(j, &s)) orli_str_printf(&f->targets, "%s%s", f->targets.length ? "," : "", s.data);
+    }
+    orli_str_free(&s);
+}
+
+static void orli_adapter_read_head(orli_json *j, orli_adapter_file *f) {
+    orli_str s = orli_str_new(j->ctx);
+    if (!orli_json_null(j))
+        for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+            if (!orli_json_string(j, &s)) break;
+            if (strcmp(s.data, "score") == 0) f->head = 1;
+            else if (strcmp(s.data, "classifier") != 0)
+                orli_json_fail_at(j, j->start, "modules_to_save has \"%.60s\": only \"score\" is supported", s.data);
+        }
+    orli_str_free(&s);
+}
+
+/* A key that must be absent, null, false, empty or "none". */
+static void orli_adapter_refuse(orli_json *j, const char *key) {
+    static const char *const allowed[] = {"null", "false", "\"none\"", NULL};
+    if (orli_json_peek(j) == ORLI_JSON_OBJECT) {
+        for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);)
+            orli_json_fail_at(j, j->start, "%s is not empty, which is not supported", key);
+    } else orli_config_require(j, key, allowed);
+}
+
+static void orli_adapter_read(orli_json *j, orli_adapter_file *f) {
+    static const char *const refused[] = {"use_dora", "bias", "rank_pattern", "alpha_pattern", "layers_to_transform",
+                                          "layer_replication", "lora_bias", "target_parameters", "exclude_modules",
+                                          "trainable_token_indices", "megatron_config"};
+    static const char *const lora[] = {"LORA", NULL};
+    size_t i;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        for (i = 0; i < sizeof refused / sizeof *refused && !orli_json_is(j, refused[i]);) i++;
+        if (i < sizeof refused / sizeof *refused) orli_adapter_refuse(j, refused[i]);
+        else if (orli_json_is(j, "peft_type")) orli_config_word(j, "peft_type", lora), f->lora = 1;
+        else if (orli_json_is(j, "r")) f->o.rank = (size_t)orli_json_int(j, 1, 1 << 20);
+        else if (orli_json_is(j, "lora_alpha")) f->o.alpha = orli_json_number(j);
+        else if (orli_json_is(j, "use_rslora")) f->o.root = orli_json_bool(j);
+        else if (orli_json_is(j, "target_modules")) orli_adapter_read_targets(j, f);
+        else if (orli_json_is(j, "modules_to_save")) orli_adapter_read_head(j, f);
+        else if (orli_json_is(j, "base_model_name_or_path")) {
+            if (!orli_json_null(j)) orli_json_string(j, &f->base);
+        } else orli_json_skip(j);
+    }
+    orli_json_end(j);
+}
+
+static void orli_adapter_file_free(orli_adapter_file *f) {
+    orli_str_free(&f->targets);
+    orli_str_free(&f->base);
+}
+
+static orl_status orli_adapter_open(orl_ctx *ctx, const char *dir, orli_adapter_file *f) {
+    orli_file file;
+    orli_json j;
+    char path[4096];
+    memset(f, 0, sizeof *f);
+    f->targets = orli_str_new(ctx), f->base = orli_str_new(ctx);
+    f->o = orl_lora_default();
+    if (orli_join(ctx, path, dir, "adapter_config.json") != ORL_OK || orli_file_open(ctx, path, &file) != ORL_OK)
+        return orl_error_status(ctx);
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    orli_adapter_read(&j, f);
+    orli_file_close(&file);
+    if (!f->lora) orli_fail(ctx, ORL_ERR_FORMAT, "%s: no peft_type: it must be \"LORA\"", path);
+    f->o.targets = f->targets.length ? f->targets.data : NULL;
+    return orl_error_status(ctx);
+}
+
+/* Tensors of an adapter: A and B by module, B of a fused one with its parts as they lie in the whole. */
+typedef struct orli_lora_source {
+    const orl_model *m;
+    const orli_weight_row *row;
+    size_t layer;
+} orli_lora_source;
+
+static orli_disk_shape orli_lora_shape(const orl_model *m, const orli_weight_row *row) {
+    orli_disk_shape s = orli_disk_shape_of(m, row);
+    s.ins = m->lora.rank, s.transposed = 0;
+    return s;
+}
+static void orli_lora_give(void *user, size_t first, size_t n, orl_real *out) {
+    const orli_lora_source *s = (const orli_lora_source *)user;
+    orli_disk_shape shape = orli_lora_shape(s->m, s->row);
+    size_t i, part, at, slot = orli_slot(s->row->weight, s->layer);
+    for (i = 0; i < n; i++) {
+        at = orli_disk_from(&shape, first + i, &part);
+        out[i] = s->m->up[slot + part]->data[at];
+    }
+}
+static void orli_lora_name(char *name, size_t size, const orl_model *m, const orli_weight_row *row, size_t layer,
+                           const char *which) {
+    char module[160];
+    orli_module_name(module, sizeof module, row, orli_families[m->config.arch].prefix, layer);
+    snprintf(name, size, "base_model.model.%s.lora_%s.weight", module, which);
+}
+
+static orl_status orli_lora_save_weights(const orl_model *m, const char *path) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_st_writer w = orli_st_writer_new(ctx);
+    orli_lora_source *source =
+        (orli_lora_source *)orli_alloc_zero(ctx, ORLI_W_PER_LAYER * m->config.layers, sizeof *source), *next = source;
+    const orli_weight_row *row;
+    size_t layer, shape[2];
+    char name[220];
+    orli_st_put_metadata(&w, "format", "pt");
+    for (layer = 0; source && layer < m->config.layers; layer++)
+        for (row = orli_families[m->config.arch].weights; row->name; row++) {
+            const orl_param *down = orli_is_linear(row->weight) ? m->down[orli_slot(row->weight, layer)] : NULL;
+            orli_disk_shape s;
+            if (!down || row->third > 1) continue;
+            orli_lora_name(name, sizeof name, m, row, layer, "A");
+            shape[0] = down->rows, shape[1] = down->cols;
+            orli_st_put_tensor(&w, name, ORLI_DTYPE_REAL, 2, shape, ORLI_DTYPE_REAL, down->data);
+            orli_lora_name(name, sizeof name, m, row, layer, "B");
+            s = orli_lora_shape(m, row);
+            shape[0] = s.parts * s.outs, shape[1] = s.ins;
+            next->m = m, next->row = row, next->layer = layer;
+            orli_st_put_source(&w, name, ORLI_DTYPE_REAL, 2, shape, orli_lora_give, next++);
+        }
+    if (m->reward) {
+        shape[0] = 1, shape[1] = m->config.dim;
+        orli_st_put_tensor(&w, "base_model.model.score.weight", ORLI_DTYPE_REAL, 2, shape, ORLI_DTYPE_REAL,
+                           m->weight[ORLI_W_SCORE]->data);
+    }
+    orli_st_save(&w, path);
+    orli_free(ctx, source);
+    return orl_error_status(ctx);
+}
+
+/* The targets as a list, or the last words of all modules that are adapted. */
+static void orli_lora_put_targets(orli_str *s, const orl_model *m) {
+    const orli_weight_row *row, *before;
+    char module[160], other[160];
+    const char *at = m->lora.targets;
+    size_t n, written = 0;
+    for (; at; at = at[n] ? at + n + 1 : NULL) {
+        while (*at == ' ') at++;
+        n = strcspn(at, ",");
+        if (n) orli_str_puts(s, written++ ? ", " : ""), orli_json_put_string(s, at, n);
+    }
+    for (row = orli_families[m->config.arch].weights; !m->lora.targets && row->name; row++) {
+        if (!orli_is_linear(row->weight) || !m->down[orli_slot(row->weight, 0)]) continue;
+        orli_module_name(module, sizeof module, row, "", 0);
+        for (before = orli_families[m->config.arch].weights; before < row; before++) {
+            if (!orli_is_linear(before->weight)) continue;
+            orli_module_name(other, sizeof other, before, "", 0);
+            if (strcmp(strrchr(other, '.'), strrchr(module, '.')) == 0) break;
+        }
+        if (before < row) continue;
+        orli_str_puts(s, written++ ? ", " : "");
+        orli_json_put_string(s, strrchr(module, '.') + 1, strlen(strrchr(module, '.') + 1));
+    }
+}
+
+static void orli_lora_write_config(orli_str *s, const orl_model *m) {
+    orli_str_puts(s, "{\n  \"peft_type\": \"LORA\",\n  \"base_model_name_or_path\": ");
+    orli_json_put_string(s, m->name, strlen(m->name));
+    orli_str_printf(s, ",\n  \"task_type\": \"%s\",\n  \"inference_mode\": true,\n  \"r\": %zu,\n  \"lora_alpha\": ",
+                    m->reward ? "SEQ_CLS" : "CAUSAL_LM", m->lora.rank);
+    orli_json_put_double(s, m->lora.alpha);
+    orli_str_printf(s, ",\n  \"use_rslora\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n  "
+                    "\"fan_in_fan_out\": %s,\n  \"modules_to_save\": %s,\n  \"target_modules\": [",
+                    m->lora.root ? "true" : "false", m->config.arch == ORL_GPT2 ? "true" : "false",
+                    m->reward ? "[\"score\"]" : "null");
+    orli_lora_put_targets(s, m);
+    orli_str_puts(s, "]\n}\n");
+}
+
+/* What PEFT's configuration has no room for: the condition, a reward model's normalisation. */
+static void orli_lora_write_own(orli_str *s, const orl_model *m) {
+    orli_str_puts(s, "{\n");
+    if (m->condition.kind != ORL_CONDITION_NONE) orli_config_write_condition(s, &m->condition);
+    orli_config_write_reward(s, m);
+    orli_str_printf(s, "  \"format\": 1\n}\n");
+}
+
+ORL_API orl_status orl_lora_save(const orl_model *m, const char *dir) {
+    static const char *const names[] = {"adapter_config.json", "orl_adapter.json"};
+    static void (*const write[])(orli_str *, const orl_model *) = {orli_lora_write_config, orli_lora_write_own};
+    orl_ctx *ctx = orl_model_ctx(m);
+    char path[4096];
+    size_t i;
+    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!orl_has_lora(m))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_save: %s has no adapter: orl_lora_add() makes one", m->name);
+    if (orli_join(ctx, path, dir, "adapter_model.safetensors") != ORL_OK) return orl_error_status(ctx);
+    if (orli_exists(path))
+        return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
+    if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
+    for (i = 0; i < 2 && !orl_failed(ctx); i++) {
+        orli_str s = orli_str_new(ctx);
+        write[i](&s, m);
+        if (!s.failed && orli_join(ctx, path, dir, names[i]) == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+        orli_str_free(&s);
+    }
+    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "adapter_model.safetensors") == ORL_OK)
+        orli_lora_save_weights(m, path);
+    return orl_error_status(ctx);
+}
+
+/* One tensor of an adapter, of that shape. */
+static const orli_st_tensor *orli_lora_tensor(const orli_safetensors *st, uint8_t *used, const char *name, size_t rows,
+                                              size_t cols) {
+    const orli_st_tensor *t = orli_safetensors_find(st, name);
+    if (!t) orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is missing", st->path, name);
+    else if (t->rank != 2 || t->shape[0] != rows || t->shape[1] != cols)
+        orli_fail(st->ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" is not (%zu, %zu), as this model and rank ask for",
+                  st->path, name, rows, cols);
+    else used[t - st->tensor] = 1;
+    return orl_failed(st->ctx) ? NULL : t;
+}
+
+static void orli_lora_load_layer(orl_model *m, const orli_safetensors *st, uint8_t *used, const orli_weight_row *row,
+                                 size_t layer) {
+    size_t slot = orli_slot(row->weight, layer), part = row->third ? (size_t)row->third - 1 : 0, r, run;
+    orl_param *down = m->down[slot], *up = m->up[slot];
+    orli_disk_shape s;
+    const orli_st_tensor *t;
+    char name[220];
+    if (!down) return;
+    orli_lora_name(name, sizeof name, m, row, layer, "A");
+    if (!(t = orli_lora_tensor(st, used, name, down->rows, down->cols))) return;
+    orli_safetensors_read(st, t, 0, down->rows * down->cols, down->data);
+    s = orli_lora_shape(m, row);
+    run = s.headwise ? s.d : s.outs;
+    orli_lora_name(name, sizeof name, m, row, layer, "B");
+    if (!(t = orli_lora_tensor(st, used, name, s.parts * s.outs, s.ins))) return;
+    for (r = 0; r < s.outs; r += run)
+        orli_safetensors_read(st, t, orli_disk_at(&s, part, r, 0), run * s.ins, up->data + r * s.ins);
+    down->version++, up->version++;
+}
+
+static orl_status orli_lora_load_weights(orl_model *m, const char *path) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_safetensors st;
+    const orli_weight_row *row;
+    const orli_st_tensor *t;
+    uint8_t *used;
+    size_t layer, i;
+    if (orli_safetensors_open(ctx, path, &st) != ORL_OK) return orl_error_status(ctx);
+    used = (uint8_t *)orli_alloc_zero(ctx, st.count, 1);
+    for (layer = 0; used && layer < m->config.layers; layer++)
+        for (row = orli_families[m->config.arch].weights; row->name; row++)
+            if (orli_is_linear(row->weight) && !orl_failed(ctx)) orli_lora_load_layer(m, &st, used, row, layer);
+    if (used && m->reward && (t = orli_lora_tensor(&st, used, "base_model.model.score.weight", 1, m->config.dim)))
+        orli_safetensors_read(&st, t, 0, m->config.dim, m->weight[ORLI_W_SCORE]->data);
+    for (i = 0; used && i < st.count && !orl_failed(ctx); i++)
+        if (!used[i])
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: tensor \"%s\" has no place in this %s model", path, st.tensor[i].name,
+                      orli_families[m->config.arch].model_type);
+    orli_free(ctx, used);
+    orli_safetensors_close(&st);
+    return orl_error_status(ctx);
+}
+
+/* orl_adapter.json, if there is one. */
+static orl_status orli_lora_load_own(orl_model *m, const char *dir) {
+    orl_ctx *ctx = m->object.ctx;
+    orli_config_file f;
+    orli_file file;
+    orli_json j;
+    char path[4096];
+    if (orli_join(ctx, path, dir, "orl_adapter.json") != ORL_OK || !orli_exists(path)) return orl_error_status(ctx);
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
+    memset(&f, 0, sizeof f);
+    f.reward_mean = m->reward_mean, f.reward_sd = m->reward_sd;
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    orli_config_read(&j, &f);
+    orli_file_close(&file);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    if (f.condition.kind == ORL_CONDITION_BINS || !(f.reward_sd > 0))
+        return orli_fail(ctx, ORL_ERR_FORMAT, "%s: an adapter's condition is a text, and a deviation positive", path);
+    m->reward_mean = f.reward_mean, m->reward_sd = f.reward_sd;
+    if (f.condition.kind != ORL_CONDITION_NONE) m->condition = f.condition;
+    return ORL_OK;
+}
+
+ORL_API orl_status orl_lora_load(orl_model *m, const char *dir) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orli_adapter_file f;
+    char path[4096];
+    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
+    if (orli_adapter_open(ctx, dir, &f) == ORL_OK && f.head && !m->reward)
+        orli_fail(ctx, ORL_ERR_MISMATCH, "%s: is a reward model's adapter (modules_to_save), and %s is none", dir,
+                  m->name);
+    if (!orl_failed(ctx) && orl_lora_add(m, &f.o) == ORL_OK &&
+        orli_join(ctx, path, dir, "adapter_model.safetensors") == ORL_OK) {
+        if (orli_lora_load_weights(m, path) != ORL_OK || orli_lora_load_own(m, dir) != ORL_OK) orli_lora_drop(m);
+    }
+    orli_adapter_file_free(&f);
+    return orl_error_status(ctx);
+}
+
+/* A directory with an adapter alone names its base: a path, as it is or from there. */
+static orl_model *orli_model_load_any(orl_ctx *ctx, const char *dir, int frozen) {
+    orli_adapter_file f;
+    orl_model *m = NULL, *reward;
+    char path[4096], config[4096];
+    if (orl_failed(ctx) || !dir || orli_join(ctx, config, dir, "config.json") != ORL_OK ||
+        orli_join(ctx, path, dir, "adapter_config.json") != ORL_OK)
+        return NULL;
+    if (orli_exists(config) || !orli_exists(path)) return orli_model_load(ctx, dir, frozen);
+    if (orli_adapter_open(ctx, dir, &f) == ORL_OK && !f.base.length)
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s: has no base_model_name_or_path: load the base, then orl_lora_load()", path);
+    if (!orl_failed(ctx) && !orli_exists(f.base.data) &&
+        snprintf(path, sizeof path, "%s/%s", dir, f.base.data) < (int)sizeof path && orli_exists(path)) {
+        m = orli_model_load(ctx, path, frozen);
+    } else if (!orl_failed(ctx)) m = orli_model_load(ctx, f.base.data, frozen);
+    if (m && f.head && !m->reward) { /* the trunk of a language model */
+        reward = orl_reward_model(m);
+        orl_model_free(m);
+        m = reward;
+    }
+    if (m) orl_lora_load(m, dir);
+    orli_adapter_file_free(&f);
+    if (!m || !orl_failed(ctx)) return m;
+    orl_model_free(m);
+    return NULL;
+}
+
+ORL_API orl_model *orl_model_load(orl_ctx *ctx, const char *dir) { return orli_model_load_any(ctx, dir, 0); }
+ORL_API orl_model *orl_model_load_frozen(orl_ctx *ctx, const char *dir) { return orli_model_load_any(ctx, dir, 1); }
+
 typedef struct orli_weight_source { /* gives a tensor on disk from the one to three parameters that make it up */
     const orl_model *m;
     const orli_weight_row *row;
@@ -9883,15 +11451,14 @@ typedef struct orli_weight_source { /* gives a tensor on disk from the one to th
 
 static void orli_weight_give(void *user, size_t first, size_t n, orl_real *out) {
     const orli_weight_source *s = (const orli_weight_source *)user;
-    size_t parts = s->row->third ? 3 : 1, i;
+    const orl_param *part[3] = {NULL, NULL, NULL};
+    orli_disk_shape shape = orli_disk_shape_of(s->m, s->row);
+    size_t i, which, at;
+    for (i = 0; i < shape.parts; i++) /* q, k, v follow each other */
+        part[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + i), s->layer);
     for (i = 0; i < n; i++) {
-        const orl_param *p = orli_model_weight(s->m, s->row->weight, s->layer);
-        size_t at = first + i, wide = parts * (s->row->transposed ? p->rows : p->cols), part, r, c;
-        if (s->row->transposed) part = at % wide / p->rows, r = at % p->rows, c = at / wide;
-        else if (p->rank >= 2) part = at / (p->rows * p->cols), r = at / p->cols % p->rows, c = at % p->cols;
-        else part = at / p->cols, r = 0, c = at % p->cols;
-        /* q, k, v follow each other */
-        out[i] = orli_model_weight(s->m, (orli_weight)(s->row->weight + part), s->layer)->data[r * p->cols + c];
+        at = orli_disk_from(&shape, first + i, &which);
+        orli_param_read(part[which], at, 1, &out[i]);
     }
 }
 
@@ -9907,14 +11474,17 @@ static orl_status orli_weights_save(const orl_model *m, const char *path, orli_d
         if (row->third > 1) continue; /* its first third writes all */
         for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++) {
             const orl_param *p = orli_model_weight(m, row->weight, layer);
-            size_t parts = row->third ? 3 : 1, shape[2];
+            orli_disk_shape s;
+            size_t shape[2];
             char name[160];
             if (!p) continue;
             orli_weight_name(name, sizeof name, row, orli_families[m->config.arch].prefix, layer);
-            shape[0] = row->transposed ? p->cols : p->rank >= 2 ? parts * p->rows : parts * p->cols;
-            shape[1] = row->transposed ? parts * p->rows : p->cols;
-            if (!row->transposed && !row->third) { /* as it lies there */
-                orli_st_put_tensor(&w, name, dtype, p->rank >= 2 ? 2 : 1, shape, ORLI_DTYPE_REAL, p->data);
+            s = orli_disk_shape_of(m, row);
+            shape[0] = s.transposed ? s.ins : s.parts * s.outs;
+            shape[1] = s.transposed ? s.parts * s.outs : s.ins;
+            if (!s.transposed && !row->third && (!p->half || dtype == ORLI_BF16)) { /* as it lies there */
+                orli_st_put_tensor(&w, name, dtype, s.rank == 2 ? 2 : 1, shape, p->half ? ORLI_BF16 : ORLI_DTYPE_REAL,
+                                   p->half ? (const void *)p->half : (const void *)p->data);
                 continue;
             }
             source[used].m = m, source[used].row = row, source[used].layer = layer;
@@ -9967,10 +11537,17 @@ static void orli_model_unwrite(const char *dir) {
     rmdir(dir);
 }
 
+static orl_status orli_lora_unsaved(const orl_model *m, const char *path) {
+    if (!orl_has_lora(m)) return ORL_OK;
+    return orli_fail(m->object.ctx, ORL_ERR_ARGUMENT,
+                     "%s: the model has an adapter: orl_lora_save() writes it, orl_lora_merge() makes it part of the "
+                     "weights", path);
+}
+
 static orl_status orli_model_save(const orl_model *m, const char *dir, orli_dtype dtype) {
     orl_ctx *ctx = m ? m->object.ctx : NULL;
     char path[4096];
-    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!m || !dir || orl_failed(ctx) || orli_lora_unsaved(m, dir) != ORL_OK) return orl_error_status(ctx);
     if (orli_exists(dir)) {
         if (orli_join(ctx, path, dir, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
         if (orli_exists(path))
@@ -10005,7 +11582,7 @@ ORL_API orl_status orl_model_save_as(const orl_model *m, const char *dir, orl_dt
 
 static const float *orli_llama2c_take(orl_model *m, orli_weight w, size_t layer, const float *at) {
     orl_param *p = orli_model_weight(m, w, layer);
-    size_t d = m->config.dim / m->config.heads, r, c;
+    size_t d = m->config.head_dim, r, c;
     int paired = w == ORLI_W_Q || w == ORLI_W_K;
     for (r = 0; r < p->rows; r++) {
         size_t within = r % d, to = paired ? r - within + within / 2 + (within % 2 ? d / 2 : 0) : r;
@@ -10043,11 +11620,11 @@ ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const 
     c.context = (size_t)header[6];
     c.bos = 1, c.eos = 2;
     if (orli_config_check(ctx, &c, path) == ORL_OK) {
-        size_t kv = c.kv_heads * (c.dim / c.heads),
+        size_t kv = c.kv_heads * c.head_dim,
                per = orli_add(orli_mul(c.dim, 2 * c.dim + 2 * kv + 2), orli_mul(3 * c.ffn, c.dim));
         numbers = orli_add(orli_add(orli_mul(c.vocab, c.dim), orli_mul(c.layers, per)), c.dim);
         numbers =
-            orli_add(numbers, orli_add(orli_mul(c.context, c.dim / c.heads), c.tied ? 0 : orli_mul(c.vocab, c.dim)));
+            orli_add(numbers, orli_add(orli_mul(c.context, c.head_dim), c.tied ? 0 : orli_mul(c.vocab, c.dim)));
         if (orli_mul(numbers, 4) != file.size - sizeof header)
             orli_fail(ctx, ORL_ERR_FORMAT,
                       "%s: its header asks for %zu numbers and the file has %zu bytes of them: it is cut off or no "
@@ -10055,13 +11632,13 @@ ORL_API orl_model *orl_model_load_llama2c(orl_ctx *ctx, const char *path, const 
                       path, numbers, file.size - sizeof header);
     }
     if (!orl_failed(ctx) && tokenizer_file) tok = orl_tokenizer_load_llama2c(ctx, tokenizer_file, c.vocab);
-    if (!orl_failed(ctx)) m = orli_model_new(ctx, &c, tok, 0);
+    if (!orl_failed(ctx)) m = orli_model_new(ctx, &c, tok, 0, 0);
     if (m) {
         at = orli_llama2c_take(m, ORLI_W_EMBED, 0, (const float *)(const void *)(file.data + sizeof header));
         for (i = 0; i < sizeof order / sizeof *order; i++)
             for (layer = 0; layer < c.layers; layer++) at = orli_llama2c_take(m, order[i], layer, at);
         at = orli_llama2c_take(m, ORLI_W_NORM, 0, at);
-        at += c.context * (c.dim / c.heads); /* tables of the rotation, which we make ourselves */
+        at += c.context * c.head_dim; /* tables of the rotation, which we make ourselves */
         if (!c.tied) orli_llama2c_take(m, ORLI_W_HEAD, 0, at);
         m->stop[m->stops++] = 1; /* its stories end with the next one's BOS */
         orl_model_set_name(m, path);
@@ -10085,7 +11662,14 @@ typedef struct orli_gguf_family {
 
 static const orli_gguf_family orli_gguf_families[] = { /* by orl_arch */
     {"gpt2", "attention.layer_norm_epsilon", 1, 0, 0, 0},
-    {"llama", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0}};
+    {"llama", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0},
+    {NULL, NULL, 0, 0, 0, 0}, /* GPT-Neo */
+    {"gptneox", "attention.layer_norm_epsilon", 1, 1, 0, 0},
+    {"llama", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0}, /* Mistral */
+    {"qwen2", "attention.layer_norm_rms_epsilon", 0, 1, 0, 0},
+    {"qwen3", "attention.layer_norm_rms_epsilon", 0, 1, 0, 0},
+    {"smollm3", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0},
+    {"gemma3", "attention.layer_norm_rms_epsilon", 0, 1, 0, 1}};
 
 static const struct orli_gguf_row {
     orli_weight weight;
@@ -10141,7 +11725,7 @@ static void orli_gguf_give_part(const orl_model *m, orli_weight w, size_t layer,
     int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2, paired = family->paired && (query || key);
     size_t head = (vector ? p->cols : p->rows) / (key ? m->config.kv_heads : m->config.heads), i;
     if (paired && !vector) r = orli_gguf_pair(r, head);
-    memcpy(out, p->data + r * p->cols, p->cols * sizeof *out);
+    orli_param_read(p, r * p->cols, p->cols, out);
     for (i = 0; paired && vector && i < p->cols; i++) out[i] = p->data[orli_gguf_pair(i, head)];
     for (i = 0; norm && family->plus_one && i < p->cols; i++) out[i] += 1;
 }
@@ -10236,7 +11820,7 @@ static void orli_gguf_put_config(orli_gguf *g, const orl_model *m, orl_dtype dty
     orli_gguf_put_real(g, arch, family->norm, c->norm_eps);
     if (!family->rope) return;
     orli_gguf_put_size(g, arch, "rope.dimension_count", head);
-    orli_gguf_put_real(g, arch, "rope.freq_base", c->rope_theta);
+    orli_gguf_put_real(g, arch, "rope.freq_base", c->rope.theta);
 }
 
 /* ---- its tokenizer ---- */
@@ -10391,6 +11975,7 @@ ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl
     if (!orli_gguf_families[m->config.arch].arch)
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: llama.cpp does not know the family %s: save a directory instead",
                          path, orli_families[m->config.arch].model_type);
+    if (orli_lora_unsaved(m, path) != ORL_OK) return orl_error_status(ctx);
     if (m->reward)
         return orli_fail(ctx, ORL_ERR_ARGUMENT,
                          "%s: GGUF is for language models: llama.cpp does not read a reward model's head", path);
@@ -10446,7 +12031,7 @@ static orli_pages orli_pages_new(const orl_model *m) {
     memset(&p, 0, sizeof p);
     p.ctx = m->object.ctx;
     p.kv_heads = m->config.kv_heads;
-    p.d = m->config.dim / m->config.heads;
+    p.d = m->config.head_dim;
     p.page = m->config.layers * p.kv_heads * 2 * ORLI_TILE * p.d;
     return p;
 }
@@ -10537,6 +12122,8 @@ typedef struct orli_cached_job {
     const orli_cache *cache;
     const orl_stream *stream;
     size_t layer, heads, kv_heads, d, most; /* most: tiles of the longest sequence */
+    size_t window;
+    orl_real scale;
     const orl_real *q, *k, *v;
     orl_real *y, *lse;
     const orl_real **pointers;              /* (segments, kv_heads, 2, most) */
@@ -10568,7 +12155,7 @@ static void orli_cached_attend(void *arg, size_t task, size_t worker) { /* one s
     const orl_segment *g = &j->stream->segment[s];
     const orl_real **kp = j->pointers + (s * j->kv_heads + kv) * 2 * j->most;
     j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + j->most,
-                               SIZE_MAX, (orl_real)(1.0 / sqrt((double)d)), j->y + g->start * width + h * d, width,
+                               j->window, j->scale, j->y + g->start * width + h * d, width,
                                j->lse + h * j->stream->tokens + g->start, orli_scratch(j->ctx, worker));
 }
 
@@ -10577,16 +12164,16 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
     orli_cached_job job;
     orl_ctx *ctx = tape->object.ctx;
     orl_tensor *y;
+    orl_heads shape = orli_model_heads(m, layer);
     size_t s;
-    double visible = 0;
     if (!q || !k || !v) return NULL;
     memset(&job, 0, sizeof job);
     job.ctx = ctx, job.cache = (const orli_cache *)user, job.stream = stream, job.layer = layer;
-    job.heads = m->config.heads, job.kv_heads = m->config.kv_heads, job.d = m->config.dim / m->config.heads;
+    job.heads = shape.heads, job.kv_heads = shape.kv_heads, job.d = m->config.head_dim;
+    job.window = orli_window(&shape), job.scale = orli_score_scale(&shape, job.d);
     for (s = 0; s < stream->segments; s++) {
         const orl_segment *g = &stream->segment[s];
         job.most = ORLI_MAX(job.most, (g->position + g->length + ORLI_TILE - 1) / ORLI_TILE);
-        visible += (double)g->length * ((double)g->position + 0.5 * ((double)g->length + 1.0));
     }
     y = orli_node(tape, q->rows, q->cols, NULL, NULL, NULL, NULL, 0);
     job.lse = orli_lend(tape, job.heads, stream->tokens);
@@ -10597,7 +12184,7 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
     orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * job.kv_heads, orli_cached_store, &job);
     orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * job.heads, orli_cached_attend, &job);
     orli_return(tape);
-    ctx->flops += 4.0 * (double)q->cols * visible;
+    ctx->flops += 4.0 * (double)q->cols * orli_stream_visible(stream, job.window);
     return y;
 }
 
@@ -12381,6 +13968,7 @@ static void orli_log_header(orli_log *log, const char *stage, const orl_model *m
     orli_log_number(log, "threads", (double)orl_threads(log->ctx));
     orli_log_number(log, "seed", (double)seed);
     orli_log_number(log, "parameters", (double)m->params->count);
+    if (orl_has_lora(m)) orli_log_number(log, "trained", (double)m->adapter->count);
 }
 
 /* ---- 14.6 the trainer ---- */
@@ -12490,7 +14078,7 @@ static double orli_trainer_step(orli_trainer *t, size_t step, double lr, double 
         return 0;
     }
     loss /= divisor;
-    if (t->o.reduce) t->o.reduce(t->o.reduce_user, t->m->params->grads, t->m->params->count, &divisor);
+    if (t->o.reduce) t->o.reduce(t->o.reduce_user, t->adam.set->grads, t->adam.set->count, &divisor);
     a.lr = lr, a.beta1 = t->o.beta1, a.beta2 = t->o.beta2, a.eps = t->o.eps, a.weight_decay = t->o.weight_decay,
     a.clip = t->o.clip;
     orli_adam_step(&t->adam, &a, divisor, norm);
@@ -12554,7 +14142,7 @@ ORL_API orl_train_options orl_train_default(void) {
 
 static void orli_trainer_free(orli_trainer *t) {
     orli_adam_free(&t->adam);
-    if (t->m && t->m->params->grads) orli_params_freeze(t->m->params);
+    if (t->m && orli_model_trained(t->m)->grads) orli_params_freeze(orli_model_trained(t->m));
     orl_tape_free(t->tape);
     orl_tape_free(t->reference_tape);
     orli_micro_free(&t->micro);
@@ -12708,9 +14296,9 @@ ORL_API orl_status orl_train(orl_model *m, const orl_dataset *d, const orl_train
     memset(&log, 0, sizeof log);
     memset(&p, 0, sizeof p);
     if (!m || !d || orl_failed(ctx)) return orl_error_status(ctx);
-    if (orli_trainer_create(&t, m, d, options) == ORL_OK) orli_adam_create(&t.adam, m->params);
+    if (orli_trainer_create(&t, m, d, options) == ORL_OK) orli_adam_create(&t.adam, orli_model_trained(m));
     if (!orl_failed(ctx) && t.o.eval) orli_examples_build(&eval, m, t.o.eval, t.sides);
-    part.name = "model", part.set = m->params, part.adam = &t.adam;
+    part.name = "model", part.set = orli_model_trained(m), part.adam = &t.adam;
     p.stage = t.o.stage, p.seed = t.o.seed, p.rows = t.examples.count, p.steps = t.steps;
     if (!orl_failed(ctx) && t.o.resume && t.o.checkpoint) {
         if (orli_exists(t.o.checkpoint)) orli_checkpoint_load(ctx, t.o.checkpoint, &part, 1, &p);
@@ -12742,7 +14330,7 @@ static double orli_flops_per_second(const orl_model *m) {
     double flops = ctx->flops, begin = orl_seconds(), speed = 0;
     if (!x) return 0;
     while (rounds++ < 3 || orl_seconds() - begin < 0.03)
-        orli_gemm(ctx, n, p->rows, p->cols, orli_mat_of(x, p->cols, 1), orli_mat_of(p->data, 1, p->cols),
+        orli_gemm(ctx, n, p->rows, p->cols, orli_mat_of(x, p->cols, 1), orli_param_mat(p),
                   x + n * p->cols, p->rows, 0);
     speed = (ctx->flops - flops) / (orl_seconds() - begin);
     ctx->flops = flops; /* a measurement is no training */
@@ -12758,6 +14346,17 @@ static int orli_example_continues(const orli_examples *e, size_t i, orl_share sh
     return orli_micro_continues(&b, e, &e->example[i]);
 }
 
+/* The keys that tokens first … end−1 of a sequence see, in all layers. */
+static double orli_model_visible(const orl_model *m, size_t first, size_t end) {
+    double visible = 0;
+    size_t layer;
+    for (layer = 0; layer < m->config.layers; layer++) {
+        orl_heads shape = orli_model_heads(m, layer);
+        visible += orli_visible(first, end, orli_window(&shape));
+    }
+    return visible;
+}
+
 /* FLOPs of training once on the examples, without the head: 6 per weight and token, and attention. */
 static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int sides, orl_share share,
                                uint64_t *tokens) {
@@ -12771,6 +14370,7 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
         p = orli_model_weight(m, (orli_weight)w, 0);
         if (p && p->rank >= 2) per_token -= (double)p->rows * (double)p->cols;
     }
+    if (orl_has_lora(m)) per_token = per_token * 4 / 6 + (double)m->adapter->count; /* frozen weights want no gradient */
     *tokens = 0;
     for (i = 0; i < e->count; i++) {
         const orli_example *x = &e->example[i];
@@ -12778,14 +14378,13 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
         size_t side, fed = 0;
         double visible = 0;
         for (side = 0; side < (size_t)sides; side++) {
-            double n = (double)(told + x->count[side]) - (m->reward ? 0 : 1); /* a language model's last is not fed */
-            fed += (size_t)n;
-            visible += n * ((double)prompt + 0.5 * (n + 1));
-            if (share == ORL_SHARE_NONE || (!side && !orli_example_continues(e, i, share)))
-                fed += prompt, visible += 0.5 * (double)prompt * (double)(prompt + 1);
+            size_t n = told + x->count[side] - (m->reward ? 0 : 1); /* a language model's last is not fed */
+            int repeated = share == ORL_SHARE_NONE || (!side && !orli_example_continues(e, i, share));
+            fed += n + (repeated ? prompt : 0);
+            visible += orli_model_visible(m, repeated ? 0 : prompt, prompt + n);
         }
         *tokens += fed;
-        flops += 6 * per_token * (double)fed + 14 * (double)c->dim * (double)c->layers * visible;
+        flops += 6 * per_token * (double)fed + 14 * (double)(c->heads * c->head_dim) * visible;
     }
     return flops;
 }
@@ -12799,7 +14398,22 @@ static double orli_head_flops(const orl_model *m, const orli_examples *e, int si
     return m->reward ? 0 : 8 * (double)m->classes * (double)m->config.dim * tokens;
 }
 
-static size_t orli_params_bytes(const orl_model *m) { return m->params->count * sizeof(orl_real); }
+/* Bytes of a model: what a copy of it has for itself, … */
+static size_t orli_copied_bytes(const orl_model *m) {
+    const orl_param *p;
+    size_t n = m->adapter->count;
+    for (p = m->params->first; p; p = p->next) n += p->half ? 0 : p->rows * p->cols;
+    return n * sizeof(orl_real);
+}
+/* … all of it, … */
+static size_t orli_model_bytes(const orl_model *m) {
+    const orl_param *p;
+    size_t halves = 0;
+    for (p = m->params->first; p; p = p->next) halves += p->half && p->halves->own ? p->rows * p->cols : 0;
+    return orli_copied_bytes(m) + halves * sizeof(uint16_t);
+}
+/* … and of what is trained. Packed for use without gradient, it is once more what a copy has. */
+static size_t orli_trained_bytes(const orl_model *m) { return orli_model_trained(m)->count * sizeof(orl_real); }
 
 ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const orl_train_options *options,
                                       orl_estimate *out) {
@@ -12812,14 +14426,15 @@ ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const 
     if (out) memset(out, 0, sizeof *out);
     if (!m || !d || !out || orl_failed(ctx)) return orl_error_status(ctx);
     if (orli_trainer_create(&t, m, d, options) == ORL_OK) {
-        orli_params_train(m->params); /* so that a dry run sees what will need gradients */
+        orli_params_train(orli_model_trained(m)); /* so that a dry run sees what will need gradients */
         if (!orl_failed(ctx)) orli_trainer_plan(&t, &out->activations, &reference);
         out->activations += reference;
-        out->weights = out->gradients = orli_params_bytes(m), out->moments = 2 * out->weights;
-        if (t.o.reference) out->weights += 2 * orli_params_bytes(t.o.reference); /* its own, and packed */
+        out->weights = orli_model_bytes(m), out->gradients = orli_trained_bytes(m), out->moments = 2 * out->gradients;
+        if (t.o.reference) /* its own, and packed */
+            out->weights += orli_model_bytes(t.o.reference) + orli_copied_bytes(t.o.reference);
         if (!orl_failed(ctx) && t.o.eval && orli_examples_build(&eval, m, t.o.eval, t.sides) == ORL_OK) {
             out->activations += orli_examples_plan(m, &eval, t.sides);
-            out->weights += orli_params_bytes(m); /* packed for validation */
+            out->weights += orli_copied_bytes(m); /* packed for validation */
         }
         orli_examples_free(&eval);
         out->rows = t.examples.count, out->dropped = t.examples.dropped, out->cut = t.examples.cut;
@@ -14019,11 +15634,11 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     if (!orl_failed(ctx) && o.ptx > 0 && o.ptx_data) orli_examples_build(&p.ptx, policy, o.ptx_data, 1);
     p.order = (size_t *)orli_alloc(ctx, ORLI_MAX(o.rollouts, o.minibatch), sizeof *p.order);
     if (!orl_failed(ctx)) p.prompt_order = (size_t *)orli_alloc(ctx, p.prompts.count, sizeof *p.prompt_order);
-    if (!orl_failed(ctx)) orli_adam_create(&p.actor_adam, policy->params);
-    if (!orl_failed(ctx)) orli_adam_create(&p.critic_adam, p.critic->params);
+    if (!orl_failed(ctx)) orli_adam_create(&p.actor_adam, orli_model_trained(policy));
+    if (!orl_failed(ctx)) orli_adam_create(&p.critic_adam, orli_model_trained(p.critic));
     if (!orl_failed(ctx)) orli_tape_reserve(p.tape, orli_ppo_plan(&p));
-    part[0].name = "policy", part[0].set = policy->params, part[0].adam = &p.actor_adam;
-    part[1].name = "critic", part[1].set = p.critic ? p.critic->params : NULL, part[1].adam = &p.critic_adam;
+    part[0].name = "policy", part[0].set = orli_model_trained(policy), part[0].adam = &p.actor_adam;
+    part[1].name = "critic", part[1].set = p.critic ? orli_model_trained(p.critic) : NULL, part[1].adam = &p.critic_adam;
     progress.stage = "ppo", progress.seed = o.seed, progress.rows = p.prompts.count, progress.steps = o.iterations;
     if (!orl_failed(ctx) && o.resume && o.checkpoint) {
         if (!orli_exists(o.checkpoint))
@@ -14042,7 +15657,7 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     orli_rollouts_free(ctx, &p.roll);
     orli_adam_free(&p.actor_adam);
     orli_adam_free(&p.critic_adam);
-    orli_params_freeze(policy->params);
+    orli_params_freeze(orli_model_trained(policy));
     orli_examples_free(&p.prompts);
     orli_examples_free(&p.ptx);
     orli_micro_free(&p.micro);
@@ -14084,10 +15699,11 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
     if (orli_ppo_prompts(&p.prompts, policy, prompts, o.max_tokens) == ORL_OK) {
         const orli_examples *e = &p.prompts;
         /* so that a dry run sees what needs gradients */
-        orli_params_train(policy->params), orli_params_train(p.critic->params);
-        out->gradients = orli_params_bytes(policy) + orli_params_bytes(p.critic), out->moments = 2 * out->gradients;
-        /* with reference and reward model; packed, as all score */
-        out->weights = 2 * (2 * orli_params_bytes(policy) + (rm ? 2 : 1) * orli_params_bytes(p.critic));
+        orli_params_train(orli_model_trained(policy)), orli_params_train(orli_model_trained(p.critic));
+        out->gradients = orli_trained_bytes(policy) + orli_trained_bytes(p.critic), out->moments = 2 * out->gradients;
+        /* with reference and reward model, which are copies; packed, as all score */
+        out->weights = orli_model_bytes(policy) + 3 * orli_copied_bytes(policy);
+        out->weights += (rm ? orli_model_bytes(rm) + 3 * orli_copied_bytes(rm) : 2 * orli_copied_bytes(p.critic));
         out->activations = orli_ppo_plan(&p) + orli_ppo_rollout_bytes(policy, e, o.rollouts);
         rest = ctx->pool->threads * ORLI_SCRATCH + e->id_capacity * sizeof *e->ids + e->capacity * sizeof *e->example;
         out->total = out->weights + out->gradients + out->moments + out->activations + rest;
@@ -14099,7 +15715,7 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
          * if a model gives them */
         out->flops = passes * ((double)o.epochs * (2 * trunk + head) + (rm ? 5 : 4) * trunk / 3 + 3 * head / 4);
         out->seconds = out->flops / (0.6 * orli_flops_per_second(policy));
-        orli_params_freeze(policy->params), orli_params_freeze(p.critic->params);
+        orli_params_freeze(orli_model_trained(policy)), orli_params_freeze(orli_model_trained(p.critic));
     }
     orli_examples_free(&p.prompts);
     orli_micro_free(&p.micro);

@@ -48,6 +48,8 @@ static orl_tensor *op_softplus(orl_tensor **x) { return orl_softplus(tape, x[0])
 static orl_tensor *op_clamp(orl_tensor **x) { return orl_clamp(tape, x[0], -0.5055, 0.7555); }
 static orl_tensor *op_gelu(orl_tensor **x) { return orl_gelu(tape, x[0]); }
 static orl_tensor *op_swiglu(orl_tensor **x) { return orl_swiglu(tape, x[0], x[1]); }
+static orl_tensor *op_gelu_erf(orl_tensor **x) { return orl_gelu_erf(tape, x[0]); }
+static orl_tensor *op_geglu(orl_tensor **x) { return orl_geglu(tape, x[0], x[1]); }
 static double each_add(double a, double b) { return a + b; }
 static double each_sub(double a, double b) { return a - b; }
 static double each_mul(double a, double b) { return a * b; }
@@ -63,6 +65,8 @@ static double each_softplus(double a, double b) { return (void)b, log(1 + exp(a)
 static double each_clamp(double a, double b) { return (void)b, a < -0.5055 ? -0.5055 : a > 0.7555 ? 0.7555 : a; }
 static double each_gelu(double a, double b) { return (void)b, 0.5 * a * (1 + tanh(0.7978845608028654 * (a + 0.044715 * a * a * a))); }
 static double each_swiglu(double a, double b) { return a / (1 + exp(-a)) * b; }
+static double each_gelu_erf(double a, double b) { return (void)b, 0.5 * a * (1 + erf(a / sqrt(2.0))); }
+static double each_geglu(double a, double b) { return each_gelu(a, 0) * b; }
 
 /* Uses of one tensor at several places: gradients add up. */
 static orl_tensor *op_uses(orl_tensor **x) {
@@ -138,6 +142,7 @@ static orl_tensor *op_layernorm(orl_tensor **x) { return orl_layernorm(tape, x[0
 static orl_tensor *op_rmsnorm(orl_tensor **x) { return orl_rmsnorm(tape, x[0], x[1], 1e-3); }
 static void naive_layernorm(const double *const *x, double *y) { naive_norm(x[0], x[1], x[2], 35, 9, y); }
 static void naive_rmsnorm(const double *const *x, double *y) { naive_norm(x[0], x[1], NULL, 35, 9, y); }
+static void naive_head_norm(const double *const *x, double *y) { naive_norm(x[0], x[1], NULL, 35 * 3, 5, y); }
 
 /* ---- sequences. Lengths are odd and cross the borders of attention's tiles of 16 positions. ---- */
 
@@ -154,6 +159,15 @@ static void fill_stream(orl_stream *s) {
 }
 #define TOKENS 67 /* of that stream */
 
+static orl_tensor *rotate(orl_tensor *x, const orl_stream *s, size_t heads, double theta) {
+    orl_rotation r = {theta, 0, 0, 0, 0, 0};
+    return orl_rope(tape, x, s, heads, &r);
+}
+static orl_tensor *attend(orl_tensor *q, orl_tensor *k, orl_tensor *v, const orl_stream *s, size_t heads, size_t kv_heads) {
+    orl_heads heading = {heads, kv_heads, 0, 0};
+    return orl_attention(tape, q, k, v, s, &heading);
+}
+
 static void naive_rope(const double *x, size_t heads, size_t half, double theta, double *y) {
     size_t t, h, i;
     for (t = 0; t < TOKENS; t++)
@@ -165,10 +179,10 @@ static void naive_rope(const double *x, size_t heads, size_t half, double theta,
                 y[at + half] = x[at + half] * cos(angle) + x[at] * sin(angle);
             }
 }
-static orl_tensor *op_rope(orl_tensor **x) { return orl_rope(tape, x[0], stream, 2, 100); }
+static orl_tensor *op_rope(orl_tensor **x) { return rotate(x[0], stream, 2, 100); }
 static void naive_rope_once(const double *const *x, double *y) { naive_rope(x[0], 2, 3, 100, y); }
 /* Two rotations of different kinds on one tape, as when two models share it. */
-static orl_tensor *op_rope_twice(orl_tensor **x) { return orl_add(tape, orl_rope(tape, x[0], stream, 3, 100), orl_rope(tape, x[0], stream, 1, 50)); }
+static orl_tensor *op_rope_twice(orl_tensor **x) { return orl_add(tape, rotate(x[0], stream, 3, 100), rotate(x[0], stream, 1, 50)); }
 static void naive_rope_twice(const double *const *x, double *y) {
     double once[TOKENS * 6];
     size_t i;
@@ -177,26 +191,63 @@ static void naive_rope_twice(const double *const *x, double *y) {
     for (i = 0; i < TOKENS * 6; i++) y[i] += once[i];
 }
 
-static void naive_attention(const double *q, const double *k, const double *v, size_t heads, size_t kv_heads, size_t d, double *y) {
+static void naive_window(const double *q, const double *k, const double *v, size_t heads, size_t kv_heads, size_t d,
+                         size_t window, double scale, double *y) {
     size_t s, i, h, p, c;
     for (s = 0; s < stream->segments; s++)
         for (i = 0; i < stream->segment[s].length; i++)
             for (h = 0; h < heads; h++) {
                 size_t row = stream->segment[s].start + i, kv = h * kv_heads / heads, seen = stream->segment[s].position + i + 1;
+                size_t first = window && seen > window ? seen - window : 0;
                 double weight[64], sum = 0, *out = y + (row * heads + h) * d;
                 for (c = 0; c < d; c++) out[c] = 0;
-                for (p = 0; p < seen; p++) {
+                for (p = first; p < seen; p++) {
                     size_t at = (orli_stream_row(stream, s, p) * kv_heads + kv) * d;
                     for (weight[p] = 0, c = 0; c < d; c++) weight[p] += q[(row * heads + h) * d + c] * k[at + c];
-                    sum += weight[p] = exp(weight[p] / sqrt((double)d));
+                    sum += weight[p] = exp(weight[p] * scale);
                 }
-                for (p = 0; p < seen; p++)
+                for (p = first; p < seen; p++)
                     for (c = 0; c < d; c++) out[c] += weight[p] / sum * v[(orli_stream_row(stream, s, p) * kv_heads + kv) * d + c];
             }
 }
-static orl_tensor *op_attention(orl_tensor **x) { return orl_attention(tape, x[0], x[1], x[2], stream, 4, 2); }
+static void naive_attention(const double *q, const double *k, const double *v, size_t heads, size_t kv_heads, size_t d, double *y) {
+    naive_window(q, k, v, heads, kv_heads, d, 0, 1 / sqrt((double)d), y);
+}
+/* A token sees itself and the six before it, across segments too. */
+static orl_tensor *op_window(orl_tensor **x) {
+    orl_heads heading = {4, 2, 7, 0.8};
+    return orl_attention(tape, x[0], x[1], x[2], stream, &heading);
+}
+static void naive_windowed(const double *const *x, double *y) { naive_window(x[0], x[1], x[2], 4, 2, 3, 7, 0.8, y); }
+/* Of heads of 6 numbers the first 4 turn, by frequencies scaled as Llama 3's or linearly. */
+static orl_tensor *op_rope_part(orl_tensor **x) {
+    orl_rotation scaled = {100, 4, 8, 1, 4, 64}, linear = {50, 4, 3, 0, 0, 0};
+    return orl_add(tape, orl_rope(tape, x[0], stream, 2, &scaled), orl_rope(tape, x[0], stream, 2, &linear));
+}
+static double llama3_frequency(double f) { /* as transformers writes it */
+    double wavelength = 2 * 3.14159265358979324 / f, smooth;
+    if (wavelength > 64 / 1.0) return f / 8;
+    if (wavelength < 64 / 4.0) return f;
+    smooth = (64 / wavelength - 1) / (4 - 1);
+    return (1 - smooth) * f / 8 + smooth * f;
+}
+static void naive_rope_part(const double *const *x, double *y) {
+    size_t t, h, i;
+    for (t = 0; t < TOKENS; t++)
+        for (h = 0; h < 2; h++) {
+            const double *from = x[0] + (t * 2 + h) * 6, p = (double)stream->position[t];
+            double *to = y + (t * 2 + h) * 6;
+            for (i = 0; i < 2; i++) {
+                double a = p * llama3_frequency(pow(100, -(double)i / 2)), b = p * pow(50, -(double)i / 2) / 3;
+                to[i] = from[i] * (cos(a) + cos(b)) - from[i + 2] * (sin(a) + sin(b));
+                to[i + 2] = from[i + 2] * (cos(a) + cos(b)) + from[i] * (sin(a) + sin(b));
+                to[i + 4] = 2 * from[i + 4];
+            }
+        }
+}
+static orl_tensor *op_attention(orl_tensor **x) { return attend(x[0], x[1], x[2], stream, 4, 2); }
 static void naive_grouped(const double *const *x, double *y) { naive_attention(x[0], x[1], x[2], 4, 2, 3, y); }
-static orl_tensor *op_self_attention(orl_tensor **x) { return orl_attention(tape, x[0], x[0], x[0], stream, 2, 2); }
+static orl_tensor *op_self_attention(orl_tensor **x) { return attend(x[0], x[0], x[0], stream, 2, 2); }
 static void naive_self_attention(const double *const *x, double *y) { naive_attention(x[0], x[0], x[0], 2, 2, 3, y); }
 
 /* ---- the language head: 259 rows are two blocks of 256; 5 of 7 rows of w compete ---- */
@@ -273,7 +324,12 @@ static const op_case cases[] = {
     {"self-attention", op_self_attention, naive_self_attention, NULL, ONE(TOKENS, 6), {TOKENS, 6}, -1, 1},
     {"token_logp", op_logp, naive_logp, NULL, {{HEAD_ROWS, 3}, {7, 3}, {0, 0}}, {HEAD_ROWS, 1}, -2, 2},
     {"entropy", op_entropy, naive_entropy, NULL, {{HEAD_ROWS, 3}, {7, 3}, {0, 0}}, {HEAD_ROWS, 1}, -2, 2},
-    {"token_logp and entropy", op_logp_entropy, naive_logp_entropy, NULL, {{HEAD_ROWS, 3}, {7, 3}, {0, 0}}, {HEAD_ROWS, 1}, -2, 2}};
+    {"token_logp and entropy", op_logp_entropy, naive_logp_entropy, NULL, {{HEAD_ROWS, 3}, {7, 3}, {0, 0}}, {HEAD_ROWS, 1}, -2, 2},
+    {"gelu by erf", op_gelu_erf, NULL, each_gelu_erf, ONE(7, 5), {7, 5}, -4, 4},
+    {"geglu", op_geglu, NULL, each_geglu, TWO(7, 5), {7, 5}, -4, 4},
+    {"rmsnorm by heads", op_rmsnorm, naive_head_norm, NULL, {{35, 15}, {1, 5}, {0, 0}}, {35, 15}, -1, 1},
+    {"part of a rope, scaled", op_rope_part, naive_rope_part, NULL, ONE(TOKENS, 12), {TOKENS, 12}, -1, 1},
+    {"attention in a window", op_window, naive_windowed, NULL, {{TOKENS, 12}, {TOKENS, 6}, {TOKENS, 6}}, {TOKENS, 12}, -2, 2}};
 
 /* ---- the one checker ---- */
 
@@ -386,9 +442,9 @@ static tiny tiny_run(const orl_stream *s, const double *row_weight) {
     t.table = orl_variable(tape, table, 11, 8), t.wq = orl_variable(tape, wq, 8, 8);
     t.wk = orl_variable(tape, wk, 4, 8), t.wv = orl_variable(tape, wv, 4, 8);
     x = orl_embedding(tape, t.table, s->token, s->tokens);
-    q = orl_rope(tape, orl_linear(tape, x, t.wq, NULL), s, 2, 10000);
-    k = orl_rope(tape, orl_linear(tape, x, t.wk, NULL), s, 1, 10000);
-    t.y = orl_attention(tape, q, k, orl_linear(tape, x, t.wv, NULL), s, 2, 1);
+    q = rotate(orl_linear(tape, x, t.wq, NULL), s, 2, 10000);
+    k = rotate(orl_linear(tape, x, t.wk, NULL), s, 1, 10000);
+    t.y = attend(q, k, orl_linear(tape, x, t.wv, NULL), s, 2, 1);
     check(orl_backward(tape, orl_sum(tape, orl_mul(tape, t.y, orl_constant(tape, weight, s->tokens, 8)))) == ORL_OK);
     free(weight);
     return t;
@@ -457,17 +513,17 @@ static void test_constants(void) { /* nothing flows into constants, and operator
     half = orl_constant(tape, x, TOKENS, 6);
     k = orl_scale(tape, half, 0.5);
     v = orl_linear(tape, half, orl_constant(tape, x, 6, 6), NULL);
-    y = orl_attention(tape, q, k, v, stream, 2, 2);
+    y = attend(q, k, v, stream, 2, 2);
     check(orl_backward(tape, orl_sum(tape, y)) == ORL_OK);
     check(orl_grad(q) != NULL && orl_grad(half) == NULL && orl_grad(k) == NULL && orl_grad(v) == NULL);
     orl_tape_reset(tape);
     y = orl_sum(tape, orl_constant(tape, x, 3, 3));
     check(orl_backward(tape, y) == ORL_OK && orl_grad(y) == NULL);
     orl_tape_reset(tape); /* a result's own gradient is there to be read if it was asked for */
-    y = orl_rope(tape, orl_variable(tape, x, TOKENS, 6), stream, 3, 10000);
+    y = rotate(orl_variable(tape, x, TOKENS, 6), stream, 3, 10000);
     check(orl_backward(tape, orl_sum(tape, y)) == ORL_OK && orl_grad(y) == NULL);
     orl_tape_reset(tape);
-    y = orl_rope(tape, orl_variable(tape, x, TOKENS, 6), stream, 3, 10000);
+    y = rotate(orl_variable(tape, x, TOKENS, 6), stream, 3, 10000);
     orl_keep_grad(y);
     check(orl_backward(tape, orl_sum(tape, y)) == ORL_OK);
     for (i = 0; i < TOKENS * 6; i++)
@@ -570,8 +626,8 @@ static void test_errors(void) {
     FAILS(orl_embedding(tape, a, negative, 1), ORL_ERR_MISMATCH, "token id -1");
     FAILS(orl_token_logp(tape, a, a, 2, outside, NULL), ORL_ERR_MISMATCH, "outside the vocabulary of 2");
     FAILS(orl_token_logp(tape, a, a, 4, outside, NULL), ORL_ERR_ARGUMENT, "orl_token_logp");
-    FAILS(orl_rope(tape, a, stream, 2, 10000), ORL_ERR_ARGUMENT, "orl_rope");
-    FAILS(orl_attention(tape, a, a, a, stream, 2, 2), ORL_ERR_ARGUMENT, "orl_attention");
+    FAILS(rotate(a, stream, 2, 10000), ORL_ERR_ARGUMENT, "orl_rope");
+    FAILS(attend(a, a, a, stream, 2, 2), ORL_ERR_ARGUMENT, "orl_attention");
 #undef FAILS
     a = orl_variable(tape, x, 3, 4);
     check(orl_backward(tape, a) == ORL_ERR_ARGUMENT);
@@ -594,8 +650,8 @@ static void test_nothing(void) { /* NULL goes in, NULL comes out, and no error h
     check(!orl_add(tape, x, NULL) && !orl_add(tape, NULL, x) && !orl_exp(tape, NULL) && !orl_sum(tape, NULL) && !orl_clamp(tape, NULL, 0, 1));
     check(!orl_gather(tape, NULL, row, 1) && !orl_every(tape, NULL, 0, 1) && !orl_sum_groups(tape, NULL, row, 0));
     check(!orl_linear(tape, NULL, x, NULL) && !orl_linear(tape, x, NULL, NULL) && !orl_embedding(tape, NULL, id, 1));
-    check(!orl_layernorm(tape, NULL, x, x, 0) && !orl_rmsnorm(tape, x, NULL, 0) && !orl_rope(tape, NULL, stream, 1, 1));
-    check(!orl_attention(tape, x, NULL, x, stream, 1, 1) && !orl_token_logp(tape, x, NULL, 1, id, &entropy) && !entropy);
+    check(!orl_layernorm(tape, NULL, x, x, 0) && !orl_rmsnorm(tape, x, NULL, 0) && !rotate(NULL, stream, 1, 1) && !orl_rope(tape, x, stream, 1, NULL));
+    check(!attend(x, NULL, x, stream, 1, 1) && !orl_attention(tape, x, x, x, stream, NULL) && !orl_token_logp(tape, x, NULL, 1, id, &entropy) && !entropy);
     check(!orl_use(tape, NULL) && !orl_constant(NULL, &one, 1, 1) && !orl_add(NULL, x, x) && !orl_data(NULL) && !orl_grad(NULL) && !orl_rows(NULL));
     check(!orl_failed(ctx));
     check(orl_backward(tape, NULL) == ORL_ERR_ARGUMENT);

@@ -325,7 +325,7 @@ static void test_files(void) {
     check(is_text("general.architecture", "gpt2") && number("gpt2.context_length") == 24);
     check_near(number("gpt2.attention.layer_norm_epsilon"), 1e-5, 1e-12);
     check(number("gpt2.rope.freq_base") == -1);
-    llama->config.rope_theta = 5e5;
+    llama->config.rope.theta = 5e5;
     llama->stop[llama->stops++] = 1;
     orl_model_set_name(llama, "some/where/mine");
     check(orl_model_save_gguf(llama, path, ORL_F32) == ORL_OK);

@@ -206,7 +206,7 @@ static void test_round_trips(void) {
     size_t i;
     check(tok != NULL);
     m = make_model(ctx, ORL_LLAMA, 1, tok);
-    m->config.rope_theta = 12345.678, m->config.norm_eps = 3e-6;
+    m->config.rope.theta = 12345.678, m->config.norm_eps = 3e-6;
     check(m->config.eos == orl_eos(tok) && m->stops == 1);
     m->stop[m->stops++] = 3; /* a set of end tokens */
     round_trip(m, "llama");
@@ -280,17 +280,21 @@ static const damage damages[] = {
     {"llama", "config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", 0, "k_proj.weight"},
     {"llama", "config.json", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", 0, "num_key_value_heads"},
     {"llama", "config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 0", 0, "config.json:6"},
-    {"llama", "config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 16", 0, "width of a head must be even"},
+    {"llama", "config.json", "\"head_dim\": 4", "\"head_dim\": 3", 0, "its part that rotates, must be even"},
     {"llama", "config.json", "\"hidden_size\": 16,", "", 0, "hidden_size"},
     {"llama", "config.json", "\"model_type\": \"llama\"", "\"model_type\": \"mamba\"", 0, "model_type \"mamba\" is not supported"},
     {"llama", "config.json", "\"model_type\": \"llama\",", "", 0, "no model_type"},
     {"llama", "config.json", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"relu\"", 0, "hidden_act is \"relu\", which is not supported"},
-    {"gpt2", "config.json", "\"gelu_new\"", "\"gelu\"", 0, "activation_function is \"gelu\""},
-    {"llama", "config.json", "\"attention_bias\": false", "\"attention_bias\": true", 0, "attention_bias is true"},
-    {"llama", "config.json", "\"mlp_bias\": false", "\"rope_scaling\": {\"factor\": 8}", 0, "rope_scaling"},
-    {"llama", "config.json", "\"mlp_bias\": false", "\"rope_parameters\": {\"rope_type\": \"llama3\"}", 0, "rope_type is \"llama3\""},
-    {"llama", "config.json", "\"mlp_bias\": false", "\"head_dim\": 8", 0, "head_dim 8"},
-    {"gpt2", "config.json", "\"n_inner\": 10", "\"scale_attn_by_inverse_layer_idx\": true", 0, "scale_attn_by_inverse_layer_idx"},
+    {"gpt2", "config.json", "\"gelu_new\"", "\"quick_gelu\"", 0, "activation_function is \"quick_gelu\""},
+    {"llama", "config.json", "\"attention_bias\": false", "\"attention_bias\": true", 0, "self_attn.q_proj.bias\" is missing"},
+    {"llama", "config.json", "\"mlp_bias\": false", "\"rope_scaling\": {\"factor\": 8}", 0, "rope_scaling has a factor and no rope_type"},
+    {"llama", "config.json", "\"mlp_bias\": false", "\"rope_parameters\": {\"rope_type\": \"yarn\"}", 0, "rope_type is \"yarn\""},
+    {"llama", "config.json", "\"mlp_bias\": false", "\"rope_parameters\": {\"rope_type\": \"llama3\", \"factor\": 8}", 0, "low_freq_factor"},
+    {"llama", "config.json", "\"head_dim\": 4", "\"head_dim\": 8", 0, "asks for (32, 16)"},
+    {"llama", "config.json", "\"mlp_bias\": false", "\"quantization_config\": {\"bits\": 4}", 0, "quantization_config is {\"bits\": 4}"},
+    {"llama", "config.json", "\"mlp_bias\": false", "\"sliding_window\": 9", 0, "sliding_window is 9, which is not supported"},
+    {"llama", "config.json", "\"model_type\": \"llama\"", "\"model_type\": \"qwen3\"", 0, "q_norm.weight\" is missing"},
+    {"gpt2", "config.json", "\"n_inner\": 10", "\"n_inner\": null", 0, "asks for (16, 64)"},
     {"llama-reward", "config.json", "\"id2label\": {\"0\": \"reward\"}", "\"id2label\": {\"0\": \"a\", \"1\": \"b\"}", 0, "2 labels"},
     {"llama-reward", "config.json", "\"std\": 0.", "\"std\": -0.", 0, "orl_reward.std must be positive"},
     {"llama-bins", "config.json", "\"first_id\": 262", "\"first_id\": 261", 0, "orl_condition"},
@@ -334,9 +338,9 @@ static void test_damaged(void) {
     check(m != NULL);
     orl_model_free(m);
     m = load_damaged("llama", "config.json", "\"rope_theta\": 12345.678", "\"rope_parameters\": {\"rope_theta\": 500000.0, \"rope_type\": \"default\"}", 0);
-    check(m && m->config.rope_theta > 499999 && m->config.rope_theta < 500001);
+    check(m && m->config.rope.theta > 499999 && m->config.rope.theta < 500001);
     orl_model_free(m);
-    m = load_damaged("llama-untied", "config.json", "\"mlp_bias\": false", "\"head_dim\": 4, \"eos_token_id\": [3, 7], \"bos_token_id\": 1", 0);
+    m = load_damaged("llama-untied", "config.json", "\"mlp_bias\": false", "\"use_cache\": true, \"eos_token_id\": [3, 7], \"bos_token_id\": 1", 0);
     check(m && m->stops == 2 && m->stop[1] == 7 && m->config.eos == 3 && m->config.bos == 1);
     orl_model_free(m);
     orl_clear_error(ctx);
@@ -369,7 +373,7 @@ static void check_peak(const char *message) {
 }
 
 static void test_hostile_memory(void) {
-    static const char *const wide[] = {"\"num_hidden_layers\": 4096", "\"hidden_size\": 1048576, \"num_attention_heads\": 4096",
+    static const char *const wide[] = {"\"num_hidden_layers\": 1024", "\"hidden_size\": 1048576, \"num_attention_heads\": 4096",
                                        "\"vocab_size\": 67108864", "\"intermediate_size\": 16777216"};
     orl_model_config c = orl_model_config_default(ORL_GPT2);
     orl_model *m;
@@ -391,7 +395,7 @@ static void test_hostile_memory(void) {
                           "\"num_attention_heads\": 4, \"intermediate_size\": 8, \"max_position_embeddings\": 64, ");
         orli_str_printf(&s, "%s}", wide[i]);
         write_all(path, s.data, s.length);
-        check_peak("embed_tokens.weight");
+        check_peak("model.safetensors: tensor \"");
     }
     for (k = 0; k < 3; k++) { /* very many settings, a very long name, a very long text */
         s.length = 0;
@@ -430,7 +434,7 @@ static void test_wrong_use(void) {
     FAILS(mc.context = 0, "max_position_embeddings");
     FAILS(mc.layers = 0, "num_hidden_layers");
     FAILS(mc.norm_eps = (double)NAN, "epsilon");
-    FAILS(mc.rope_theta = 0, "rope_theta");
+    FAILS(mc.rope.theta = 0, "rope_theta");
     FAILS(mc.arch = ORL_GPT2; mc.kv_heads = 2, "GPT-2");
 #undef FAILS
     mc = orl_model_config_default(ORL_LLAMA);

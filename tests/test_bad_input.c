@@ -255,7 +255,7 @@ static void test_model_files(orl_arch arch) {
         {"tokenizer.json", NULL, "{\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}}", ORL_ERR_FORMAT, "tokenizer.json"},
         {"tokenizer.json", NULL, "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}", ORL_ERR_FORMAT, "tokenizer.json"}};
     static const edit llama[] = {
-        {"config.json", "\"num_attention_heads\": 2", "\"num_attention_heads\": 3", ORL_ERR_ARGUMENT, "num_attention_heads"},
+        {"config.json", "\"num_attention_heads\": 2", "\"num_attention_heads\": 3", ORL_ERR_FORMAT, "q_proj.weight"},
         {"config.json", "\"hidden_size\": 8", "\"hidden_size\": 16", ORL_ERR_FORMAT, "model.safetensors"},
         {"config.json", "\"num_hidden_layers\": 1", "\"num_hidden_layers\": 2", ORL_ERR_FORMAT, "layers.1"},
         {"config.json", "\"num_hidden_layers\": 1", "\"num_hidden_layers\": 0", ORL_ERR_FORMAT, "config.json:"},

@@ -144,14 +144,18 @@ static double *gather_tensor(orl_model *model, const char *name, int gradient, s
         for (layer = 0; layer < model->config.layers; layer++) {
             const orl_param *p = orli_model_weight(model, row->weight, layer);
             const orl_real *x = p ? gradient ? p->grad : p->data : NULL;
+            size_t part = row->third ? (size_t)row->third - 1 : 0;
+            orli_disk_shape shape;
             char on_disk[160];
             orli_weight_name(on_disk, sizeof on_disk, row, family->prefix, layer);
             if (!x || strcmp(on_disk, name) != 0) continue;
+            shape = orli_disk_shape_of(model, row);
             if (!whole) whole = (double *)calloc(p->rows * p->cols * 3, sizeof *whole);
             *count += p->rows * p->cols;
             for (r = 0; r < p->rows; r++)
                 for (c = 0; c < p->cols; c++)
-                    whole[orli_weight_at(row, p, r, c)] = (double)x[r * p->cols + c];
+                    whole[p->rank >= 2 ? orli_disk_at(&shape, part, r, c) : orli_disk_at(&shape, part, c, 0)] =
+                        (double)x[r * p->cols + c];
             if ((int)row->weight < ORLI_W_FIRST_OF_LAYER) break; /* it is there once */
         }
     }
