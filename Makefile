@@ -28,7 +28,7 @@ SANITIZE_RUNS := $(ALL_TESTS:%=build/asan/%) $(patsubst %,build/tsan/%,$(call ma
 
 .SUFFIXES:
 .SECONDARY:
-.PHONY: all help test one sanitize fault cross blis fuzz matrix lint examples demo study bench clean FORCE
+.PHONY: all help test one sanitize fault cross blis fuzz matrix gguf lint examples demo study bench clean FORCE
 
 all: examples
 
@@ -42,6 +42,7 @@ help:
 	@echo 'make blis       tests of the build with ORL_USE_BLIS, shortened (BLIS_TESTS)'
 	@echo 'make fuzz       every file format under libFuzzer for FUZZ_SECONDS=60 (needs clang)'
 	@echo 'make matrix     the compile matrix alone: standards, compilers, options, sections, symbols, macros'
+	@echo 'make gguf       GGUF files read by llama.cpp and by Hugging Face, from npm (PEERS=DIR; tests/gguf_check.mjs says how)'
 	@echo 'make lint       text checks, and cppcheck if it is installed'
 	@echo 'make demo       the whole pipeline on the built-in task, one seed: table and build/demo/report.html'
 	@echo 'make study      the same for five seeds, into build/study'
@@ -190,6 +191,10 @@ one: build/test/$(T)
 
 matrix:
 	@CC='$(CC)' JOBS='$(JOBS)' sh tests/test_compile.sh
+
+PEERS ?= build/peers
+gguf: build/orl
+	@if command -v node >/dev/null; then node tests/gguf_check.mjs $(PEERS); else echo 'gguf_check: skipped: no node'; fi
 
 lint:
 	@sh tests/lint.sh

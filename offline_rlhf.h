@@ -49,7 +49,7 @@
  *   >>kernels    6  matrix products, row kernels, attention, per instruction set  threads
  *   >>tensor     7  contexts, parameters, the tape and its fused operators        kernels
  *   >>optim      8  AdamW, schedules, clipping                                    tensor
- *   >>formats    9  JSON and safetensors, in and out                              platform
+ *   >>formats    9  JSON and safetensors, in and out; GGUF, out                   platform
  *   >>tokenizer  10 byte-pair encoding: learned, loaded, saved                    formats
  *   >>model      11 GPT-2 and Llama families, language or reward head             tensor, tokenizer
  *   >>generate   12 paged KV cache, continuous batching, sampling                 model
@@ -177,13 +177,19 @@
  * I. MODEL FILES
  * A model is a directory as Hugging Face's transformers have it: config.json, model.safetensors (or
  * shards with an index), tokenizer.json, or vocab.json + merges.txt, or GPT-2's encoder.json +
- * vocab.bpe. F32, F16, BF16 and F64 weights are read, F32 is written (F64 in the double build). A
- * reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
+ * vocab.bpe. F32, F16, BF16 and F64 weights are read; F32 is written (F64 in the double build), or
+ * what orl_model_save_as() is told. Settings that are not used here, and the tokenizer's files with
+ * their chat template, go out as they came; a new special token makes a new tokenizer.json.
+ * orl_model_save_gguf() makes one file for llama.cpp (F32, F16, BF16, Q8_0), which reads it as we do:
+ * the same token ids, log-probabilities equal to 1e-4 in F32.
+ *
+ * A reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
  * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
  * conditioned model carries orl_condition there (kind, template, quantiles, default target), and
  * sampling applies it. Settings that are known to change the computation and are not implemented
  * (another activation, RoPE scaling, biases, …) are refused by name; a missing or odd-shaped tensor
- * is an error. llama2.c checkpoints and its tokenizer.bin are read too.
+ * is an error, found before memory is asked for. llama2.c checkpoints and its tokenizer.bin are read
+ * too.
  *
  * J. DATA
  * JSONL, one object a line, with the field names of TRL:
@@ -250,7 +256,9 @@
  *      rotation, feed-forward and biases (orli_model_block; a bias the table does not have is left
  *      out by itself);
  *   5. the keys of its config.json: orli_config_read_key, with what must be refused, and
- *      orli_config_write.
+ *      orli_config_write;
+ *   6. what llama.cpp calls it: a line in orli_gguf_families, new weights in orli_gguf_rows, settings
+ *      in orli_gguf_put_config.
  * Training, sampling, scoring and resuming then work: they know of a model only its forward pass and
  * its heads. Golden logits from another implementation belong in tests/test_golden.c.
  *
@@ -273,7 +281,7 @@
  * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864. BPE:
  * Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018. Random numbers: Philox, Salmon et
  * al., SC 2011. exp, tanh and log: after Moshier's Cephes. Formats: RFC 8259, safetensors, Hugging
- * Face's config.json and tokenizer.json, TRL's data sets.
+ * Face's config.json and tokenizer.json, TRL's data sets, GGUF 3 as llama.cpp reads it.
  *
  * Licence: MIT, in full at the end of the file. */
 #ifndef OFFLINE_RLHF_H
@@ -6214,12 +6222,20 @@ static orl_status orli_json_add_others(orli_str *out, const char *text, size_t s
     return orl_error_status(ctx);
 }
 
-/* Has the object two members of one name, or very many? Then that is an error. */
+/* Has the object two members of one name, very many, or one of a very long name? Then that is an error. */
 static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t size, const char *name) {
     orli_names seen = orli_names_new(ctx);
     orli_json j = orli_json_new(ctx, text, size, name, 1);
-    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen); orli_json_skip(&j))
-        if (seen.count > 4096) orli_json_fail_at(&j, j.start, "more than 4096 keys: is this the right file?");
+    size_t before, number;
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j); orli_json_skip(&j)) {
+        before = seen.count;
+        number = before < 4096 && j.end - j.start < 1000 ? orli_json_name(&j, &seen) : ORLI_NONE;
+        if (number == ORLI_NONE)
+            orli_json_fail_at(&j, j.start, "more than 4096 keys, or one of 1000 bytes: is this the right file?");
+        else if (seen.count == before)
+            orli_json_fail_at(&j, j.start, "the key \"%.100s\" occurs twice in one object: remove one",
+                              seen.name[number].text);
+    }
     orli_names_free(&seen);
     return orl_error_status(ctx);
 }
@@ -6407,7 +6423,7 @@ static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n
 /* Where the first of n finite numbers stands that would become infinite in this type; n: nowhere. */
 static size_t orli_tensor_overflow(orli_dtype dtype, const orl_real *src, size_t n) {
     /* the largest number and half a step: 2^128 − 2^103, 2^16 − 2^4, 2^128 − 2^119 */
-    static const double limits[3] = {3.4028235677973366e38, 65520, 3.3961775292304957e38};
+    static const double limits[3] = {3.4028235677973366e38, 65520, 3.39617752923046e38};
     size_t i;
     if (dtype > ORLI_BF16 || dtype == ORLI_DTYPE_REAL) return n;
     for (i = 0; i < n; i++) {

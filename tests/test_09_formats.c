@@ -670,7 +670,12 @@ static void shards(orl_ctx *ctx) {
                {"{\"weight_map\":{\"a\":3}}", "a number stands where a string should be"},
                {"{}", "no \"weight_map\""},
                {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"c\":\"s4.safetensors\"}}",
-                "two tensors have the name \"a\""}};
+                "two tensors have the name \"a\""},
+               {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\",\"a\":\"s1.safetensors\"}}",
+                "bad.index.json:1:59 (byte 58): the key \"a\" occurs twice"},
+               {"{\"weight_map\":{\"c\":\"s4.safetensors\"}}", "tensor \"a\" is in a shard and not in the index"},
+               {"{\"weight_map\":{\"a\":\"m-00001-of-00003.safetensors\",\"b\":\"m-00003-of-00003.safetensors\"}}",
+                "names 2 shards, whose names say that there are 3"}};
     size_t i;
     orli_st_put_metadata(&w, "format", "pt");
     orli_st_put_tensor(&w, "a", ORLI_F32, 1, shape, ORLI_DTYPE_REAL, x);
@@ -684,6 +689,11 @@ static void shards(orl_ctx *ctx) {
     orli_st_put_tensor(&w, "c", ORLI_F32, 1, shape, ORLI_DTYPE_REAL, x);
     check(orli_st_save(&w, in_dir("s4.safetensors")) == ORL_OK);
     write_bytes(index, good, sizeof good - 1);
+    for (i = 0; i < 2; i++) {
+        w = orli_st_writer_new(ctx);
+        orli_st_put_tensor(&w, i ? "b" : "a", ORLI_F16, 1, shape, ORLI_DTYPE_REAL, x);
+        check(orli_st_save(&w, in_dir(i ? "m-00003-of-00003.safetensors" : "m-00001-of-00003.safetensors")) == ORL_OK);
+    }
     check(orli_safetensors_open(ctx, dir, &st) == ORL_OK); /* a directory: finds the index */
     check(st.count == 2 && st.shards == 2 &&
           strcmp(orli_safetensors_metadata(&st, "format"), "pt") == 0);
@@ -700,6 +710,61 @@ static void shards(orl_ctx *ctx) {
     }
 }
 
+/* Numbers that a type cannot hold are refused by the tensor's name; what is infinite already is not. */
+static void overflows(orl_ctx *ctx) {
+    static const struct {
+        double x;
+        orli_dtype dtype;
+        const char *error;
+    } cases[] = {{65519.99, ORLI_F16, NULL},       {-65520, ORLI_F16, "tensor \"big\" has the number -65520, which F16"},
+                 {1e38, ORLI_F16, "1e+38"},        {3.3961e38, ORLI_BF16, NULL},
+                 {3.39618e38, ORLI_BF16, "BF16"},  {(double)INFINITY, ORLI_F16, NULL},
+                 {-(double)INFINITY, ORLI_BF16, NULL}, {(double)NAN, ORLI_F16, NULL}};
+    static orl_real x[3000];
+    size_t shape[1] = {3000}, i, now = ctx->memory_now;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        orli_st_writer w = orli_st_writer_new(ctx);
+        x[2999] = (orl_real)cases[i].x;
+        orli_st_put_tensor(&w, "big", cases[i].dtype, 1, shape, ORLI_DTYPE_REAL, x);
+        check((orli_st_save(&w, in_dir("big.safetensors")) == ORL_OK) == !cases[i].error);
+        if (cases[i].error) check_contains(orl_error(ctx), cases[i].error);
+        check(orli_exists(in_dir("big.safetensors")) == !cases[i].error);
+        if (!cases[i].error) check(remove(in_dir("big.safetensors")) == 0);
+        orl_clear_error(ctx);
+    }
+    check(ctx->memory_now == now);
+}
+
+/* Members of one object that another does not have are passed on as they are spelled. */
+static void others(orl_ctx *ctx) {
+    static const char *const without[] = {"c", NULL};
+    static const struct {
+        const char *mine, *text, *result; /* NULL: an error */
+    } cases[] = {
+        {"{\"a\": {\"b\": 1}}\n", "{\"z\":[1, {}],\"a\":2,\"c\":3,\"z\":4}", "{\"a\": {\"b\": 1},\n  \"z\": [1, {}]\n}\n"},
+        {"{}", "{\"x\" : \"}\"}", "{\n  \"x\": \"}\"\n}\n"},
+        {"{\n  \"a\": 1\n}\n", "{\"\\u0061\": 2}", "{\n  \"a\": 1\n}\n"},
+        {"{\"a\": 1}", "{}", "{\"a\": 1\n}\n"},
+        {"{\"a\": 1}", "{\"b\": }", NULL},
+        {"{\"a\": 1}", "[]", NULL}};
+    size_t i, now = ctx->memory_now;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        orli_str out = orli_str_new(ctx);
+        orli_str_puts(&out, cases[i].mine);
+        check((orli_json_add_others(&out, cases[i].text, strlen(cases[i].text), "them", without) == ORL_OK) ==
+              (cases[i].result != NULL));
+        if (cases[i].result) check(strcmp(out.data, cases[i].result) == 0);
+        else check_contains(orl_error(ctx), "them:1:");
+        orl_clear_error(ctx);
+        orli_str_free(&out);
+    }
+    check(orli_json_check_once(ctx, "{\"a\":1,\"b\":{\"a\":2}}", 21, "once") == ORL_OK);
+    check(orli_json_check_once(ctx, "{\"a\":1,\"\\u0061\":2}", 20, "once") == ORL_ERR_FORMAT);
+    check_contains(orl_error(ctx), "once:1:9 (byte 8): the key \"a\" occurs twice");
+    orl_clear_error(ctx);
+    check(ctx->memory_now == now);
+}
+
 /* Writing where nothing can be written leaves nothing behind and says so. */
 static void unwritable(orl_ctx *ctx) {
     size_t shape[1] = {1};
@@ -712,8 +777,14 @@ static void unwritable(orl_ctx *ctx) {
     orl_clear_error(ctx);
 }
 
+static void give_two(void *user, size_t row, orl_real *out) {
+    (void)row;
+    memcpy(out, user, 2 * sizeof *out);
+}
+
 /* Each allocation in turn fails: a clean error, and nothing is left. */
 static void faults(void) {
+    static const char *const files[] = {"f.safetensors", "nothing", "s1.safetensors", NULL};
     size_t n, live;
     int done = 0;
     for (n = 1; n < 200 && !done; n++) {
@@ -723,6 +794,8 @@ static void faults(void) {
         orli_st_writer w;
         orli_safetensors st;
         orli_names names;
+        orli_kept kept;
+        orli_gguf g;
         if (!ctx) return;
         live = fault_live, held = ctx->memory_now;
         fault_at = n, fault_count = 0;
@@ -730,6 +803,13 @@ static void faults(void) {
         orli_st_put_metadata(&w, "format", "pt");
         orli_st_put_tensor(&w, "a", ORLI_F32, 1, shape, ORLI_DTYPE_REAL, x);
         orli_st_save(&w, in_dir("f.safetensors"));
+        memset(&kept, 0, sizeof kept);
+        orli_kept_read(ctx, &kept, dir, files);
+        orli_kept_free(ctx, &kept);
+        g = orli_gguf_new(ctx);
+        orli_gguf_put_text(&g, "general.architecture", "none");
+        orli_gguf_put_tensor(&g, "a", ORL_F16, 2, 1, 2, give_two, x);
+        orli_gguf_save(&g, in_dir("f.gguf"));
         if (!orl_failed(ctx) && orli_safetensors_open(ctx, in_dir("f.safetensors"), &st) == ORL_OK)
             orli_safetensors_close(&st);
         if (!orl_failed(ctx) && orli_safetensors_open(ctx, dir, &st) == ORL_OK)
@@ -799,6 +879,8 @@ int main(void) {
     mutations(ctx);
     hostile_memory(ctx);
     shards(ctx);
+    overflows(ctx);
+    others(ctx);
     unwritable(ctx);
     faults();
     comma_locale(ctx);

@@ -302,6 +302,14 @@ static const damage damages[] = {
     {"llama", "config.json", "\"vocab_size\": 262", "\"vocab_size\": 300", 0, "embed_tokens.weight"},
     {"llama", "config.json", "\"rope_theta\": 12345.678", "\"rope_theta\": 1e999", 0, "config.json"},
     {"llama", "config.json", "\"rope_theta\": 12345.678", "\"rope_theta\": \"no\"", 0, "config.json"},
+    {"llama", "config.json", "\"mlp_bias\": false", "\"hidden_act\": \"silu\"", 0, "the key \"hidden_act\" occurs twice"},
+    {"llama", "config.json", "\"mlp_bias\": false", "\"hidden\\u005fact\": \"silu\"", 0, "the key \"hidden_act\" occurs twice"},
+    {"llama", "config.json", "\"rms_norm_eps\": 3", "\"rms_norm_eps\": 3e9, \"x\": 3", 0, "the norm's epsilon must be 0 to 1"},
+    {"llama", "config.json", "\"rope_theta\": 1", "\"rope_theta\": -1", 0, "rope_theta must be positive"},
+    {"llama", "config.json", "\"max_position_embeddings\": 64", "\"max_position_embeddings\": 134217728", 0, "max_position_embeddings"},
+    {"llama", "config.json", "\"intermediate_size\": 10", "\"intermediate_size\": 10.5", 0, "10.5 stands where a whole number"},
+    {"llama", "model.safetensors", "norm.weight\":{\"dtype\":\"F", "norm.weight\":{\"dtype\":\"I", 0, ", which cannot be read as numbers"},
+    {"llama", "model.safetensors", "norm.weight\":{\"dtype\":\"F", "norm.weight\":{\"dtype\":\"f", 0, "\" is of type f"},
     {"llama", "config.json", NULL, NULL, 60, "config.json"},
     {"llama", "config.json", NULL, NULL, 0, "config.json"},
     {"llama", "model.safetensors", NULL, NULL, 0, "model.safetensors"},
@@ -336,6 +344,73 @@ static void test_damaged(void) {
     check(m && m->stops == 2 && m->stop[1] == 7 && m->config.eos == 3 && m->config.bos == 1);
     orl_model_free(m);
     orl_clear_error(ctx);
+}
+
+/* Loads in_dir("hostile"): refused with this sentence or, without one, taken. The peak of memory is at most twice the
+ * files and 1 MiB. */
+static void check_peak(const char *message) {
+    static const char *const files[] = {"config.json", "model.safetensors"};
+    char path[600];
+    size_t i, bytes = 0, n;
+    struct stat info;
+    orl_model *m;
+    for (i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", in_dir("hostile"), files[i]);
+        check(stat(path, &info) == 0);
+        bytes += (size_t)info.st_size;
+    }
+    n = orl_memory_now(ctx);
+    ctx->memory_peak = n;
+    m = orl_model_load(ctx, in_dir("hostile"));
+    check(ctx->memory_peak - n <= 2 * bytes + (1u << 20));
+    if (ctx->memory_peak - n > 2 * bytes + (1u << 20)) printf("    %s: %zu for files of %zu\n", message ? message : "taken", ctx->memory_peak - n, bytes);
+    check((m != NULL) == !message);
+    if (message) check_contains(orl_error(ctx), message);
+    orl_clear_error(ctx);
+    orl_model_free(m);
+    check(orl_memory_now(ctx) == n);
+    if (orl_memory_now(ctx) != n) printf("    %s: %zu stay\n", message ? message : "taken", orl_memory_now(ctx) - n);
+}
+
+static void test_hostile_memory(void) {
+    static const char *const wide[] = {"\"num_hidden_layers\": 1024", "\"hidden_size\": 1048576, \"num_attention_heads\": 4096",
+                                       "\"vocab_size\": 67108864", "\"intermediate_size\": 16777216"};
+    orl_model_config c = orl_model_config_default(ORL_GPT2);
+    orl_model *m;
+    orli_str s = orli_str_new(ctx);
+    char path[600], *text;
+    size_t i, n, k;
+    if (ORLI_DOUBLE) return; /* where F16 grows fourfold */
+    c.layers = 1, c.dim = 256, c.heads = 4, c.kv_heads = 4, c.ffn = 4096, c.vocab = 64, c.context = 64;
+    m = orl_model_create(ctx, &c, NULL);
+    snprintf(path, sizeof path, "%s", in_dir("hostile"));
+    check(orl_model_save_as(m, path, ORL_F16) == ORL_OK); /* twice as large in memory, and what is transposed too */
+    orl_model_free(m);
+    check_peak(NULL);
+    snprintf(path, sizeof path, "%s/config.json", in_dir("hostile"));
+    text = read_all(path, &n);
+    for (i = 0; i < 4; i++) { /* small files that speak of large weights */
+        s.length = 0;
+        orli_str_puts(&s, "{\"model_type\": \"llama\", \"hidden_size\": 256, \"num_hidden_layers\": 1, \"vocab_size\": 64, "
+                          "\"num_attention_heads\": 4, \"intermediate_size\": 8, \"max_position_embeddings\": 64, ");
+        orli_str_printf(&s, "%s}", wide[i]);
+        write_all(path, s.data, s.length);
+        check_peak("model.safetensors: tensor \"");
+    }
+    for (k = 0; k < 3; k++) { /* very many settings, a very long name, a very long text */
+        s.length = 0;
+        orli_str_add(&s, text, n);
+        while (s.data[s.length - 1] != '}') s.length--;
+        s.length--;
+        for (i = 0; i < (k ? 3 : 300000); i++) orli_str_printf(&s, ",\"%zx\":0", i + 0x1000);
+        if (k) orli_str_puts(&s, k == 1 ? ",\"" : ",\"x\":\"");
+        for (i = 0; k && i < 3000000; i++) orli_str_add(&s, "x", 1);
+        orli_str_puts(&s, k == 0 ? "}" : k == 1 ? "\":0}" : "\"}");
+        write_all(path, s.data, s.length);
+        check_peak(k == 2 ? NULL : "more than 4096 keys");
+    }
+    free(text);
+    orli_str_free(&s);
 }
 
 static void test_wrong_use(void) {
@@ -555,6 +630,7 @@ int main(void) {
     test_gradients();
     test_round_trips();
     test_damaged();
+    test_hostile_memory();
     test_wrong_use();
     test_stories();
     if (!getenv("ORL_ISA")) test_instruction_sets();

@@ -78,7 +78,7 @@ run 0 --help; prints 'pretrain'; prints 'eval'
 run 2; says 'usage'
 run 2 alingn; says 'did you mean align'
 run 0 --version; prints '^orl [0-9]'
-for c in demo tokenizer encode decode init import split pretrain sft rm generate logprob score align eval; do
+for c in demo tokenizer encode decode init import export split pretrain sft rm generate logprob score align eval; do
     run 0 $c --help; prints "usage: orl $c "; prints '--threads'
 done
 run 2 sft --bacth 4 --model a --data b --out c; says 'did you mean --batch'
@@ -140,6 +140,25 @@ run 1 init --vocab 300 $small --out full --overwrite; says 'does not look like';
 mkdir empty
 run 0 init --vocab 300 $small --out empty/; has empty/config.json
 run 0 init --vocab 300 $small --out deep/er/model; has deep/er/model/config.json
+
+# ---- export ----
+for type in f16 bf16; do
+    run 0 export $one --model gpt --dtype $type --out $type; has $type/config.json $type/tokenizer.json; gone $type.partial
+    check "$type is no half" [ "$(wc -c <"$(weights $type)")" -lt "$(($(wc -c <"$(weights gpt)") * 3 / 5))" ]
+    run 0 export $one --model $type --dtype $type --out $type.again; same "$(weights $type)" "$(weights $type.again)"
+    run 0 export $one --model $type --out $type.wide; run 0 export $one --model $type.wide --dtype $type --out $type.back
+    same "$(weights $type)" "$(weights $type.back)"
+done
+run 0 export $one --model gpt --out f32; same "$(weights f32)" "$(weights gpt)"; same f32/config.json gpt/config.json
+run 0 export $one --model gpt --out gpt.gguf --dtype q8_0; has gpt.gguf; gone gpt.gguf.tmp
+check "no GGUF" [ "$(head -c 4 gpt.gguf)" = GGUF ]
+run 1 export $one --model gpt --out gpt.gguf; says 'overwrite'
+run 0 export $one --model gpt --out gpt.gguf --overwrite
+run 2 export $one --model gpt --out q8 --dtype q8_0; says '\.gguf'; gone q8 q8.partial
+run 2 export $one --model gpt --out q8 --dtype f8; says '"f8" is not f32'
+run 1 export $one --model nowhere --out x.gguf; says 'nowhere'; gone x.gguf x.gguf.tmp
+run 0 init --vocab 300 $small --dtype bf16 --out half
+check "init --dtype" grep -q '"torch_dtype": "bfloat16"' half/config.json
 run 0 split $one --data pairs.jsonl --by topic --test-fraction 0.4 --out-train a.jsonl --out-test b.jsonl
 check "split loses rows" [ "$(cat a.jsonl b.jsonl | wc -l)" -eq 48 ]
 sort a.jsonl b.jsonl >joined; sort pairs.jsonl >original; same joined original
@@ -159,12 +178,15 @@ for f in step loss grad_norm lr tokens seconds elapsed; do
 done
 run 0 sft $fast --model pre --data sft.jsonl --out sft --quiet; silent; has sft/config.json
 run 0 sft $fast --model gpt --data sft.jsonl --out sft_gpt --quiet; has sft_gpt/config.json
+run 0 sft $fast --model gpt --data sft.jsonl --out sft_half --dtype bf16 --quiet
+check "sft --dtype" grep -q '"torch_dtype": "bfloat16"' sft_half/config.json
 run 0 sft $fast --model pre --data sft.jsonl --eval-data sft.jsonl --eval-every 2 --out sft_eval
 check "no val_loss" grep -q val_loss sft_eval/log.jsonl
 run 0 rm $fast --model sft --data pairs.jsonl --eval-data pairs.jsonl --margin 0.1 --center 0.01 --out rm
 says 'score.weight'; says 'accuracy [01]\.[0-9]+, 95'
 check "no head in the file" grep -q 'score.weight' "$(weights rm)"
 run 0 rm $fast --model rm --data pairs.jsonl --out rm2
+run 1 export $one --model rm --out rm.gguf; says 'reward model'; gone rm.gguf
 check "the head was thrown away" eval '! grep -q "new one is made" err'
 run 0 align $fast --method sft --model sft --data sft.jsonl --out a_sft
 run 0 align $fast --method mle --model sft --data labelled.jsonl --out a_mle; says '[0-9]+ of (the )?48'
