@@ -138,6 +138,7 @@ typedef struct options {
     orl_condition_options condition;
     orl_rm_loss rm_loss;
     demo_options demo;
+    orl_lora_options lora; /* rank 0: none */
     int arch, untied, dtype, schedule, share;
     size_t vocab;
     /* stages of align */
@@ -145,7 +146,7 @@ typedef struct options {
     int filter_rule, condition_kind, baseline;
     double filter_x, beta, weight_clip;
     /* switches */
-    int quiet, strict, resume, overwrite, estimate, dump_batch, lines, per_token, help;
+    int quiet, strict, resume, overwrite, estimate, dump_batch, merge, lines, per_token, help;
     unsigned char given[128]; /* by index in option_table */
     const char *command;
 } options;
@@ -202,7 +203,8 @@ static const option option_table[] = {
     {"special", "TOKEN…", LIST, TOKENIZER, ONE(specials), "special tokens beside <|endoftext|>"},
     {"lines", NULL, FLAG, ENCODE | DECODE, ONE(lines), "each line by itself"},
     /* init, import, export, split */
-    {"arch", "gpt2|llama", CHOICE, INIT, ONE(arch), "family of transformer; default llama"},
+    {"arch", "gpt2|llama|gpt_neo|gpt_neox|mistral|qwen2|qwen3|smollm3|gemma3", CHOICE, INIT, ONE(arch),
+     "family of transformer; default llama"},
     {"layers", "N", COUNT, INIT, ONE(shape.layers), "transformer blocks"},
     {"dim", "N", COUNT, INIT, ONE(shape.dim), "width"},
     {"heads", "N", COUNT, INIT, ONE(shape.heads), "attention heads"},
@@ -297,6 +299,11 @@ static const option option_table[] = {
     {"eps", "X", REAL, TRAINS, BOTH(eps), "AdamW"},
     {"weight-decay", "X", REAL, TRAINS, BOTH(weight_decay), "AdamW; on matrices only"},
     {"clip", "X", REAL, TRAINS, BOTH(clip), "global norm that gradients are clipped to; 0: off"},
+    {"lora", "RANK", COUNT, TRAINS, ONE(lora.rank),
+     "train a low-rank adapter alone; BF16 weights stay in their file; OUT is the adapter, or the whole with --merge"},
+    {"lora-alpha", "X", REAL, TRAINS, ONE(lora.alpha), "its scale is X/RANK; default 2·RANK"},
+    {"lora-targets", "NAMES", TEXT, TRAINS, ONE(lora.targets), "modules, as q_proj,v_proj; default all linear layers"},
+    {"merge", NULL, FLAG, TRAINS, ONE(merge), "write the model with the adapter merged into its weights"},
     {"share", "pair|prompt|none", CHOICE, TRAINS | NOT_PPO, ONE(share),
      "prompts computed once: of a pair, or of all rows of a prompt, which then stay together; default pair"},
     {"recompute", NULL, FLAG, TRAINS | NOT_PPO, ONE(train.recompute),
@@ -849,6 +856,10 @@ static int train(orl_ctx *ctx, options *o, const char *stage, trainer how, orl_m
     int code;
     memset(&need, 0, sizeof need);
     o->train.stage = stage;
+    if (o->lora.rank && !orl_has_lora(model)) {
+        if (!given(o, "lora-alpha")) o->lora.alpha = 2.0 * (double)o->lora.rank;
+        orl_lora_add(model, &o->lora);
+    }
     if (o->eval_data) o->train.eval = load_data(ctx, o, o->eval_data);
     if (o->ptx_data) o->ppo.ptx_data = load_data(ctx, o, o->ptx_data);
     if (o->dump_batch) {
@@ -884,8 +895,12 @@ static int train(orl_ctx *ctx, options *o, const char *stage, trainer how, orl_m
     cost = orl_cost_since(ctx, before);
     if (!orl_failed(ctx) || orl_error_status(ctx) == ORL_ERR_STOPPED)
         ledger_add(o, o->command, stage, o->data, o->out, cost);
-    if (!orl_failed(ctx) && join(path, r.partial, "/model.safetensors") == GO) {
+    if (o->merge) orl_lora_merge(model);
+    if (!orl_failed(ctx) && orl_has_lora(model) && join(path, r.partial, "/adapter_model.safetensors") == GO) {
         remove(path); /* there if a run was killed between saving and renaming */
+        orl_lora_save(model, r.partial);
+    } else if (!orl_failed(ctx) && join(path, r.partial, "/model.safetensors") == GO) {
+        remove(path);
         orl_model_save_as(model, r.partial, (orl_dtype)o->dtype);
     }
     if (orl_failed(ctx)) return run_broken(ctx, &r);
@@ -1056,6 +1071,7 @@ static int save_new_model(orl_ctx *ctx, options *o, const orl_model *model, cons
 
 static int cmd_init(orl_ctx *ctx, options *o) {
     orl_model_config c = orl_model_config_default((orl_arch)o->arch);
+    int gated = o->arch != ORL_GPT2 && o->arch != ORL_GPT_NEO && o->arch != ORL_GPT_NEOX;
     orl_tokenizer *tok = NULL;
     char partial[PATH_SIZE];
     int code = begin_dir(o, partial);
@@ -1076,7 +1092,7 @@ static int cmd_init(orl_ctx *ctx, options *o) {
     if (o->untied) c.tied = 0;
     if (o->shape.heads || o->shape.kv_heads) c.kv_heads = o->shape.kv_heads ? o->shape.kv_heads : c.heads;
     if (o->shape.dim || o->shape.ffn)
-        c.ffn = o->shape.ffn ? o->shape.ffn : o->arch == ORL_GPT2 ? 4 * c.dim : (c.dim * 8 / 3 + 15) / 16 * 16;
+        c.ffn = o->shape.ffn ? o->shape.ffn : gated ? (c.dim * 8 / 3 + 15) / 16 * 16 : 4 * c.dim;
     return save_new_model(ctx, o, orl_model_create(ctx, &c, tok), partial);
 }
 
@@ -1088,13 +1104,16 @@ static int cmd_import(orl_ctx *ctx, options *o) {
 
 static int cmd_export(orl_ctx *ctx, options *o) {
     const char *from = o->models.item[0], *dot = strrchr(o->out, '.');
+    orl_model *model;
     int file = dot && !strcmp(dot, ".gguf"), code;
     char partial[PATH_SIZE];
     if (!file && o->dtype == (int)ORL_Q8_0) return usage(o, "--dtype q8_0 needs an --out that ends with .gguf");
     code = file ? check_out(o, o->out, 0) : begin_dir(o, partial);
     if (code != GO) return code;
-    if (!file) return save_new_model(ctx, o, orl_model_load(ctx, from), partial);
-    orl_model_save_gguf(orl_model_load(ctx, from), o->out, (orl_dtype)o->dtype);
+    model = orl_model_load(ctx, from);
+    orl_lora_merge(model); /* of an adapter's directory: the model as a whole */
+    if (!file) return save_new_model(ctx, o, model, partial);
+    orl_model_save_gguf(model, o->out, (orl_dtype)o->dtype);
     return finish(ctx);
 }
 
@@ -1115,18 +1134,23 @@ static int cmd_split(orl_ctx *ctx, options *o) {
 
 /* ---- training ---- */
 
+/* The model to be trained: one whose adapter is trained keeps its BF16 weights in the file. */
+static orl_model *load_to_train(orl_ctx *ctx, const options *o) {
+    return o->lora.rank ? orl_model_load_frozen(ctx, o->models.item[0]) : orl_model_load(ctx, o->models.item[0]);
+}
+
 static int cmd_pretrain(orl_ctx *ctx, options *o) {
     orl_model *model;
     int code = check_out(o, o->out, 1);
     if (code != GO) return code;
-    model = orl_model_load(ctx, o->models.item[0]);
+    model = load_to_train(ctx, o);
     return train(ctx, o, "pretrain", LANGUAGE, model, NULL, orl_dataset_blocks(load_data(ctx, o, o->data), model));
 }
 
 static int cmd_sft(orl_ctx *ctx, options *o) {
     int code = check_out(o, o->out, 1);
     if (code != GO) return code;
-    return train(ctx, o, "sft", LANGUAGE, orl_model_load(ctx, o->models.item[0]), NULL, load_data(ctx, o, o->data));
+    return train(ctx, o, "sft", LANGUAGE, load_to_train(ctx, o), NULL, load_data(ctx, o, o->data));
 }
 
 /* Accuracy on pairs that orl_score has seen. */
@@ -1142,7 +1166,7 @@ static int cmd_rm(orl_ctx *ctx, options *o) {
     orl_model *model;
     int code = check_out(o, o->out, 1);
     if (code != GO) return code;
-    model = orl_model_load(ctx, o->models.item[0]);
+    model = load_to_train(ctx, o);
     if (model && !orl_is_reward_model(model)) {
         orl_model *trunk = model;
         say("%s has no score.weight: a new one is made", o->models.item[0]);
@@ -1298,7 +1322,7 @@ static int cmd_align(orl_ctx *ctx, options *o) {
     int code = make_plan(o, &p);
     if (code == GO) code = check_out(o, o->out, 1);
     if (code != GO) return code;
-    model = orl_model_load(ctx, o->models.item[0]);
+    model = load_to_train(ctx, o);
     data = load_data(ctx, o, o->data);
     if (o->rm) rm = orl_model_load(ctx, o->rm);
     if (orl_failed(ctx)) return finish(ctx);
