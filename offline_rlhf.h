@@ -2473,7 +2473,7 @@ static void ORLI_K(pack)(size_t count, size_t k, const orl_real *x, size_t lane,
 #define orli_v_exp(x) exp(x)
 #define orli_v_tanh(x) tanh(x)
 #define orli_v_log(x) log(x)
-#define orli_v_normal_cdf(x) (0.5 * erfc(-0.70710678118654752 * (x)))
+#define orli_v_normal_cdf(x) (0.5 * erfc((x) / -1.4142135623730951))
 #else
 #define orli_v_normal_cdf(x) ORLI_K(v_normal_cdf)(x)
 #define orli_v_exp(x) ORLI_K(v_exp)(x)
