@@ -202,7 +202,8 @@ static const option option_table[] = {
     {"special", "TOKEN…", LIST, TOKENIZER, ONE(specials), "special tokens beside <|endoftext|>"},
     {"lines", NULL, FLAG, ENCODE | DECODE, ONE(lines), "each line by itself"},
     /* init, import, export, split */
-    {"arch", "gpt2|llama", CHOICE, INIT, ONE(arch), "family of transformer; default llama"},
+    {"arch", "gpt2|llama|gpt_neo|gpt_neox|mistral|qwen2|qwen3|smollm3|gemma3", CHOICE, INIT, ONE(arch),
+     "family of transformer; default llama"},
     {"layers", "N", COUNT, INIT, ONE(shape.layers), "transformer blocks"},
     {"dim", "N", COUNT, INIT, ONE(shape.dim), "width"},
     {"heads", "N", COUNT, INIT, ONE(shape.heads), "attention heads"},
