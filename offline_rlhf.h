@@ -11662,19 +11662,19 @@ typedef struct orli_gguf_family {
     int fused;         /* q, k and v are one tensor */
     int rope;          /* it has rotary positions … */
     int paired;        /* … of neighbours, not of halves: rows of q and k are dealt accordingly */
-    int plus_one;      /* norms are stored as 1 + w */
+    int head;          /* the language head is written even if it is the token embedding */
 } orli_gguf_family;
 
 static const orli_gguf_family orli_gguf_families[] = { /* by orl_arch */
     {"gpt2", "attention.layer_norm_epsilon", 1, 0, 0, 0},
     {"llama", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0},
     {NULL, NULL, 0, 0, 0, 0}, /* GPT-Neo */
-    {"gptneox", "attention.layer_norm_epsilon", 1, 1, 0, 0},
+    {"gptneox", "attention.layer_norm_epsilon", 1, 1, 0, 1},
     {"llama", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0}, /* Mistral */
     {"qwen2", "attention.layer_norm_rms_epsilon", 0, 1, 0, 0},
     {"qwen3", "attention.layer_norm_rms_epsilon", 0, 1, 0, 0},
     {"smollm3", "attention.layer_norm_rms_epsilon", 0, 1, 1, 0},
-    {"gemma3", "attention.layer_norm_rms_epsilon", 0, 1, 0, 1}};
+    {"gemma3", "attention.layer_norm_rms_epsilon", 0, 1, 0, 0}};
 
 static const struct orli_gguf_row {
     orli_weight weight;
@@ -11696,15 +11696,20 @@ static const struct orli_gguf_row {
     {ORLI_W_K_B, "blk.%zu.attn_k.bias", 0},
     {ORLI_W_V, "blk.%zu.attn_v.weight", 0},
     {ORLI_W_V_B, "blk.%zu.attn_v.bias", 0},
+    {ORLI_W_Q_NORM, "blk.%zu.attn_q_norm.weight", -1},
+    {ORLI_W_K_NORM, "blk.%zu.attn_k_norm.weight", -1},
     {ORLI_W_O, "blk.%zu.attn_output.weight", -1},
     {ORLI_W_O_B, "blk.%zu.attn_output.bias", -1},
+    {ORLI_W_POST1, "blk.%zu.post_attention_norm.weight", -1},
     {ORLI_W_NORM2, "blk.%zu.ffn_norm.weight", -1},
     {ORLI_W_NORM2_B, "blk.%zu.ffn_norm.bias", -1},
     {ORLI_W_GATE, "blk.%zu.ffn_gate.weight", -1},
+    {ORLI_W_GATE_B, "blk.%zu.ffn_gate.bias", -1},
     {ORLI_W_UP, "blk.%zu.ffn_up.weight", -1},
     {ORLI_W_UP_B, "blk.%zu.ffn_up.bias", -1},
     {ORLI_W_DOWN, "blk.%zu.ffn_down.weight", -1},
     {ORLI_W_DOWN_B, "blk.%zu.ffn_down.bias", -1},
+    {ORLI_W_POST2, "blk.%zu.post_ffw_norm.weight", -1},
 };
 #define ORLI_GGUF_ROWS (sizeof orli_gguf_rows / sizeof *orli_gguf_rows)
 
@@ -11713,6 +11718,7 @@ static const struct orli_gguf_row {
 typedef struct orli_gguf_tensor {
     const orl_model *m;
     const struct orli_gguf_row *row;
+    orli_weight weight; /* what it is made of: the row's, but for a head that is the embedding */
     size_t layer;
 } orli_gguf_tensor;
 
@@ -11724,25 +11730,26 @@ static size_t orli_gguf_pair(size_t to, size_t head) {
 
 /* One parameter's row r; of a vector, all of it. */
 static void orli_gguf_give_part(const orl_model *m, orli_weight w, size_t layer, size_t r, orl_real *out) {
-    const orli_gguf_family *family = &orli_gguf_families[m->config.arch];
     const orl_param *p = orli_model_weight(m, w, layer);
-    int query = w == ORLI_W_Q || w == ORLI_W_Q_B, key = w == ORLI_W_K || w == ORLI_W_K_B, vector = p->rank < 2;
-    int norm = w == ORLI_W_NORM || w == ORLI_W_NORM1 || w == ORLI_W_NORM2, paired = family->paired && (query || key);
+    int key = w == ORLI_W_K || w == ORLI_W_K_B, vector = p->rank < 2;
+    int paired = orli_gguf_families[m->config.arch].paired && (key || w == ORLI_W_Q || w == ORLI_W_Q_B);
     size_t head = (vector ? p->cols : p->rows) / (key ? m->config.kv_heads : m->config.heads), i;
     if (paired && !vector) r = orli_gguf_pair(r, head);
     orli_param_read(p, r * p->cols, p->cols, out);
     for (i = 0; paired && vector && i < p->cols; i++) out[i] = p->data[orli_gguf_pair(i, head)];
-    for (i = 0; norm && family->plus_one && i < p->cols; i++) out[i] += 1;
 }
 
 static void orli_gguf_give(void *user, size_t r, orl_real *out) {
     const orli_gguf_tensor *t = (const orli_gguf_tensor *)user;
+    int plus_one = orli_families[t->m->config.arch].traits & ORLI_NORM_PLUS_ONE && strstr(t->row->name, "norm.w");
     int parts = t->row->fused == 1 ? 3 : 1, k; /* q, k, v follow each other */
+    size_t i;
     for (k = 0; k < parts; k++) {
-        orli_weight w = (orli_weight)((int)t->row->weight + k);
+        orli_weight w = (orli_weight)((int)t->weight + k);
         const orl_param *p = orli_model_weight(t->m, w, t->layer);
         if (p->rank < 2) {
             orli_gguf_give_part(t->m, w, t->layer, 0, out);
+            for (i = 0; plus_one && i < p->cols; i++) out[i] += 1;
             out += p->cols;
         } else if (r < p->rows) {
             orli_gguf_give_part(t->m, w, t->layer, r, out);
@@ -11755,7 +11762,7 @@ static void orli_gguf_give(void *user, size_t r, orl_real *out) {
 
 /* Declares the tensor of a row of the table, if the model has it. */
 static void orli_gguf_put_weight(orli_gguf *g, orli_gguf_tensor *t, orl_dtype dtype) {
-    const orl_param *p = orli_model_weight(t->m, t->row->weight, t->layer), *part;
+    const orl_param *p = orli_model_weight(t->m, t->weight, t->layer), *part;
     orli_weight_row named;
     size_t rows = 0, cols = 0, k;
     char name[160];
@@ -11764,7 +11771,7 @@ static void orli_gguf_put_weight(orli_gguf *g, orli_gguf_tensor *t, orl_dtype dt
     named.weight = t->row->weight, named.name = t->row->name;
     orli_weight_name(name, sizeof name, &named, "", t->layer);
     for (k = 0; k < (t->row->fused == 1 ? 3u : 1u); k++) {
-        part = orli_model_weight(t->m, (orli_weight)((size_t)t->row->weight + k), t->layer);
+        part = orli_model_weight(t->m, (orli_weight)((size_t)t->weight + k), t->layer);
         if (p->rank < 2) rows = 1, cols += part->cols;
         else rows += part->rows, cols = part->cols;
     }
@@ -11774,14 +11781,15 @@ static void orli_gguf_put_weight(orli_gguf *g, orli_gguf_tensor *t, orl_dtype dt
 
 /* tensor: room for ORLI_GGUF_ROWS of each layer. */
 static void orli_gguf_put_weights(orli_gguf *g, const orl_model *m, orl_dtype dtype, orli_gguf_tensor *tensor) {
-    int fused = orli_gguf_families[m->config.arch].fused;
+    const orli_gguf_family *family = &orli_gguf_families[m->config.arch];
     size_t i, layer, layers, other = 0;
     for (i = 0; i < ORLI_GGUF_ROWS; i++) {
         const struct orli_gguf_row *row = &orli_gguf_rows[i];
-        if (row->fused >= 0 && row->fused != fused) continue;
+        if (row->fused >= 0 && row->fused != family->fused) continue;
         layers = (int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers;
         for (layer = 0; layer < layers; layer++, tensor++) {
-            tensor->m = m, tensor->row = row, tensor->layer = layer;
+            tensor->m = m, tensor->row = row, tensor->weight = row->weight, tensor->layer = layer;
+            if (row->weight == ORLI_W_HEAD && m->config.tied && family->head) tensor->weight = ORLI_W_EMBED;
             orli_gguf_put_weight(g, tensor, dtype);
         }
     }
@@ -11803,11 +11811,44 @@ static void orli_gguf_put_real(orli_gguf *g, const char *arch, const char *key, 
     orli_gguf_put_f32(g, name, x);
 }
 
+/* Of Llama 3's scaling llama.cpp is told what the frequency of each pair is divided by. */
+static orl_rotation orli_gguf_rotation(const orl_model *m) {
+    orl_rotation r = m->config.rope;
+    if (!r.width) r.width = orli_model_weight(m, ORLI_W_Q, 0)->rows / m->config.heads;
+    return r;
+}
+static void orli_gguf_give_factors(void *user, size_t row, orl_real *out) {
+    orl_rotation scaled = orli_gguf_rotation((const orl_model *)user), plain = scaled;
+    size_t i;
+    (void)row;
+    plain.factor = 0;
+    for (i = 0; i < scaled.width / 2; i++)
+        out[i] = (orl_real)(orli_rope_frequency(&plain, i) / orli_rope_frequency(&scaled, i));
+}
+
+static void orli_gguf_put_rope(orli_gguf *g, const orl_model *m, const char *arch) {
+    const orl_model_config *c = &m->config;
+    orl_rotation r = orli_gguf_rotation(m);
+    char name[96];
+    orli_gguf_put_size(g, arch, "rope.dimension_count", r.width);
+    orli_gguf_put_real(g, arch, "rope.freq_base", r.theta);
+    if (c->local_theta > 0) orli_gguf_put_real(g, arch, "rope.freq_base_swa", c->local_theta);
+    if (r.factor > 0 && r.original) {
+        orli_gguf_put_tensor(g, "rope_freqs.weight", ORL_F32, 1, 1, r.width / 2, orli_gguf_give_factors,
+                             (void *)(uintptr_t)m);
+    } else if (r.factor > 0) {
+        snprintf(name, sizeof name, "%s.rope.scaling.type", arch);
+        orli_gguf_put_text(g, name, "linear");
+        orli_gguf_put_real(g, arch, "rope.scaling.factor", r.factor);
+    }
+}
+
 static void orli_gguf_put_config(orli_gguf *g, const orl_model *m, orl_dtype dtype) {
     const orl_model_config *c = &m->config;
     const orli_gguf_family *family = &orli_gguf_families[c->arch];
     const char *arch = family->arch, *slash = strrchr(m->name, '/');
     size_t head = orli_model_weight(m, ORLI_W_Q, 0)->rows / c->heads;
+    char name[96];
     orli_gguf_put_text(g, "general.architecture", arch);
     orli_gguf_put_text(g, "general.type", "model");
     orli_gguf_put_text(g, "general.name", slash && slash[1] ? slash + 1 : m->name);
@@ -11823,9 +11864,47 @@ static void orli_gguf_put_config(orli_gguf *g, const orl_model *m, orl_dtype dty
     orli_gguf_put_size(g, arch, "attention.key_length", head);
     orli_gguf_put_size(g, arch, "attention.value_length", head);
     orli_gguf_put_real(g, arch, family->norm, c->norm_eps);
-    if (!family->rope) return;
-    orli_gguf_put_size(g, arch, "rope.dimension_count", head);
-    orli_gguf_put_real(g, arch, "rope.freq_base", c->rope.theta);
+    if (c->arch == ORL_GEMMA3) orli_gguf_put_size(g, arch, "attention.sliding_window", c->window);
+    snprintf(name, sizeof name, "%s.use_parallel_residual", arch);
+    if (c->arch == ORL_GPT_NEOX) orli_gguf_put_bool(g, name, c->parallel);
+    if (family->rope) orli_gguf_put_rope(g, m, arch);
+}
+
+/* What llama.cpp would compute otherwise than this model does; NULL: nothing. It knows the layers of a family, and what
+ * their scores are divided by, by itself. */
+static const char *orli_gguf_differs(const orl_model *m) {
+    const orl_model_config *c = &m->config;
+    int gemma = c->arch == ORL_GEMMA3, gated = orli_model_weight(m, ORLI_W_GATE, 0) != NULL, expected;
+    size_t l, head = orli_model_weight(m, ORLI_W_Q, 0)->rows / c->heads;
+    double scalar = (double)(gemma && c->layers == 62 ? c->dim / c->heads : head); /* Gemma 3 27B */
+    if (gated ? c->activation != (gemma ? ORL_GELU : ORL_SILU) : c->activation == ORL_SILU) return "its activation";
+    if (c->by_layer || fabs((c->query_scalar > 0 ? c->query_scalar : (double)head) - scalar) > 1e-6)
+        return "what attention scores are divided by";
+    if (c->rope.factor > 0 && c->rope.original && !orli_gguf_families[c->arch].paired) return "its rope_scaling";
+    if (c->rope.factor > 0 && c->rope.original && c->arch == ORL_SMOLLM3) return "its rope_scaling";
+    if (gemma && fabs(c->local_theta - 10000) > 1e-6) return "rope_local_base_freq";
+    if ((gemma || c->arch == ORL_QWEN3) && c->attention_bias) return "its biases";
+    if (c->arch == ORL_GPT_NEOX && !c->attention_bias) return "that it has no biases";
+    for (l = 0; l < c->layers; l++) {
+        expected = gemma && (l + 1) % 6                       ? ORL_LAYER_LOCAL
+                   : c->arch == ORL_SMOLLM3 && (l + 1) % 4 == 0 ? ORL_LAYER_UNROTATED
+                                                                : 0;
+        if ((c->layer[l] & (gemma ? ORL_LAYER_LOCAL | ORL_LAYER_UNROTATED : ORL_LAYER_UNROTATED)) != expected)
+            return "which of its layers are local or know no positions";
+    }
+    return NULL;
+}
+
+/* … and what it does not apply, and the model can do without. */
+static void orli_gguf_note(const orl_model *m, const char *path) {
+    const orl_model_config *c = &m->config;
+    size_t l, local = 0;
+    for (l = 0; l < c->layers && c->arch != ORL_GEMMA3; l++) local += (c->layer[l] & ORL_LAYER_LOCAL) != 0;
+    if (local && c->window < c->context)
+        orli_note(m->object.ctx, "%s: llama.cpp lets %zu layers see more than their %zu last tokens", path, local,
+                  c->window);
+    if (m->condition.kind != ORL_CONDITION_NONE)
+        orli_note(m->object.ctx, "%s: llama.cpp knows nothing of the model's condition: prompts must carry it", path);
 }
 
 /* ---- its tokenizer ---- */
@@ -11981,11 +12060,15 @@ ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: llama.cpp does not know the family %s: save a directory instead",
                          path, orli_families[m->config.arch].model_type);
     if (orli_lora_unsaved(m, path) != ORL_OK) return orl_error_status(ctx);
+    if (orli_lora_unsaved(m, path) != ORL_OK) return orl_error_status(ctx);
     if (m->reward)
         return orli_fail(ctx, ORL_ERR_ARGUMENT,
                          "%s: GGUF is for language models: llama.cpp does not read a reward model's head", path);
-    if (m->condition.kind != ORL_CONDITION_NONE)
-        orli_note(ctx, "%s: llama.cpp knows nothing of the model's condition: prompts must carry it", path);
+    if (orli_gguf_differs(m))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT,
+                         "%s: llama.cpp's %s models differ in %s: save a directory instead", path,
+                         orli_gguf_families[m->config.arch].arch, orli_gguf_differs(m));
+    orli_gguf_note(m, path);
     g = orli_gguf_new(ctx);
     tensor = (orli_gguf_tensor *)orli_alloc(ctx, orli_mul(ORLI_GGUF_ROWS, m->config.layers), sizeof *tensor);
     if (tensor) {

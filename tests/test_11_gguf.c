@@ -204,7 +204,8 @@ static orl_model *make_model(orl_arch arch, orl_tokenizer *tok, int tied) {
     orl_model *m;
     orl_param *p;
     size_t i, k = 1;
-    c.dim = 64, c.heads = 4, c.kv_heads = arch == ORL_GPT2 ? 4 : 2, c.layers = 2, c.ffn = 40, c.context = 24;
+    c.dim = 64, c.heads = 4, c.layers = 2, c.ffn = 40, c.context = 24;
+    c.kv_heads = arch == ORL_GPT2 || arch == ORL_GPT_NEO || arch == ORL_GPT_NEOX ? 4 : 2;
     c.vocab = tok ? orl_vocab(tok) + 3 : 11; /* three rows that no token has */
     c.tied = tied;
     m = orl_model_create(ctx, &c, tok);
@@ -353,6 +354,73 @@ static void test_files(void) {
     read_gguf(path);
     check(is_text("tokenizer.ggml.model", "none") && number("llama.vocab_size") == 11 && !find("output.weight"));
     orl_model_free(llama);
+}
+
+/* The other families: what is special to each. */
+static void test_families(void) {
+    char path[600];
+    orl_model *m;
+    size_t i;
+    snprintf(path, sizeof path, "%s", in_dir("family.gguf"));
+    m = make_model(ORL_GPT_NEO, NULL, 1);
+    check(orl_model_save_gguf(m, path, ORL_F32) != ORL_OK), expect_error(ORL_ERR_ARGUMENT, "the family gpt_neo");
+    orl_model_free(m);
+    m = make_model(ORL_GPT_NEOX, NULL, 1); /* wants a head even if it is the embedding */
+    check(orl_model_save_gguf(m, path, ORL_F32) == ORL_OK);
+    read_gguf(path);
+    check(is_text("general.architecture", "gptneox") && number("gptneox.rope.dimension_count") == 8);
+    check(get("gptneox.use_parallel_residual") && get("gptneox.use_parallel_residual")->at[0] == 1);
+    check_numbers("output.weight", orli_model_weight(m, ORLI_W_EMBED, 0), 0, 0, 0);
+    check_numbers("blk.1.attn_qkv.weight", orli_model_weight(m, ORLI_W_K, 1), 64 * 64, 0, 0);
+    check_numbers("blk.1.attn_qkv.bias", orli_model_weight(m, ORLI_W_V_B, 1), 2 * 64, 0, 0);
+    orl_model_free(m);
+    m = make_model(ORL_QWEN3, NULL, 1);
+    check(orl_model_save_gguf(m, path, ORL_F32) == ORL_OK);
+    read_gguf(path);
+    check(is_text("general.architecture", "qwen3"));
+    check_numbers("blk.0.attn_q.weight", orli_model_weight(m, ORLI_W_Q, 0), 0, 0, 0); /* pairs are halves there too */
+    check_numbers("blk.0.attn_k_norm.weight", orli_model_weight(m, ORLI_W_K_NORM, 0), 0, 0, 0);
+    m->config.rope.factor = 4; /* linear: two settings */
+    check(orl_model_save_gguf(m, path, ORL_F32) == ORL_OK);
+    read_gguf(path);
+    check(is_text("qwen3.rope.scaling.type", "linear") && number("qwen3.rope.scaling.factor") == 4);
+    m->config.rope.original = 8192;
+    check(orl_model_save_gguf(m, path, ORL_F32) != ORL_OK), expect_error(ORL_ERR_ARGUMENT, "rope_scaling");
+    m->config.rope.factor = 0, m->config.by_layer = 1;
+    check(orl_model_save_gguf(m, path, ORL_F32) != ORL_OK), expect_error(ORL_ERR_ARGUMENT, "scores are divided by");
+    m->config.by_layer = 0, m->config.activation = ORL_GELU;
+    check(orl_model_save_gguf(m, path, ORL_F32) != ORL_OK), expect_error(ORL_ERR_ARGUMENT, "its activation");
+    orl_model_free(m);
+    m = make_model(ORL_GEMMA3, NULL, 1);
+    for (i = 0; i < 64; i++) orli_model_weight(m, ORLI_W_POST2, 1)->data[i] = (orl_real)0.25;
+    check(orl_model_save_gguf(m, path, ORL_F32) == ORL_OK);
+    read_gguf(path);
+    check(find("blk.1.post_ffw_norm.weight") && number("gemma3.attention.sliding_window") == 64);
+    check(element(find("blk.1.post_ffw_norm.weight"), 63) == 1.25 && number("gemma3.rope.freq_base") == 1e6);
+    for (i = 0; i < 16; i++) {
+        double x = element(find("blk.0.attn_q_norm.weight"), i);
+        check_near(x, 1 + (double)orli_model_weight(m, ORLI_W_Q_NORM, 0)->data[i], 1e-6);
+    }
+    m->config.layer[0] = 0;
+    check(orl_model_save_gguf(m, path, ORL_F32) != ORL_OK), expect_error(ORL_ERR_ARGUMENT, "which of its layers");
+    orl_model_free(m);
+    m = make_model(ORL_MISTRAL, NULL, 1), notes[0] = 0;
+    m->config.window = 8;
+    check(orl_model_save_gguf(m, path, ORL_F32) == ORL_OK);
+    check_contains(notes, "2 layers see more than their 8 last tokens");
+    orl_model_free(m);
+    m = make_model(ORL_LLAMA, NULL, 1); /* Llama 3's scaling: a divisor for each pair */
+    m->config.rope.theta = 5e5, m->config.rope.factor = 8, m->config.rope.low = 1, m->config.rope.high = 4;
+    m->config.rope.original = 8192;
+    check(orl_model_save_gguf(m, path, ORL_Q8_0) == ORL_OK);
+    read_gguf(path);
+    check(find("rope_freqs.weight") && find("rope_freqs.weight")->type == 0 && find("rope_freqs.weight")->shape[0] == 8);
+    for (i = 0; i < 8; i++) { /* as in Meta's code */
+        double f = pow(5e5, -(double)i / 8), wave = 2 * 3.14159265358979323846 / f, smooth = (8192 / wave - 1) / 3;
+        double divisor = wave < 2048 ? 1 : wave > 8192 ? 8 : 1 / ((1 - smooth) / 8 + smooth);
+        check_near(element(find("rope_freqs.weight"), i), divisor, 1e-5);
+    }
+    orl_model_free(m);
 }
 
 /* A SentencePiece-style tokenizer: scores in the order of merges, types, what is put before a text. */
@@ -610,6 +678,7 @@ int main(void) {
     if (orl_failed(ctx) || !make_dir("test_11_gguf", NULL)) return 1;
     orl_on_note(ctx, on_note, NULL);
     test_files();
+    test_families();
     test_sentencepiece();
     test_refused();
     test_types();
