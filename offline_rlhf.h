@@ -498,9 +498,13 @@ ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss);
  * the first is the end-of-text token. vocab counts everything (specials + 256 bytes + merges). */
 ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes, size_t vocab,
                                            const char *const *specials);
-/* From a directory: tokenizer.json, or vocab.json + merges.txt (or GPT-2's encoder.json + vocab.bpe). */
+/* From a directory: tokenizer.json, or vocab.json + merges.txt (or GPT-2's encoder.json + vocab.bpe), or a rank file
+ * of tiktoken (tokenizer.model as Llama 3 has it, qwen.tiktoken, cl100k_base.tiktoken …). */
 ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir);
 ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *file, size_t vocab);
+/* A rank file of tiktoken. kind: cl100k_base, o200k_base, llama3, qwen, gpt2, r50k_base or p50k_base, which tells how
+ * text is split and what the special tokens are; NULL: as the file's name or its number of ranks says. */
+ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *file, const char *kind);
 /* tokenizer.json, tokenizer_config.json */
 ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir);
 ORL_API void orl_tokenizer_free(orl_tokenizer *tok);
@@ -9014,44 +9018,11 @@ static void orli_load_config(orl_tokenizer *tok, const char *dir) {
     orli_file_close(&file);
 }
 
-ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
-    static const char *const vocab[] = {"vocab.json", "encoder.json"}, *const merges[] = {
-                                                                           "merges.txt",
-                                                                           "vocab.bpe"};
-    orl_tokenizer *tok;
-    char path[4096], second[4096];
-    int i, found = 0;
-    if (orl_failed(ctx)) return NULL;
-    if (!dir) {
-        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load: the directory is NULL");
-        return NULL;
-    }
-    tok = orli_tokenizer_new(ctx);
-    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK &&
-        orli_exists(path)) {
-        found = 1;
-        orli_load_json(tok, path);
-    }
-    for (i = 0; i < 2 && !found && !orl_failed(ctx); i++) {
-        if (orli_join(ctx, path, dir, vocab[i]) != ORL_OK ||
-            orli_join(ctx, second, dir, merges[i]) != ORL_OK || !orli_exists(path))
-            continue;
-        found = 1;
-        orli_load_vocab_json(tok, path);
-        if (!orl_failed(ctx)) orli_load_merges_txt(tok, second);
-    }
-    if (!found)
-        orli_fail(ctx, ORL_ERR_IO,
-                  "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt "
-                  "nor encoder.json and vocab.bpe",
-                  dir);
-    if (!orl_failed(ctx)) orli_load_config(tok, dir);
-    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
-    return orli_tokenizer_finished(tok);
-}
-
 /* ---- llama2.c's tokenizer.bin: int max_token_length; vocab × (float score; int length; bytes)
  * ---- */
+
+/* Bytes of a token, in the forms whose merges are found by trying where to cut it. */
+#define ORLI_TOKEN_MOST 1024
 
 typedef struct orli_scored { /* a merge and the score of what it makes */
     float score;
@@ -9095,6 +9066,11 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
             break;
         }
         at += 8 + (size_t)length;
+        if (length > ORLI_TOKEN_MOST) {
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu at byte %zu has %ld bytes: more than %d are not known here", path,
+                      i, at - 8 - (size_t)length, (long)length, ORLI_TOKEN_MOST);
+            break;
+        }
         for (; i < 3 && length > 2 && text[0] == '\n' && text[length - 1] == '\n'; length -= 2)
             text++;
         spelling.length = 0;
@@ -9107,19 +9083,21 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
     orli_str_free(&spelling);
 }
 
-/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. */
-static void orli_llama2c_merges(orl_tokenizer *tok, const float *score) {
+/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. Tokens below `from` and
+ * SentencePiece's bytes take no part. */
+static void orli_scored_merges(orl_tokenizer *tok, const float *score, int32_t from) {
     orl_ctx *ctx = tok->object.ctx;
     orli_scored *found = NULL;
     size_t count = 0, capacity = 0, i, k;
-    for (i = 3; i < tok->tokens && !orl_failed(ctx); i++) {
+    for (i = (size_t)from; i < tok->tokens && !orl_failed(ctx); i++) {
         const orli_name *name = &tok->names.name[tok->token[i].name];
-        if (orli_byte_token(name->text, name->length) >= 0) continue;
+        if (!tok->token[i].text || (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0)) continue;
         for (k = 1; k < name->length; k++) {
             int32_t left = orli_spelling_id(tok, name->text, k),
-                    right = left < 3 ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
-            if (right < 3 || orli_byte_token(name->text, k) >= 0 ||
-                orli_byte_token(name->text + k, name->length - k) >= 0)
+                    right = left < from ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
+            if (left < from || right < from ||
+                (tok->sentencepiece && (orli_byte_token(name->text, k) >= 0 ||
+                                        orli_byte_token(name->text + k, name->length - k) >= 0)))
                 continue;
             if (ORLI_RESERVE(ctx, found, capacity, count + 1) != ORL_OK) break;
             found[count].score = score[i];
@@ -9174,7 +9152,7 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
         tok->split = ORLI_SPLIT_NONE;
         orli_llama2c_read(tok, &file, path, vocab, score);
     }
-    if (!orl_failed(ctx)) orli_llama2c_merges(tok, score);
+    if (!orl_failed(ctx)) orli_scored_merges(tok, score, 3);
     for (i = 0; i < 3 && !orl_failed(ctx); i++) orli_added_plain(tok, (int32_t)i, 1);
     if (!orl_failed(ctx)) {
         tok->unk = 0, tok->bos = 1, tok->eos = 2;
@@ -9182,6 +9160,222 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
     }
     orli_free(ctx, score);
     orli_file_close(&file);
+    return orli_tokenizer_finished(tok);
+}
+
+/* ---- tiktoken's rank files: lines of a token's bytes in base64, a blank, its rank, which is its id ---- */
+
+typedef struct orli_rank_kind {
+    const char *name;
+    size_t ranks; /* how many the file has, if its name does not tell */
+    orli_split split;
+    int nfc;
+    int32_t first;       /* id of the first special token */
+    const char *special; /* their texts, each in its place: "a b - c": "-" is an id without a token; in the end …#n: the
+                          * number n and those that follow, as far as to `last` */
+    int32_t last;
+} orli_rank_kind;
+
+static const orli_rank_kind orli_rank_kinds[] = {
+    {"cl100k_base", 100256, ORLI_SPLIT_LLAMA3, 0, 100257,
+     "<|endoftext|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> - - - - - - - - - - - - - - - <|endofprompt|>", 100276},
+    {"o200k_base", 199998, ORLI_SPLIT_O200K, 0, 199999,
+     "<|endoftext|> - - - - - - - - - - - - - - - - - - <|endofprompt|>", 200018},
+    {"llama3", 128000, ORLI_SPLIT_LLAMA3, 0, 128000,
+     "<|begin_of_text|> <|end_of_text|> <|reserved_special_token_0|> <|reserved_special_token_1|> "
+     "<|reserved_special_token_2|> <|reserved_special_token_3|> <|start_header_id|> <|end_header_id|> "
+     "<|reserved_special_token_4|> <|eot_id|> <|reserved_special_token_#5", 128255},
+    {"qwen", 151643, ORLI_SPLIT_QWEN2, 1, 151643, "<|endoftext|> <|im_start|> <|im_end|> <|extra_#0", 151850},
+    {"gpt2", 50256, ORLI_SPLIT_GPT2, 0, 50256, "<|endoftext|>", 50256},
+    {"r50k_base", 50256, ORLI_SPLIT_GPT2, 0, 50256, "<|endoftext|>", 50256},
+    {"p50k_base", 50280, ORLI_SPLIT_GPT2, 0, 50256, "<|endoftext|>", 50256}};
+
+/* Appends the bytes of n characters of base64; 0 if they are none. */
+static int orli_base64(const char *text, size_t n, orli_str *out) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    uint32_t bits = 0;
+    size_t i, held = 0, padding = 0;
+    for (; padding < 2 && n > padding && text[n - 1 - padding] == '='; padding++) {}
+    if (n % 4 || n == 0) return 0;
+    for (i = 0; i < n - padding; i++) {
+        const char *digit = text[i] ? strchr(digits, text[i]) : NULL;
+        char c;
+        if (!digit) return 0;
+        bits = bits << 6 | (uint32_t)(digit - digits);
+        held += 6;
+        if (held < 8) continue;
+        held -= 8;
+        c = (char)(bits >> held & 0xff);
+        orli_str_add(out, &c, 1);
+    }
+    return !(bits & ((1u << held) - 1)); /* what is left over is zero */
+}
+
+/* A line's token and rank: 1, or 0 and an error. */
+static int orli_rank_line(orl_tokenizer *tok, const char *path, size_t line, const char *text, size_t n, size_t most,
+                          orli_str *bytes, orli_str *spelling) {
+    orl_ctx *ctx = tok->object.ctx;
+    const char *space = (const char *)memchr(text, ' ', n);
+    const size_t encoded = space ? (size_t)(space - text) : n;
+    size_t rank = 0, i;
+    bytes->length = spelling->length = 0;
+    if (!orli_base64(text, encoded, bytes)) {
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: \"%.*s\" is not a token in base64", path, line,
+                  (int)ORLI_MIN(encoded, 60), text);
+        return 0;
+    }
+    for (i = encoded + 1; i < n && rank < most && text[i] >= '0' && text[i] <= '9'; i++)
+        rank = 10 * rank + (size_t)(text[i] - '0');
+    if (i < n || i <= encoded + 1 || rank >= most)
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: \"%.*s\" is not a token, a blank and a rank below %zu", path, line,
+                  (int)ORLI_MIN(n, 60), text, most);
+    else if (bytes->length > ORLI_TOKEN_MOST)
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: a token of %zu bytes: more than %d are not known here", path, line,
+                  bytes->length, ORLI_TOKEN_MOST);
+    if (bytes->failed || orl_failed(ctx)) return 0;
+    orli_spell(tok, bytes->data, bytes->length, spelling);
+    if (!spelling->failed && !orli_token_enter(tok, spelling->data, spelling->length, (int32_t)rank, 0))
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: the token or its rank %zu occurs twice", path, line, rank);
+    return !orl_failed(ctx);
+}
+
+/* Reads the lines; gives their number. */
+static size_t orli_ranks_read(orl_tokenizer *tok, const orli_file *file, const char *path) {
+    orli_str bytes = orli_str_new(tok->object.ctx), spelling = orli_str_new(tok->object.ctx);
+    size_t at, end, line = 1, count = 0, next, most = (size_t)orli_id_limit(file->size);
+    if (file->size && (file->data[0] == '\n' || !file->data[0]))
+        orli_fail(tok->object.ctx, ORL_ERR_FORMAT,
+                  "%s: not lines of tokens and ranks (SentencePiece's own form is not known here): convert it to "
+                  "tokenizer.json", path);
+    for (at = 0; at < file->size && !orl_failed(tok->object.ctx); at = next, line++) {
+        const char *stop = (const char *)memchr(file->data + at, '\n', file->size - at);
+        end = stop ? (size_t)(stop - file->data) : file->size;
+        next = end + 1;
+        if (end > at && file->data[end - 1] == '\r') end--;
+        if (end > at)
+            count += (size_t)orli_rank_line(tok, path, line, file->data + at, end - at, most, &bytes, &spelling);
+    }
+    orli_str_free(&bytes);
+    orli_str_free(&spelling);
+    return count;
+}
+
+/* Which kind the caller, or the file's name, or the number of its ranks says it is; NULL and an error. */
+static const orli_rank_kind *orli_rank_kind_of(orl_ctx *ctx, const char *path, const char *name, size_t ranks) {
+    const char *slash = strrchr(path, '/');
+    size_t i, n = sizeof orli_rank_kinds / sizeof *orli_rank_kinds;
+    for (i = 0; i < n; i++)
+        if (name && strcmp(name, orli_rank_kinds[i].name) == 0) return &orli_rank_kinds[i];
+    for (i = 0; i < n && !name; i++)
+        if (strstr(slash ? slash : path, orli_rank_kinds[i].name)) return &orli_rank_kinds[i];
+    for (i = 0; i < n && !name; i++)
+        if (ranks == orli_rank_kinds[i].ranks) return &orli_rank_kinds[i];
+    orli_fail(ctx, name ? ORL_ERR_ARGUMENT : ORL_ERR_FORMAT,
+              "%s: %s%s%s (%zu ranks): name one of cl100k_base, o200k_base, llama3, qwen, gpt2, r50k_base and p50k_base", path,
+              name ? "there is no kind \"" : "neither its name nor its size tells how it splits text", name ? name : "",
+              name ? "\"" : "", ranks);
+    return NULL;
+}
+
+/* The special tokens that the file does not have. */
+static void orli_rank_specials(orl_tokenizer *tok, const orli_rank_kind *kind, const char *path) {
+    orl_ctx *ctx = tok->object.ctx;
+    const char *at = kind->special;
+    int32_t id, number = -1;
+    for (id = kind->first; id <= kind->last && !orl_failed(ctx); id++) {
+        char text[64];
+        size_t n = strcspn(at, " "), hash = strcspn(at, " #");
+        if (hash < n && number < 0) number = (int32_t)(at[hash + 1] - '0');
+        if (hash < n) snprintf(text, sizeof text, "%.*s%ld|>", (int)hash, at, (long)number++);
+        else snprintf(text, sizeof text, "%.*s", (int)n, at);
+        if (hash == n && at[n]) at += n + 1;
+        if (strcmp(text, "-") == 0) continue;
+        if (!orli_token_enter(tok, text, strlen(text), id, 1))
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: has a token %ld or \"%s\", which %s keeps for itself", path, (long)id, text,
+                      kind->name);
+        else if (!orl_failed(ctx)) orli_added_plain(tok, id, 1);
+    }
+    if (orl_failed(ctx)) return;
+    tok->bos = orli_spelling_id(tok, "<|begin_of_text|>", 17);
+    tok->add_bos = tok->bos >= 0;
+    tok->eos = orli_spelling_id(tok, tok->add_bos ? "<|end_of_text|>" : "<|endoftext|>", tok->add_bos ? 15 : 13);
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *path, const char *name) {
+    orl_tokenizer *tok;
+    const orli_rank_kind *kind = NULL;
+    orli_file file;
+    float *score = NULL;
+    size_t ranks, i;
+    if (orl_failed(ctx)) return NULL;
+    if (!path) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load_tiktoken: the file is NULL");
+        return NULL;
+    }
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
+    tok = orli_tokenizer_new(ctx);
+    if (!orl_failed(ctx)) {
+        ranks = orli_ranks_read(tok, &file, path);
+        if (!orl_failed(ctx)) kind = orli_rank_kind_of(ctx, path, name, ranks);
+        score = (float *)orli_alloc(ctx, tok->tokens, sizeof *score);
+    }
+    if (!orl_failed(ctx)) {
+        for (i = 0; i < tok->tokens; i++) score[i] = -(float)i;
+        tok->split = kind->split, tok->nfc = kind->nfc;
+        tok->ignore_merges = tok->rank_by_token = 1;
+        orli_scored_merges(tok, score, 0);
+    }
+    if (!orl_failed(ctx) && tok->nfc) orli_nfc_expand(tok);
+    if (!orl_failed(ctx)) orli_rank_specials(tok, kind, path);
+    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    orli_free(ctx, score);
+    orli_file_close(&file);
+    return orli_tokenizer_finished(tok);
+}
+
+/* ---- loading a directory ---- */
+
+ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
+    static const char *const vocab[] = {"vocab.json", "encoder.json"}, *const merges[] = {
+                                                                           "merges.txt",
+                                                                           "vocab.bpe"};
+    orl_tokenizer *tok;
+    char path[4096], second[4096];
+    static const char *const ranks[] = {"tokenizer.model", "qwen.tiktoken", "cl100k_base.tiktoken",
+                                        "o200k_base.tiktoken", "r50k_base.tiktoken", "p50k_base.tiktoken"};
+    int i, found = 0;
+    if (orl_failed(ctx)) return NULL;
+    if (!dir) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load: the directory is NULL");
+        return NULL;
+    }
+    for (i = 0; i < 3; i++)
+        found |= orli_join(ctx, path, dir, i == 0 ? "tokenizer.json" : vocab[i - 1]) == ORL_OK && orli_exists(path);
+    for (i = 0; i < 6 && !found && !orl_failed(ctx); i++)
+        if (orli_join(ctx, path, dir, ranks[i]) == ORL_OK && orli_exists(path))
+            return orl_tokenizer_load_tiktoken(ctx, path, NULL);
+    found = 0;
+    tok = orli_tokenizer_new(ctx);
+    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK &&
+        orli_exists(path)) {
+        found = 1;
+        orli_load_json(tok, path);
+    }
+    for (i = 0; i < 2 && !found && !orl_failed(ctx); i++) {
+        if (orli_join(ctx, path, dir, vocab[i]) != ORL_OK ||
+            orli_join(ctx, second, dir, merges[i]) != ORL_OK || !orli_exists(path))
+            continue;
+        found = 1;
+        orli_load_vocab_json(tok, path);
+        if (!orl_failed(ctx)) orli_load_merges_txt(tok, second);
+    }
+    if (!found)
+        orli_fail(ctx, ORL_ERR_IO,
+                  "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt "
+                  "nor encoder.json and vocab.bpe nor a rank file of tiktoken",
+                  dir);
+    if (!orl_failed(ctx)) orli_load_config(tok, dir);
+    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
     return orli_tokenizer_finished(tok);
 }
 
