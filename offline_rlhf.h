@@ -521,6 +521,9 @@ ORL_API orl_status orl_encode(const orl_tokenizer *tok, const char *text, size_t
                               int32_t **ids, size_t *count);
 ORL_API orl_status orl_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count, int skip_special,
                               char **text, size_t *bytes); /* zero-terminated; free with orl_free */
+/* Of a text that grows token by token (orl_token_text): how many of its bytes may be shown now. The others, at most
+ * three, begin a character whose end is still to come. */
+ORL_API size_t orl_text_ready(const char *text, size_t bytes);
 ORL_API void orl_free(orl_ctx *ctx, void *memory);
 
 /* ---- 1.5 models ------------------------------------------------------------------------------- */
@@ -6496,13 +6499,13 @@ static orl_status orli_st_save(orli_st_writer *w, const char *path) {
  *             SentencePiece-style BPE (Llama 2), learned, loaded and saved in the files other tools
  *             use.
  * Depends on: formats.              Owns: vocabulary, merges, a cache of words.
- * Invariants: decoding what was encoded gives the same bytes back, UTF-8 or not (but for what
- *             Hugging Face's tokenizers lose too: "▁" is SentencePiece's space, Metaspace drops a
- *             leading space, lstrip and rstrip drop white space beside a token); what is saved
+ * Invariants: ids are those of Hugging Face's tokenizers and of tiktoken; decoding what was encoded
+ *             gives the same bytes back, UTF-8 or not (but for what those lose too: "▁" is
+ *             SentencePiece's space, Metaspace drops a leading space, lstrip and rstrip drop white
+ *             space beside a token, and NFC is another spelling); what is saved
  *             encodes as what it was saved from; a file with settings that are not known here is
- *             an error that names them, never a guess. Encoding n bytes takes O(n log n) whatever
- *             they are; nothing recurses. The normalizer NFC is remembered but not applied: text
- *             is taken to be in NFC, as nearly all is.
+ *             an error that names them, never a guess. Encoding takes time in proportion to the
+ *             text, whatever it is; nothing recurses.
  * Threads:    the context's thread only (the cache of words is written while encoding).
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
  *             Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019;
@@ -6959,13 +6962,19 @@ typedef enum orli_split { /* how text falls into words; merges stay within a wor
 
 typedef enum orli_prefix { ORLI_PREFIX_NONE, ORLI_PREFIX_FIRST, ORLI_PREFIX_ALWAYS } orli_prefix;
 
-/* The cache of words: pairs of places; a new word goes to the first of its pair, what was there to the second. */
-#define ORLI_WORDS 8192
+/* A cache of words: pairs of places; a new word goes to the first of its pair, what was there to the second. It grows
+ * while it is often missed. */
+#define ORLI_WORDS_MOST 32768
 #define ORLI_WORD_BYTES 24 /* words are shorter: the last byte of a key is the length */
 typedef struct orli_word { /* one cache line */
     uint64_t key[3];       /* its bytes, zeros behind them */
     int32_t count, id[9];
 } orli_word;
+
+typedef struct orli_words {
+    orli_word *word;       /* (count), a power of two; NULL: none yet */
+    size_t count, missed;  /* since it grew */
+} orli_words;
 
 struct orl_tokenizer {
     orli_object object;
@@ -6982,7 +6991,7 @@ struct orl_tokenizer {
     orli_pairs pairs;                /* (left, right) → orli_pair(rank, id) */
     orli_pairs forms;                /* for NFC: see orli_nfc_expand() */
     orli_added_set added[2];         /* those found in the text, those found in the normalized text */
-    orli_word *cache;                /* (ORLI_WORDS) */
+    orli_words *cache;               /* written while encoding */
     unsigned char *joined;           /* SentencePiece: bit 256 a + b: may a merge join bytes a and b? */
     int32_t byte_id[256];            /* −1: none. SentencePiece: the ids of <0x00> … */
     int32_t char_id[128];            /* SentencePiece: of one-byte characters */
@@ -7012,6 +7021,7 @@ static void orli_tokenizer_destroy(orli_object *object) {
     orli_free(ctx, tok->forms.slot);
     orli_free(ctx, tok->added[0].item);
     orli_free(ctx, tok->added[1].item);
+    if (tok->cache) orli_free(ctx, tok->cache->word);
     orli_free(ctx, tok->cache);
     orli_free(ctx, tok->joined);
 }
@@ -7036,6 +7046,7 @@ static orl_tokenizer *orli_tokenizer_new(orl_ctx *ctx) {
     tok->bos = tok->eos = tok->unk = -1;
     tok->split = ORLI_SPLIT_GPT2;
     tok->unicode = orli_unicode_expand(ctx);
+    tok->cache = (orli_words *)orli_alloc_zero(ctx, 1, sizeof *tok->cache);
     for (c = 0; tok->unicode && c < 128; c++) tok->ascii[c] = (unsigned char)orli_class_of(tok, c);
     return tok;
 }
@@ -7441,7 +7452,7 @@ static void orli_added_sort(orl_tokenizer *tok) {
         }
     }
     /* whole words may have become special */
-    if (tok->cache) memset(tok->cache, 0, ORLI_WORDS * sizeof *tok->cache);
+    if (tok->cache->word) memset(tok->cache->word, 0, tok->cache->count * sizeof *tok->cache->word);
 }
 
 /* SentencePiece text may be cut between two bytes that stand side by side in no token that is merged: tok->joined
@@ -7502,26 +7513,27 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
             i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
     }
     if (!orl_failed(ctx)) orli_pairs_enter(tok);
-    if (!orl_failed(ctx) && !tok->cache)
-        tok->cache = (orli_word *)orli_alloc_zero(ctx, ORLI_WORDS, sizeof *tok->cache);
     if (!orl_failed(ctx) && tok->sentencepiece && !tok->joined) orli_joined_mark(tok);
     if (!orl_failed(ctx)) orli_added_sort(tok);
 }
 
 /* ---- words ---- */
 
-/* The class (a bit) of the character at text[i], and its length; a byte that is no UTF-8 is a
+/* The class (a bit) of the character at text, and its length; a byte that is no UTF-8 is a
  * character of class ORLI_OTHER. */
-static unsigned orli_class_at(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
-                              size_t *length) {
-    unsigned c = tok->ascii[(unsigned char)text[i]];
+static unsigned orli_class_long(const orl_tokenizer *tok, const char *text, size_t n, size_t *length) {
     uint32_t code = 0;
-    *length = 1;
-    if (c) return c;
-    *length = orli_utf8_decode(text + i, n - i, &code);
+    *length = orli_utf8_decode(text, n, &code);
     if (*length) return orli_class_of(tok, code);
     *length = 1;
     return ORLI_OTHER;
+}
+static unsigned orli_class_at(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
+                              size_t *length) {
+    unsigned c = tok->ascii[(unsigned char)text[i]];
+    if (!c) return orli_class_long(tok, text + i, n - i, length);
+    *length = 1;
+    return c;
 }
 
 /* The end of the run of characters of these classes from i on. */
@@ -7614,7 +7626,7 @@ static size_t orli_word_llama3(const orl_tokenizer *tok, const char *text, size_
 }
 
 /* The end of [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+ at i, or 0; *upper: of
- * [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]* alone. What is in both sets goes to the first, as far as the second can do without. */
+ * [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]* alone. What is in both sets goes to the first, if something is left for the second. */
 static size_t orli_cased(const orl_tokenizer *tok, const char *text, size_t n, size_t i, size_t *upper) {
     const unsigned both = (unsigned)(ORLI_LETTER | ORLI_MARK);
     size_t end = *upper = orli_run(tok, text, n, i, both | ORLI_UPPER), at, length;
@@ -7945,23 +7957,43 @@ static void orli_word_key(const char *word, size_t n, size_t room, uint64_t key[
     key[2] |= (uint64_t)n << 56;
 }
 
-static size_t orli_word_slot(const uint64_t key[3]) {
+static size_t orli_word_hash(const uint64_t key[3]) {
     uint64_t h = (key[0] ^ key[2] * 0x9E3779B97F4A7C15u) * 0xD6E8FEB86659FD93u;
     h = (h ^ h >> 32 ^ key[1]) * 0xD6E8FEB86659FD93u;
-    return (size_t)(h >> 40) & (ORLI_WORDS - 1);
+    return (size_t)(h >> 40);
 }
 
 static int orli_word_is(const orli_word *w, const uint64_t key[3]) {
     return w->key[0] == key[0] && w->key[1] == key[1] && w->key[2] == key[2];
 }
 
-/* The word's place in the cache: there, or where it may be put (its count is −1 then). */
-static orli_word *orli_word_place(const orl_tokenizer *tok, const uint64_t key[3]) {
-    size_t slot = orli_word_slot(key);
-    orli_word *w = &tok->cache[slot], *other = &tok->cache[slot ^ 1];
-    if (orli_word_is(w, key)) return w;
-    if (orli_word_is(other, key)) return other;
-    *other = *w;
+/* Four times the places (or the first 1024), if so many words were not there; what was in the cache is forgotten. */
+static void orli_words_grow(orl_ctx *ctx, orli_words *cache) {
+    size_t count = cache->count ? ORLI_MIN(4 * cache->count, ORLI_WORDS_MOST) : 1024;
+    orli_word *word;
+    if (cache->count == ORLI_WORDS_MOST || cache->missed++ < 2 * cache->count) return;
+    word = (orli_word *)orli_alloc_zero(ctx, count, sizeof *word);
+    if (!word) return;
+    orli_free(ctx, cache->word);
+    cache->word = word;
+    cache->count = count;
+    cache->missed = 0;
+}
+
+/* The word's place in the cache: there, or where it may be put (its count is −1 then); NULL if memory ran out. */
+static orli_word *orli_word_place(orl_ctx *ctx, orli_words *cache, const uint64_t key[3]) {
+    size_t hash = orli_word_hash(key), slot;
+    orli_word *w;
+    if (cache->count) {
+        slot = hash & (cache->count - 1);
+        if (orli_word_is(&cache->word[slot], key)) return &cache->word[slot];
+        if (orli_word_is(&cache->word[slot ^ 1], key)) return &cache->word[slot ^ 1];
+    }
+    orli_words_grow(ctx, cache);
+    if (!cache->count) return NULL;
+    slot = hash & (cache->count - 1);
+    w = &cache->word[slot];
+    cache->word[slot ^ 1] = *w;
     memcpy(w->key, key, sizeof w->key);
     w->count = -1;
     return w;
@@ -7977,7 +8009,8 @@ static void orli_encode_word(const orl_tokenizer *tok, orli_encoder *e, const ch
         return;
     }
     orli_word_key(word, n, room, key);
-    w = orli_word_place(tok, key);
+    w = orli_word_place(e->ctx, tok->cache, key);
+    if (!w) return;
     if (w->count >= 0) {
         if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + sizeof w->id / sizeof *w->id) != ORL_OK) return;
         memcpy(e->id + e->ids, w->id, sizeof w->id); /* more than it has: a copy of a known size is fast */
@@ -8074,13 +8107,20 @@ static size_t orli_added_find(const orl_tokenizer *tok, const char *text, size_t
     return orli_added_next(tok, &tok->added[0], text, n, from, parse_special, found);
 }
 
-/* White space before text[i], back to `low`. */
-static size_t orli_space_before(const orl_tokenizer *tok, const char *text, size_t low, size_t i) {
+/* White space before text[i]; blank: spaces are such, and not a replaced "▁". */
+static size_t orli_space_before(const orl_tokenizer *tok, const char *text, size_t i, int blank) {
     size_t at, length;
-    for (; i > low; i = at) {
-        at = orli_char_before(text, low, i);
+    for (; i > 0 && (blank || text[i - 1] != ' '); i = at) {
+        at = orli_char_before(text, 0, i);
         if (orli_class_at(tok, text, i, at, &length) != ORLI_SPACE) break;
     }
+    return i;
+}
+
+/* The same from text[i] on. */
+static size_t orli_space_behind(const orl_tokenizer *tok, const char *text, size_t n, size_t i, int blank) {
+    size_t length;
+    for (; i < n && (blank || text[i] != ' ') && orli_class_at(tok, text, n, i, &length) == ORLI_SPACE; i += length) {}
     return i;
 }
 
@@ -8090,14 +8130,15 @@ static void orli_encode_between(const orl_tokenizer *tok, orli_encoder *e, const
                                 void (*piece)(const orl_tokenizer *, orli_encoder *, const char *, size_t, int)) {
     const orli_added *found;
     size_t at = 0, from = 0, found_at, end;
+    const int blank = set == &tok->added[0] || !tok->replaces;
     do {
         found_at = end = orli_added_next(tok, set, text, n, from, e->parse_special, &found);
-        if (found && found->lstrip) end = ORLI_MAX(orli_space_before(tok, text, 0, found_at), at);
+        if (found && found->lstrip) end = ORLI_MAX(orli_space_before(tok, text, found_at, blank), at);
         if (at < end) piece(tok, e, text + at, end - at, begins && at == 0);
         if (!found) break;
         orli_encoder_emit(e, found->id);
-        at = from = found_at + found->bytes; /* the search does not go on behind what rstrip takes: nor does it elsewhere */
-        if (found->rstrip) at = orli_run(tok, text, n, from, ORLI_SPACE);
+        at = from = found_at + found->bytes; /* white space that rstrip takes is searched, too */
+        if (found->rstrip) at = orli_space_behind(tok, text, n, from, blank);
     } while (!orl_failed(e->ctx));
 }
 
@@ -8241,6 +8282,17 @@ ORL_API orl_status orl_decode(const orl_tokenizer *tok, const int32_t *ids, size
     if ((!ids && count) || !text)
         return orli_fail(tok->object.ctx, ORL_ERR_ARGUMENT, "orl_decode: ids or text is NULL");
     return orli_decode(tok, ids, count, skip_special, 0, text, bytes);
+}
+
+ORL_API size_t orl_text_ready(const char *text, size_t bytes) {
+    size_t k, length;
+    for (k = 1; text && k <= 3 && k <= bytes; k++) {
+        unsigned char c = (unsigned char)text[bytes - k];
+        if ((c & 0xc0) == 0x80) continue;
+        length = c >= 0xf5 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 1;
+        return length > k ? bytes - k : bytes;
+    }
+    return bytes;
 }
 
 ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token) {
@@ -8838,7 +8890,7 @@ static void orli_load_model(orl_tokenizer *tok, orli_json j) {
     orli_str_free(&unk);
 }
 
-/* One of added_tokens: its flags, and its content in `content`. 0: it has no id or no content, or there was an error. */
+/* One of added_tokens: its flags, and its content in `content`; 1, or an error and 0. */
 static int orli_load_added_one(orli_json *j, orli_added *flags, orli_str *content) {
     memset(flags, 0, sizeof *flags);
     flags->id = -1;
@@ -8890,7 +8942,8 @@ static void orli_check_holes(const orl_tokenizer *tok, orli_json *j) {
     size_t i, used = 0;
     for (i = 0; i < tok->tokens; i++) used += tok->token[i].text != NULL;
     if (tok->tokens - used > used + 1024)
-        orli_json_fail_at(j, j->start, "model: the vocabulary has ids up to %zu but only %zu tokens: number them 0, 1, …",
+        orli_json_fail_at(j, j->start,
+                          "model: the vocabulary has ids up to %zu but only %zu tokens: number them 0, 1, …",
                           tok->tokens - 1, used);
 }
 
