@@ -6992,7 +6992,7 @@ struct orl_tokenizer {
     orli_pairs forms;                /* for NFC: see orli_nfc_expand() */
     orli_added_set added[2];         /* those found in the text, those found in the normalized text */
     orli_words *cache;               /* written while encoding */
-    unsigned char *joined;           /* SentencePiece: bit 256 a + b: may a merge join bytes a and b? */
+    unsigned char *joined;           /* bit 256 a + b: may a merge join bytes a and b? */
     int32_t byte_id[256];            /* −1: none. SentencePiece: the ids of <0x00> … */
     int32_t char_id[128];            /* SentencePiece: of one-byte characters */
     int32_t bos, eos, unk;           /* −1: none */
@@ -7455,26 +7455,31 @@ static void orli_added_sort(orl_tokenizer *tok) {
     if (tok->cache->word) memset(tok->cache->word, 0, tok->cache->count * sizeof *tok->cache->word);
 }
 
-/* SentencePiece text may be cut between two bytes that stand side by side in no token that is merged: tok->joined
- * marks the others. It is never cut within a character, nor (where characters may be unknown, and unknown neighbours
- * are one) but before a space. */
+/* A word may be cut between two bytes that stand side by side in no token that is merged: tok->joined marks the
+ * others. SentencePiece text is never cut within a character, nor (where characters may be unknown, and unknown
+ * neighbours are one) but before a space. */
+static int orli_never_cut(const orl_tokenizer *tok, int all_bytes, size_t second) {
+    if (!tok->sentencepiece) return !all_bytes;
+    if (tok->ignore_merges) return 1; /* the whole text may be a token */
+    return (second & 0xc0) == 0x80 || (second != ' ' && !(all_bytes && tok->byte_fallback)) || tok->char_id[' '] < 0;
+}
+
 static void orli_joined_mark(orl_tokenizer *tok) {
     orli_str text = orli_str_new(tok->object.ctx);
-    size_t i, k, a, b, bytes = 0;
+    size_t i, k, pair, bytes = 0;
     unsigned char *joined = (unsigned char *)orli_alloc_zero(tok->object.ctx, 65536 / 8, 1);
     tok->joined = joined;
     for (i = 0; i < 256; i++) bytes += tok->byte_id[i] >= 0;
-    for (a = 0; joined && a < 256; a++)
-        for (b = 0; b < 256; b++)
-            if ((b & 0xc0) == 0x80 || (b != ' ' && !(bytes == 256 && tok->byte_fallback)) || tok->char_id[' '] < 0)
-                joined[(256 * a + b) / 8] |= (unsigned char)(1u << b % 8);
-    for (i = 0; joined && i < tok->merges; i++) {
-        const orli_name *name = &tok->names.name[tok->token[tok->merge[i].id].name];
+    for (pair = 0; joined && pair < 65536; pair++)
+        if (orli_never_cut(tok, bytes == 256, pair & 255)) joined[pair / 8] |= (unsigned char)(1u << pair % 8);
+    for (i = 0; joined && i < tok->tokens; i++) {
+        const orli_name *name = &tok->names.name[tok->token[i].name];
+        if (!tok->token[i].text) continue;
         text.length = 0;
         orli_unspell(tok, name->text, name->length, &text);
         for (k = 1; k < text.length; k++) {
-            a = (unsigned char)text.data[k - 1], b = (unsigned char)text.data[k];
-            joined[(256 * a + b) / 8] |= (unsigned char)(1u << b % 8);
+            pair = 256u * (unsigned char)text.data[k - 1] + (unsigned char)text.data[k];
+            joined[pair / 8] |= (unsigned char)(1u << pair % 8);
         }
     }
     orli_str_free(&text);
@@ -7513,7 +7518,9 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
             i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
     }
     if (!orl_failed(ctx)) orli_pairs_enter(tok);
-    if (!orl_failed(ctx) && tok->sentencepiece && !tok->joined) orli_joined_mark(tok);
+    orli_free(ctx, tok->joined);
+    tok->joined = NULL;
+    if (!orl_failed(ctx)) orli_joined_mark(tok);
     if (!orl_failed(ctx)) orli_added_sort(tok);
 }
 
@@ -7655,9 +7662,18 @@ static size_t orli_word_o200k(const orl_tokenizer *tok, const char *text, size_t
     return end < n && text[end] == '\'' ? end + orli_contraction(text + end, n - end, 1) : end;
 }
 
+/* The first place behind i where no merge can join what stands there. */
+static size_t orli_joined_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t pair;
+    for (i++; i < n; i++) {
+        pair = 256u * (unsigned char)text[i - 1] + (unsigned char)text[i];
+        if (!(tok->joined[pair / 8] >> pair % 8 & 1)) break;
+    }
+    return i;
+}
+
 /* Where the word that begins at i ends. */
 static size_t orli_word_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
-    size_t k;
     switch (tok->split) {
     case ORLI_SPLIT_GPT2: return orli_word_gpt2(tok, text, n, i);
     case ORLI_SPLIT_LLAMA3: return orli_word_llama3(tok, text, n, i, 3);
@@ -7668,11 +7684,7 @@ static size_t orli_word_end(const orl_tokenizer *tok, const char *text, size_t n
         return i;
     default: break;
     }
-    for (i++; i < n; i++) {
-        k = 256u * (unsigned char)text[i - 1] + (unsigned char)text[i];
-        if (!(tok->joined[k / 8] >> k % 8 & 1)) break;
-    }
-    return i;
+    return orli_joined_end(tok, text, n, i);
 }
 
 /* ---- encoding a word ---- */
@@ -7914,14 +7926,10 @@ static int32_t orli_whole_word(const orl_tokenizer *tok, orli_encoder *e, const 
     return id >= 0 && !tok->token[id].special ? id : -1;
 }
 
-/* A word that is not in the cache. */
-static void orli_encode_new(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
-    int32_t few[ORLI_FEW], whole = tok->ignore_merges ? orli_whole_word(tok, e, word, n) : -1;
+/* A word's part that merges may join. */
+static void orli_encode_joined(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
+    int32_t few[ORLI_FEW];
     size_t i;
-    if (whole >= 0) {
-        orli_encoder_emit(e, whole);
-        return;
-    }
     orli_symbols(tok, e, word, n);
     if (orl_failed(e->ctx)) return;
     if (e->count <= ORLI_FEW) {
@@ -7938,6 +7946,22 @@ static void orli_encode_new(const orl_tokenizer *tok, orli_encoder *e, const cha
     if (e->count >= ORLI_MOST) orli_merge_most(tok, e);
     else orli_merge_many(tok, e);
     for (i = 0; i < e->count && !orl_failed(e->ctx); i = e->symbol[i].next) orli_encoder_emit(e, e->symbol[i].id);
+}
+
+/* A word that is not in the cache. */
+static void orli_encode_new(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
+    size_t i, end = tok->sentencepiece ? n : orli_joined_end(tok, word, n, 0);
+    int32_t whole = tok->ignore_merges && end == n ? orli_whole_word(tok, e, word, n) : -1;
+    if (whole >= 0) {
+        orli_encoder_emit(e, whole);
+        return;
+    }
+    for (i = 0; i < n && !orl_failed(e->ctx); i = end) {
+        end = tok->sentencepiece ? n : orli_joined_end(tok, word, n, i);
+        if (end == i + 1 && !tok->sentencepiece && tok->byte_id[(unsigned char)word[i]] >= 0)
+            orli_encoder_emit(e, tok->byte_id[(unsigned char)word[i]]);
+        else orli_encode_joined(tok, e, word + i, end - i);
+    }
 }
 
 /* A short word as three numbers. room: bytes that may be read from it on. */
@@ -8249,6 +8273,14 @@ ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t 
     return t->text ? t->text : "";
 }
 
+/* The bytes of a token, or 0 and an error. */
+static size_t orli_token_bytes(const orl_tokenizer *tok, int32_t id) {
+    size_t n = 0;
+    if (id >= 0 && (size_t)id < tok->tokens) return tok->token[id].bytes;
+    orl_token_text(tok, id, &n);
+    return 0;
+}
+
 /* orl_decode(); continues: as in orli_encode(), so a leading space is the text's own. */
 static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count,
                               int skip_special, int continues, char **text, size_t *bytes) {
@@ -8257,13 +8289,17 @@ static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size
     size_t i, n, skip;
     /* the space that was put first */
     int strip = tok->strips && !continues;
+    for (i = n = 0; i < count && !orl_failed(ctx); i++) n += orli_token_bytes(tok, ids[i]);
+    if (!orl_failed(ctx) && ORLI_RESERVE(ctx, out.data, out.capacity, n + 1) != ORL_OK) out.failed = 1;
     for (i = 0; i < count && !orl_failed(ctx); i++) {
-        const char *t = orl_token_text(tok, ids[i], &n);
-        if (!t || (skip_special && tok->token[ids[i]].special)) continue;
-        skip = strip && n && t[0] == ' ' ? 1 : 0;
-        if (n) strip = 0;
-        orli_str_add(&out, t + skip, n - skip);
+        const orli_token *t = &tok->token[ids[i]];
+        if (!t->bytes || (skip_special && t->special)) continue;
+        skip = strip && t->text[0] == ' ' ? 1 : 0;
+        strip = 0;
+        memcpy(out.data + out.length, t->text + skip, t->bytes - skip);
+        out.length += t->bytes - skip;
     }
+    if (!orl_failed(ctx)) out.data[out.length] = 0;
     if (orl_failed(ctx)) {
         orli_str_free(&out);
         return orl_error_status(ctx);
