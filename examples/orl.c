@@ -503,7 +503,7 @@ static int each_entry(const char *dir, void (*entry)(void *user, const char *pat
 static void note_entry(void *user, const char *path, const char *name) {
     int *seen = (int *)user; /* [0] something of ours, [1] a directory */
     struct stat info;
-    seen[0] |= choose("config.json|tokenizer.json|results.jsonl|checkpoint|log.jsonl", name) >= 0;
+    seen[0] |= choose("config.json|tokenizer.json|results.jsonl|checkpoint|log.jsonl|rows.txt", name) >= 0;
     seen[1] |= lstat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 /* Only what this tool may have written is ever removed: a flat directory with a known file in it. */
@@ -903,64 +903,74 @@ static int cmd_demo(orl_ctx *ctx, options *o) {
 
 /* ---- tokenizer, encode, decode ---- */
 
-typedef struct buffer {
-    char *data;
-    size_t length, capacity;
-} buffer;
+static void put_text(FILE *f, const orl_text *t) {
+    if (t->text) fwrite(t->text, 1, t->bytes, f);
+}
 
-static int append(buffer *b, const char *bytes, size_t n) {
-    if (b->length + n + 1 > b->capacity) {
-        size_t capacity = (b->length + n + 1) * 2;
-        char *grown = (char *)realloc(b->data, capacity);
-        if (!grown) return fail("no memory for %zu bytes of text", capacity);
-        b->data = grown;
-        b->capacity = capacity;
+/* Writes a file's text where it can be read as a stream: of JSONL its rows' text fields, of a pipe all of it. */
+static int spool(orl_ctx *ctx, const options *o, const char *path, int jsonl, FILE *to) {
+    if (jsonl) {
+        orl_dataset *data = load_data(ctx, o, path);
+        size_t i;
+        for (i = 0; i < orl_dataset_count(data); i++) {
+            const orl_row *row = orl_dataset_row(data, i);
+            put_text(to, &row->prompt);
+            put_text(to, &row->response);
+            putc('\n', to);
+            if (!(row->flags & ORL_PAIR)) continue;
+            put_text(to, &row->rejected);
+            putc('\n', to);
+        }
+        orl_dataset_free(data);
+        if (!data) return finish(ctx);
+    } else {
+        size_t bytes = 0;
+        char *text = read_file(path, &bytes);
+        if (!text) return 1;
+        fwrite(text, 1, bytes, to);
+        free(text);
     }
-    if (n) memcpy(b->data + b->length, bytes, n);
-    b->data[b->length += n] = 0;
     return GO;
 }
 
-/* Adds a file's text: of JSONL its rows' text fields, of anything else all of it. */
-static int append_file(orl_ctx *ctx, const options *o, const char *path, buffer *b) {
-    size_t length = strlen(path), bytes = 0, i;
+/* The files to learn from: those given, and `rows` in place of what cannot be read as a stream of text. */
+static int text_files(orl_ctx *ctx, const options *o, const char *rows, const char **files, size_t *count) {
+    FILE *to = NULL;
+    size_t i;
     int code = GO;
-    if (length > 6 && !strcmp(path + length - 6, ".jsonl")) {
-        orl_dataset *data = load_data(ctx, o, path);
-        for (i = 0; i < orl_dataset_count(data) && code == GO; i++) {
-            const orl_row *row = orl_dataset_row(data, i);
-            code = append(b, row->prompt.text, row->prompt.text ? row->prompt.bytes : 0);
-            if (code == GO) code = append(b, row->response.text, row->response.text ? row->response.bytes : 0);
-            if (code == GO) code = append(b, "\n", 1);
-            if (code == GO && (row->flags & ORL_PAIR) && row->rejected.text)
-                code = append(b, row->rejected.text, row->rejected.bytes);
-            if (code == GO && (row->flags & ORL_PAIR)) code = append(b, "\n", 1);
+    for (i = 0; i < o->train_files.count && code == GO; i++) {
+        const char *path = o->train_files.item[i];
+        size_t length = strlen(path);
+        int jsonl = length > 6 && !strcmp(path + length - 6, ".jsonl");
+        struct stat info;
+        if (!jsonl && (stat(path, &info) != 0 || S_ISREG(info.st_mode))) {
+            files[(*count)++] = path;
+            continue;
         }
-        orl_dataset_free(data);
-    } else {
-        char *text = read_file(path, &bytes);
-        code = text ? append(b, text, bytes) : 1;
-        free(text);
+        if (!to && !(to = fopen(rows, "wb"))) return fail("%s: cannot be written: %s", rows, strerror(errno));
+        code = spool(ctx, o, path, jsonl, to);
     }
+    if (to) files[(*count)++] = rows;
+    if (to && (ferror(to) | fclose(to)) && code == GO) code = fail("%s: cannot be written: %s", rows, strerror(errno));
     return code;
 }
 
 static int cmd_tokenizer(orl_ctx *ctx, options *o) {
-    const char *specials[MAX_LIST + 2] = {"<|endoftext|>"};
-    char partial[PATH_SIZE];
-    buffer text = {NULL, 0, 0};
-    orl_tokenizer *tok;
-    size_t i;
+    const char *specials[MAX_LIST + 2] = {"<|endoftext|>"}, *files[MAX_LIST + 1];
+    char partial[PATH_SIZE], rows[PATH_SIZE];
+    orl_tokenizer *tok = NULL;
+    size_t i, n = 0;
     int code = begin_dir(o, partial);
     if (code != GO) return code;
+    if ((code = make_dir(partial)) != GO || (code = join(rows, partial, "/rows.txt")) != GO) return code;
     for (i = 0; i < o->specials.count; i++) specials[i + 1] = o->specials.item[i];
-    for (i = 0; i < o->train_files.count && code == GO; i++) code = append_file(ctx, o, o->train_files.item[i], &text);
-    if (code == GO && !orl_failed(ctx)) {
-        tok = orl_tokenizer_train(ctx, text.data, text.length, o->vocab, specials);
-        if (tok && (code = make_dir(partial)) == GO) orl_tokenizer_save(tok, partial);
-    }
-    free(text.data);
-    return code == GO ? end_dir(ctx, o, partial) : code;
+    code = text_files(ctx, o, rows, files, &n);
+    if (code == GO) tok = orl_tokenizer_train_files(ctx, files, n, o->vocab, specials);
+    remove(rows);
+    if (tok) orl_tokenizer_save(tok, partial);
+    if (code == GO) return end_dir(ctx, o, partial);
+    remove_dir(partial);
+    return code;
 }
 
 static void print_ids(const int32_t *ids, size_t n) {
