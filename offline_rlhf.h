@@ -194,15 +194,19 @@
  *     {"chosen", "rejected"}                two transcripts as in hh-rlhf: the prompt ends with the
  *                                           last "\n\nAssistant:" of what they share
  *     {"messages": [{"role", "content"}]}   the last turn is the response, or a prompt alone if it is not the
- *                                           assistant's; hh tags, or ChatML (orl_dataset_set_template)
+ *                                           assistant's; tags: see orl_template
  *     prompt_ids, completion_ids, chosen_ids, rejected_ids    token ids, used as they are
- *     reward, reward_raw, truncated, logprob, sample, condition    what this library writes
+ *     reward, reward_raw, truncated, templated, logprob, sample, condition    what this library writes
  *
  * Fields it does not know come out as they went in. Prompt and response are encoded apart and their
  * ids joined: that is the border, in training and in sampling alike. So the blank between them
  * belongs to the response (" Paris") with byte-level tokenizers. Text gets the tokenizer's BOS in
  * front if its configuration asks for it, and the end token behind a response unless the row is
  * "truncated"; rows of ids get nothing. Special tokens are recognised in prompts, not in responses.
+ * Messages become text by a chat template, hh's unless orl_dataset_use_template() or _set_template()
+ * says otherwise. Other templates bring their own BOS, or none, and the first of the two gives the
+ * model their end of turn (<|im_end|>, <|eot_id|>, …) as its end token, which its config.json then
+ * has: what is trained to end so is sampled to stop there.
  * A response beyond the context is cut, and a prompt that leaves no room for one token drops the
  * row: both are counted in a note, or an error with orl_config.strict. A malformed row, an empty
  * response, a reward that is not finite: an error with its line or row. orl_dataset_dump() shows
@@ -583,6 +587,7 @@ typedef struct orl_text {
 #define ORL_LOGP 16u      /* logp and tokens were computed */
 #define ORL_CONDITIONED 32u /* condition is there */
 #define ORL_IDS_GIVEN 64u /* the row came with token ids: nothing is added to them */
+#define ORL_TEMPLATED 128u /* a template wrote the prompt: no BOS is added to it */
 
 typedef struct orl_row {
     orl_text prompt, response, rejected;
@@ -629,9 +634,31 @@ ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *data, const orl_model
  * condition to the model, as training does. Free with orl_free. */
 ORL_API char *orl_dataset_dump(orl_dataset *data, orl_model *model, size_t n);
 
-/* messages → text. The template owns BOS and the tags around each turn. */
-typedef enum orl_template { ORL_TEMPLATE_HH = 0, ORL_TEMPLATE_CHATML = 1 } orl_template;
+/* Messages → text, as the chat templates of published models have it. A template owns the tags around each turn, the
+ * begin token (none is added to what it wrote) and the token that ends a turn. */
+typedef enum orl_template {
+    ORL_TEMPLATE_HH = 0,     /* hh-rlhf's "\n\nHuman: … \n\nAssistant: …"; begin and end as for any text */
+    ORL_TEMPLATE_CHATML = 1, /* <|im_start|>role … <|im_end|> */
+    ORL_TEMPLATE_QWEN,       /* Qwen 2.5: ChatML, with its system message where there is none */
+    ORL_TEMPLATE_QWEN3,      /* Qwen 3 without thinking: an empty <think> block before the last answer */
+    ORL_TEMPLATE_LLAMA2,     /* [INST] … [/INST], <<SYS>> */
+    ORL_TEMPLATE_LLAMA3,     /* <|start_header_id|>role<|end_header_id|> … <|eot_id|> */
+    ORL_TEMPLATE_ZEPHYR,     /* <|user|> … <|assistant|> */
+    ORL_TEMPLATE_ALPACA,     /* ### Instruction: … ### Response: */
+    ORL_TEMPLATE_GEMMA,      /* <start_of_turn>user … <end_of_turn>, the system message in the first turn */
+    ORL_TEMPLATE_MISTRAL,    /* [INST] … [/INST], the system message in the first turn */
+    ORL_TEMPLATE_COUNT
+} orl_template;
+ORL_API const char *orl_template_name(orl_template which); /* "hh", "chatml", …; NULL if there is none */
+/* The template that a tokenizer's special tokens tell of; ORL_TEMPLATE_HH if they tell of none: Llama 2's, Mistral's
+ * and Alpaca's tags are plain text, so these are chosen by name. */
+ORL_API orl_template orl_template_find(const orl_tokenizer *tok);
+/* Writes all rows of messages anew, with the begin and end tokens of the models the template comes from. */
 ORL_API orl_status orl_dataset_set_template(orl_dataset *data, orl_template which);
+/* The same for a model, with its tokenizer's own begin and end tokens: the template of this name, or (NULL) the one
+ * that orl_template_find() finds. If data has messages and the tokenizer the template's end of turn, the model takes
+ * that for its end token: training appends it to each response, sampling stops there (and where it did before). */
+ORL_API orl_status orl_dataset_use_template(orl_dataset *data, orl_model *model, const char *name);
 
 /* The three transformations of the paper; each gives a new view and they compose in any order.
  * r̂, its quantiles and the reward written into a condition come from the whole labelled set. */
@@ -7838,7 +7865,7 @@ static void orli_learner_lay_out(orli_learner *t, const orli_words *words) {
             if (words->whole[shard].slot[i].length > 1) n++, total += words->whole[shard].slot[i].length + 1;
     if (total > UINT32_MAX) {
         orli_fail(t->ctx, ORL_ERR_DATA,
-                  "a tokenizer cannot be learned from more than 4 GB of different words (%zu MB): use a part of the text",
+                  "a tokenizer cannot be learned from more than 4 GB of different words (%zu MB): use part of the text",
                   (size_t)(total >> 20));
         return;
     }
@@ -10666,44 +10693,227 @@ static void orli_row_ids(orl_dataset *d, orli_json *j, orl_row *r, orl_text *t) 
     orli_free(j->ctx, ids);
 }
 
-/* The tag that opens turn `turn` of `role`. */
-static void orli_template_turn(orli_str *s, orl_template which, size_t turn, const char *role) {
-    if (which == ORL_TEMPLATE_CHATML) orli_str_printf(s, "%s<|im_start|>%s\n", turn ? "<|im_end|>\n" : "", role);
-    else if (strcmp(role, "assistant") == 0) orli_str_puts(s, "\n\nAssistant:");
-    else if (strcmp(role, "system") != 0) orli_str_puts(s, "\n\nHuman:");
+/* ---- templates ----
+ * What stands around the messages of system, user and assistant. In tags \1 is the role, \2 the begin token, \3 the
+ * end token. The assistant's turn is open, lead, content, rest, end, close: its response begins with lead, and the end
+ * token is appended to it as an id. */
+
+#define ORLI_ROLES_ANY 1u    /* a role that is not known is written like the user's */
+#define ORLI_ROLES_IN_TURN 2u /* user and assistant alternate, after one system message at most */
+#define ORLI_INSIDE 4u       /* the system message stands within the first user's turn */
+#define ORLI_TRIM 8u         /* contents lose the white space around them … */
+#define ORLI_TRIM_WHOLE 16u  /* … with the system message in front of them */
+#define ORLI_BLANK 32u       /* a blank before a content that is not empty */
+#define ORLI_NO_THOUGHTS 64u /* what stands before </think> is left out */
+
+enum { ORLI_SYSTEM, ORLI_USER, ORLI_ASSISTANT };
+
+typedef struct orli_template {
+    const char *name, *bos, *eos; /* of the published models */
+    const char *begin, *open[3], *close[3];
+    const char *lead, *rest, *end;
+    const char *answer; /* opens the last answer instead of open[2], if not NULL */
+    const char *system; /* the message where there is none, if not NULL */
+    unsigned traits;
+} orli_template;
+
+#define ORLI_IM_OPEN "<|im_start|>\1\n"
+#define ORLI_IM_CLOSE "<|im_end|>\n"
+#define ORLI_CHATML \
+    {ORLI_IM_OPEN, ORLI_IM_OPEN, ORLI_IM_OPEN}, {ORLI_IM_CLOSE, ORLI_IM_CLOSE, "\n"}, "", "", "<|im_end|>"
+static const orli_template orli_templates[ORL_TEMPLATE_COUNT] = {
+    {"hh", "", "", "", {"", "\n\nHuman:", "\n\nAssistant:"}, {"", "", ""}, "", "", "", NULL, NULL,
+     ORLI_ROLES_ANY | ORLI_BLANK},
+    {"chatml", "", "", "", ORLI_CHATML, NULL, NULL, ORLI_ROLES_ANY},
+    {"qwen", "", "", "", ORLI_CHATML, NULL, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", 0},
+    {"qwen3", "", "", "", ORLI_CHATML, ORLI_IM_OPEN "<think>\n\n</think>\n\n", NULL, ORLI_NO_THOUGHTS},
+    {"llama2", "<s>", "</s>", "", {"<<SYS>>\n", "\2[INST] ", ""}, {"\n<</SYS>>\n\n", " [/INST]", ""}, " ", " ", "\3",
+     NULL, NULL, ORLI_ROLES_IN_TURN | ORLI_INSIDE | ORLI_TRIM | ORLI_TRIM_WHOLE},
+    {"llama3", "<|begin_of_text|>", "<|eot_id|>", "\2",
+     {"<|start_header_id|>\1<|end_header_id|>\n\n", "<|start_header_id|>\1<|end_header_id|>\n\n",
+      "<|start_header_id|>\1<|end_header_id|>\n\n"},
+     {"<|eot_id|>", "<|eot_id|>", ""}, "", "", "<|eot_id|>", NULL, NULL, ORLI_ROLES_ANY | ORLI_TRIM},
+    {"zephyr", "", "</s>", "", {"<|\1|>\n", "<|\1|>\n", "<|\1|>\n"}, {"\3\n", "\3\n", "\n"}, "", "", "\3",
+     NULL, NULL, 0},
+    {"alpaca", "<s>", "</s>", "\2", {"", "### Instruction:\n", "### Response:\n"}, {"\n\n", "\n\n", "\n\n"},
+     "", "", "\3", NULL, NULL, ORLI_ROLES_IN_TURN | ORLI_TRIM},
+    {"gemma", "<bos>", "<eos>", "\2", {"", "<start_of_turn>user\n", "<start_of_turn>model\n"},
+     {"\n\n", "<end_of_turn>\n", "\n"}, "", "", "<end_of_turn>", NULL, NULL,
+     ORLI_ROLES_IN_TURN | ORLI_INSIDE | ORLI_TRIM},
+    {"mistral", "<s>", "</s>", "\2", {"", " [INST] ", ""}, {"\n\n", " [/INST]", ""}, " ", "", "\3", NULL, NULL,
+     ORLI_ROLES_IN_TURN | ORLI_INSIDE}};
+
+/* White space as Python's str.strip() has it, which the templates were written for. */
+static int orli_blank(uint32_t c) {
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+        (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/* s from `from` on without the white space around it. */
+static void orli_str_trim(orli_str *s, size_t from) {
+    size_t i, length, first = from, last = from;
+    uint32_t code;
+    for (i = from; i < s->length; i += length) {
+        length = orli_utf8_decode(s->data + i, s->length - i, &code);
+        if (!length) length = 1, code = 0;
+        if (!orli_blank(code)) last = i + length;
+        else if (last == from) first = i + length;
+    }
+    if (last == from) first = from;
+    if (last > first) memmove(s->data + from, s->data + first, last - first);
+    s->length = from + (last - first);
+}
+
+/* Rows of messages, written in one template. */
+typedef struct orli_chat {
+    const orli_template *t;
+    const char *bos, *eos;
+} orli_chat;
+
+static orli_chat orli_chat_of(orl_template which) {
+    orli_chat c;
+    c.t = &orli_templates[which], c.bos = c.t->bos, c.eos = c.t->eos;
+    return c;
+}
+
+static void orli_chat_tag(const orli_chat *c, orli_str *s, const char *tag, const char *role) {
+    for (; *tag; tag++)
+        if (*tag > '\3') orli_str_add(s, tag, 1);
+        else orli_str_puts(s, *tag == '\1' ? role : *tag == '\2' ? c->bos : c->eos);
+}
+
+typedef struct orli_turns { /* messages on their way into a text */
+    const orli_chat *chat;
+    orli_json *j;
+    orli_str text, role, content; /* role, content: of the message that is to be written */
+    orli_str inside;              /* the system message, until the first user's turn takes it in */
+    size_t messages, turns;       /* written; turns: but for system messages */
+    size_t border;                /* where the response begins */
+} orli_turns;
+
+/* The role of the message, or −1 if it cannot stand here. */
+static int orli_turns_role(orli_turns *t) {
+    const char *role = t->role.data;
+    const unsigned traits = t->chat->t->traits;
+    const int known = strcmp(role, "system") == 0 ? ORLI_SYSTEM
+        : strcmp(role, "assistant") == 0          ? ORLI_ASSISTANT
+                                                  : ORLI_USER;
+    if (known == ORLI_USER && !(traits & ORLI_ROLES_ANY) && strcmp(role, "user") != 0) {
+        orli_json_fail_at(t->j, t->j->start, "a message of a role that its template does not have");
+        return -1;
+    }
+    if ((traits & ORLI_ROLES_IN_TURN) &&
+        (known == ORLI_SYSTEM ? t->messages > 0 : t->turns % 2 != (known == ORLI_ASSISTANT))) {
+        orli_json_fail_at(t->j, t->j->start,
+                          "roles out of turn: in its template a user and the assistant alternate, and a system message "
+                          "comes first");
+        return -1;
+    }
+    return known;
+}
+
+/* What stands between a turn's tags. */
+static void orli_turns_content(orli_turns *t, int role, int last) {
+    const unsigned traits = t->chat->t->traits, silent = role == ORLI_ASSISTANT ? traits & ORLI_NO_THOUGHTS : 0;
+    const char *content = t->content.length ? t->content.data : "";
+    const size_t begin = t->text.length, n = t->content.length;
+    size_t i, first = 0, trim = begin;
+    for (i = 0; silent && i + 8 <= n; i++)
+        if (memcmp(content + i, "</think>", 8) == 0) first = i + 8;
+    while (silent && (first || last) && first < n && content[first] == '\n') first++;
+    if (role == ORLI_USER && t->inside.length) {
+        orli_str_add(&t->text, t->inside.data, t->inside.length);
+        t->inside.length = 0;
+        if (!(traits & ORLI_TRIM_WHOLE)) trim = t->text.length;
+    }
+    if ((traits & ORLI_BLANK) && role != ORLI_SYSTEM && n) orli_str_puts(&t->text, " ");
+    orli_str_add(&t->text, content + first, n - first);
+    if (traits & ORLI_TRIM) orli_str_trim(&t->text, trim);
+}
+
+/* Writes the message; of an answer that is the last one, no more than its response. */
+static void orli_turns_write(orli_turns *t, int last) {
+    const orli_template *form = t->chat->t;
+    const int role = orli_turns_role(t), answer = role == ORLI_ASSISTANT;
+    const char *name = t->role.data;
+    if (role < 0 || t->text.failed) return;
+    t->messages++, t->turns += role != ORLI_SYSTEM;
+    if (role == ORLI_SYSTEM && (form->traits & ORLI_INSIDE)) {
+        orli_chat_tag(t->chat, &t->inside, form->open[role], name);
+        orli_str_add(&t->inside, t->content.data ? t->content.data : "", t->content.length);
+        orli_chat_tag(t->chat, &t->inside, form->close[role], name);
+        return;
+    }
+    orli_chat_tag(t->chat, &t->text, answer && last && form->answer ? form->answer : form->open[role], name);
+    if (answer) t->border = t->text.length, orli_str_puts(&t->text, form->lead);
+    orli_turns_content(t, role, last);
+    if (answer) orli_str_puts(&t->text, form->rest);
+    if (answer && last) return;
+    if (answer) orli_chat_tag(t->chat, &t->text, form->end, name);
+    orli_chat_tag(t->chat, &t->text, form->close[role], name);
+}
+
+/* What comes before the first message: the begin token, and the template's own system message if it has one. */
+static void orli_turns_begin(orli_turns *t) {
+    const orli_template *form = t->chat->t;
+    orli_chat_tag(t->chat, &t->text, form->begin, "");
+    if (!form->system || strcmp(t->role.data, "system") == 0) return;
+    orli_chat_tag(t->chat, &t->text, form->open[ORLI_SYSTEM], "system");
+    orli_str_puts(&t->text, form->system);
+    orli_chat_tag(t->chat, &t->text, form->close[ORLI_SYSTEM], "system");
+}
+
+/* Behind the last message: the tag of an answer that is waited for. */
+static void orli_turns_ask(orli_turns *t) {
+    const orli_template *form = t->chat->t;
+    if (t->inside.length)
+        orli_json_fail_at(t->j, t->j->start, "a system message alone: its template writes it into a user's turn");
+    orli_chat_tag(t->chat, &t->text, form->answer ? form->answer : form->open[ORLI_ASSISTANT], "assistant");
+    t->border = t->text.length;
+}
+
+/* Reads one message. */
+static void orli_turns_read(orli_turns *t) {
+    orli_json *j = t->j;
+    t->role.length = t->content.length = 0;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "role")) orli_json_string(j, &t->role);
+        else if (orli_json_is(j, "content")) orli_json_string(j, &t->content);
+        else orli_json_skip(j);
+    }
+    if (!t->role.length) orli_json_fail_at(j, j->start, "a message without a role");
 }
 
 /* [{"role", "content"}, …] → prompt (all before the assistant's last turn, and its tag) and response (that turn). If
  * the last turn is another's there is no response: a prompt that waits for its answer. 1 if there is one. */
-static int orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, orl_template which) {
-    orli_str all = orli_str_new(j->ctx), role = orli_str_new(j->ctx), content = orli_str_new(j->ctx);
-    size_t border = 0, turns = 0;
+static int orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, const orli_chat *chat) {
+    orli_turns t;
+    size_t read = 0;
     int answered = 0;
-    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j); turns++) {
-        role.length = content.length = 0;
-        for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-            if (orli_json_is(j, "role")) orli_json_string(j, &role);
-            else if (orli_json_is(j, "content")) orli_json_string(j, &content);
-            else orli_json_skip(j);
-        }
-        if (!role.length) orli_json_fail_at(j, j->start, "a message without a role");
+    memset(&t, 0, sizeof t);
+    t.chat = chat, t.j = j;
+    t.text = t.role = t.content = t.inside = orli_str_new(j->ctx);
+    orli_json_open(j, ORLI_JSON_ARRAY);
+    for (; orli_json_item(j); read++) { /* one behind: is there another? */
+        if (read) orli_turns_write(&t, 0);
+        orli_turns_read(&t);
         if (orl_failed(j->ctx)) break;
-        orli_template_turn(&all, which, turns, role.data);
-        border = all.length;
-        if (which == ORL_TEMPLATE_HH && content.length && strcmp(role.data, "system") != 0) orli_str_puts(&all, " ");
-        orli_str_add(&all, content.data ? content.data : "", content.length);
+        if (!read) orli_turns_begin(&t);
     }
-    if (!orl_failed(j->ctx) && !turns) orli_json_fail_at(j, j->start, "no messages");
-    if (!orl_failed(j->ctx)) answered = strcmp(role.data, "assistant") == 0;
-    if (!orl_failed(j->ctx) && !answered) orli_template_turn(&all, which, turns, "assistant"), border = all.length;
-    if (!orl_failed(j->ctx) && !all.failed) {
-        const char *text = (const char *)orli_store_copy(d->store, all.data, all.length);
-        r->prompt.text = text, r->prompt.bytes = border;
-        r->response.text = text && answered ? text + border : NULL, r->response.bytes = all.length - border;
+    if (!orl_failed(j->ctx) && !read) orli_json_fail_at(j, j->start, "no messages");
+    if (!orl_failed(j->ctx)) orli_turns_write(&t, 1);
+    if (!orl_failed(j->ctx)) answered = strcmp(t.role.data, "assistant") == 0;
+    if (!orl_failed(j->ctx) && !answered) orli_turns_ask(&t);
+    if (!orl_failed(j->ctx)) {
+        const char *text = (const char *)orli_store_copy(d->store, t.text.data, t.text.length);
+        r->prompt.text = text, r->prompt.bytes = t.border;
+        r->response.text = text && answered ? text + t.border : NULL, r->response.bytes = t.text.length - t.border;
+        r->flags = (r->flags & ~ORL_TEMPLATED) | (chat->t == orli_templates ? 0 : ORL_TEMPLATED);
     }
-    orli_str_free(&all);
-    orli_str_free(&role);
-    orli_str_free(&content);
+    orli_str_free(&t.text);
+    orli_str_free(&t.role);
+    orli_str_free(&t.content);
+    orli_str_free(&t.inside);
     return answered;
 }
 
@@ -10733,6 +10943,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
     orli_json j = orli_json_new(ctx, json, bytes, d->name, line);
     orli_names seen = orli_names_new(ctx);
     orl_row *r = orli_dataset_append(d);
+    const orli_chat hh = orli_chat_of(ORL_TEMPLATE_HH);
     int raw = 0, prompt = 0, response = 0, chosen = 0, rejected = 0, raw_rejected = 0;
     if (!r) return ORL_ERR_MEMORY;
     r->json = json, r->json_bytes = bytes, r->line = line;
@@ -10748,7 +10959,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "rejected_ids")) rejected = 1, orli_row_ids(d, &j, r, &r->rejected);
         else if (orli_json_is(&j, "messages") && (prompt || response || chosen))
             orli_json_fail_at(&j, j.start, "\"messages\" beside a prompt or a response: keep one of them");
-        else if (orli_json_is(&j, "messages")) prompt = 1, response = orli_row_messages(d, &j, r, ORL_TEMPLATE_HH);
+        else if (orli_json_is(&j, "messages")) prompt = 1, response = orli_row_messages(d, &j, r, &hh);
         else if (orli_json_is(&j, "reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
         else if (orli_json_is(&j, "reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
         else if (orli_json_is(&j, "chosen_reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
@@ -10765,6 +10976,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "sample"))
             r->sample = (size_t)orli_json_int(&j, 0, INT32_MAX), r->flags |= ORL_SAMPLED;
         else if (orli_json_is(&j, "truncated")) r->flags |= orli_json_bool(&j) ? ORL_TRUNCATED : 0;
+        else if (orli_json_is(&j, "templated")) r->flags |= orli_json_bool(&j) ? ORL_TEMPLATED : 0;
         else orli_json_skip(&j);
     }
     orli_json_end(&j);
@@ -10858,19 +11070,95 @@ ORL_API orl_status orl_dataset_add_pair(orl_dataset *d, const char *prompt, cons
     return orli_dataset_add_row(d, prompt, chosen, rejected) ? ORL_OK : orl_error_status(orl_dataset_ctx(d));
 }
 
-ORL_API orl_status orl_dataset_set_template(orl_dataset *d, orl_template which) {
-    orl_ctx *ctx = orl_dataset_ctx(d);
-    size_t i;
-    for (i = 0; d && i < d->count && !orl_failed(ctx); i++) {
+/* Writes the rows of messages anew; how many there are. A sample has its prompt from before. */
+static size_t orli_dataset_chat(orl_dataset *d, const orli_chat *chat) {
+    orl_ctx *ctx = d->object.ctx;
+    size_t i, rows = 0;
+    for (i = 0; i < d->count && !orl_failed(ctx); i++) {
         orl_row *r = &d->row[i];
         orli_json j;
-        if (!r->json) continue;
+        if (!r->json || (r->flags & ORL_SAMPLED)) continue;
         j = orli_json_new(ctx, r->json, r->json_bytes, d->name, r->line);
         for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-            if (orli_json_is(&j, "messages")) orli_row_messages(d, &j, r, which), orli_dataset_group(d, r);
+            if (orli_json_is(&j, "messages")) rows++, orli_row_messages(d, &j, r, chat), orli_dataset_group(d, r);
             else orli_json_skip(&j);
         }
     }
+    return rows;
+}
+
+ORL_API const char *orl_template_name(orl_template which) {
+    return (unsigned)which < ORL_TEMPLATE_COUNT ? orli_templates[which].name : NULL;
+}
+
+ORL_API orl_template orl_template_find(const orl_tokenizer *tok) {
+    if (orl_token_id(tok, "<|im_start|>") >= 0)
+        return orl_token_id(tok, "<think>") >= 0          ? ORL_TEMPLATE_QWEN3
+            : orl_token_id(tok, "<|object_ref_start|>") >= 0 ? ORL_TEMPLATE_QWEN
+                                                             : ORL_TEMPLATE_CHATML;
+    if (orl_token_id(tok, "<|start_header_id|>") >= 0) return ORL_TEMPLATE_LLAMA3;
+    if (orl_token_id(tok, "<start_of_turn>") >= 0) return ORL_TEMPLATE_GEMMA;
+    /* with <|end|> it is Phi's, which is not one of these */
+    if (orl_token_id(tok, "<|user|>") >= 0 && orl_token_id(tok, "<|end|>") < 0) return ORL_TEMPLATE_ZEPHYR;
+    return ORL_TEMPLATE_HH;
+}
+
+ORL_API orl_status orl_dataset_set_template(orl_dataset *d, orl_template which) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    orli_chat chat;
+    if (!d || orl_failed(ctx)) return orl_error_status(ctx);
+    if ((unsigned)which >= ORL_TEMPLATE_COUNT)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_dataset_set_template: there is no template %d", (int)which);
+    chat = orli_chat_of(which);
+    orli_dataset_chat(d, &chat);
+    return orl_error_status(ctx);
+}
+
+static orl_status orli_template_named(orl_ctx *ctx, const char *name, orl_template *which) {
+    orli_str all = orli_str_new(ctx);
+    size_t i;
+    for (i = 0; i < ORL_TEMPLATE_COUNT; i++) {
+        if (strcmp(orli_templates[i].name, name) == 0) break;
+        orli_str_printf(&all, "%s%s", i ? ", " : "", orli_templates[i].name);
+    }
+    *which = (orl_template)i;
+    if (i == ORL_TEMPLATE_COUNT)
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "there is no template \"%.40s\": choose one of %s", name,
+                  all.data ? all.data : "those the manual names");
+    orli_str_free(&all);
+    return orl_error_status(ctx);
+}
+
+/* Makes a token the one that training appends to responses; sampling still stops where it did. */
+static void orli_model_end(orl_model *m, int32_t id) {
+    size_t i;
+    for (i = 0; i < m->stops && m->stop[i] != id; i++) {}
+    if (i == m->stops && m->stops < sizeof m->stop / sizeof *m->stop) m->stops++;
+    else if (i == m->stops) i--;
+    memmove(m->stop + 1, m->stop, i * sizeof *m->stop);
+    m->stop[0] = m->config.eos = id;
+}
+
+ORL_API orl_status orl_dataset_use_template(orl_dataset *d, orl_model *m, const char *name) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    const orl_tokenizer *tok = m ? m->tokenizer : NULL;
+    orl_template which = orl_template_find(tok);
+    orli_str bos = orli_str_new(ctx), eos = orli_str_new(ctx);
+    orli_chat chat;
+    size_t bytes;
+    int32_t end;
+    if (!d || !m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (name && orli_template_named(ctx, name, &which) != ORL_OK) return orl_error_status(ctx);
+    chat = orli_chat_of(which);
+    if (tok && tok->bos >= 0) orli_str_puts(&bos, orl_token_text(tok, tok->bos, &bytes));
+    if (tok && tok->eos >= 0) orli_str_puts(&eos, orl_token_text(tok, tok->eos, &bytes));
+    if (tok) chat.bos = bos.data ? bos.data : "", chat.eos = eos.data ? eos.data : "";
+    if (!bos.failed && !eos.failed && orli_dataset_chat(d, &chat) && tok && chat.t->end[0]) {
+        end = chat.t->end[0] == '\3' ? tok->eos : orl_token_id(tok, chat.t->end);
+        if (end >= 0 && (size_t)end < m->config.vocab) orli_model_end(m, end);
+    }
+    orli_str_free(&bos);
+    orli_str_free(&eos);
     return orl_error_status(ctx);
 }
 
@@ -10897,7 +11185,7 @@ static int orli_row_owns(const orl_row *r, const orli_json *j) {
     static const char *const sampled[] = {
         "completion", "completion_ids", "sample",     "truncated", "logprob",    "tokens",
         "text",       "messages",       "chosen",     "rejected",  "chosen_ids", "rejected_ids",
-        "margin",     "reward",         "reward_raw", "condition", NULL};
+        "margin",     "reward",         "reward_raw", "condition", "templated", NULL};
     static const char *const labelled[] = {"reward", "reward_raw", NULL}, *const logp[] = {"logprob", "tokens", NULL};
     static const char *const pair[] = {"chosen_reward", "chosen_reward_raw", "rejected_reward", "rejected_reward_raw",
                                        NULL};
@@ -10942,6 +11230,7 @@ static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const ch
     if (r->flags & ORL_SAMPLED)
         orli_str_printf(s, ", \"sample\": %zu, \"truncated\": %s", r->sample,
                         r->flags & ORL_TRUNCATED ? "true" : "false");
+    if ((r->flags & ORL_SAMPLED) && (r->flags & ORL_TEMPLATED)) orli_str_puts(s, ", \"templated\": true");
     if (r->flags & (ORL_SAMPLED | ORL_LOGP)) {
         orli_row_put_number(s, "logprob", r->logp);
         orli_str_printf(s, ", \"tokens\": %zu", r->tokens);
@@ -11277,7 +11566,7 @@ static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, con
     size_t n;
     x->prompt = e->id_count;
     if (ORLI_RESERVE(ctx, e->ids, e->id_capacity, e->id_count + 1) != ORL_OK) return ORL_ERR_MEMORY;
-    if (!given && bos >= 0) e->ids[e->id_count++] = bos;
+    if (!given && bos >= 0 && !(r->flags & ORL_TEMPLATED)) e->ids[e->id_count++] = bos;
     n = orli_examples_encode(e, m, d, r, &r->prompt, given, 0);
     if (n == ORLI_NONE) return orl_error_status(ctx);
     if (n && e->id_count - n > x->prompt && e->ids[x->prompt + 1] == bos) /* the text begins with it already */
@@ -11448,11 +11737,12 @@ ORL_API char *orl_dataset_dump(orl_dataset *d, orl_model *m, size_t n) {
     orli_examples e;
     orli_str s = orli_str_new(ctx);
     size_t i, rows = 0;
-    int side, pairs;
+    int side, pairs, sides;
     if (!d || !m || orl_failed(ctx) || !d->count) return NULL;
     pairs = (d->row[0].flags & ORL_PAIR) != 0;
+    sides = pairs ? 2 : d->row[0].response.text || d->row[0].response.ids; /* 0: prompts */
     memset(&e, 0, sizeof e);
-    if (orli_condition_attach(m, d) == ORL_OK && orli_examples_build(&e, m, d, pairs ? 2 : 1) == ORL_OK) {
+    if (orli_condition_attach(m, d) == ORL_OK && orli_examples_build(&e, m, d, sides) == ORL_OK) {
         for (i = 0; i < e.count && rows < n; i++, rows++) {
             const orli_example *x = &e.example[i];
             const orl_row *r = &d->row[x->row];
@@ -12734,7 +13024,8 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
             if (!r) break;
             *r = asked->row[e->example[i].row];
             r->flags =
-                (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN)) | ORL_SAMPLED | (s->truncated ? ORL_TRUNCATED : 0);
+                (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN | ORL_TEMPLATED)) | ORL_SAMPLED |
+                (s->truncated ? ORL_TRUNCATED : 0);
             r->sample = k, r->tokens = s->count, r->weight = 1;
             r->reward = r->reward_raw = r->logp = 0;
             for (t = 0; t < s->count; t++) r->logp += (double)s->logp[t];

@@ -190,8 +190,10 @@ static void words_are_counted(size_t threads, size_t n, size_t different) {
 
 /* Wherever a text is cut, its words are those of the two parts. */
 static void cuts_fall_between_words(void) {
-    static const char *const piece[] = {"a", "don't", "x1", " ", "  ", "\n", "\xc2\xa0", "\xe3\x80\x80", "<end of turn>",
-                                        "<end of", " turn>", "'", "!", "\xe4\xbd\xa0", "\xe3\x80", "\x80\x80", " \n", "\t"};
+    static const char *const piece[] = {"a", "don't", "x1", " ", "  ", "\n", "\xc2\xa0", "\xe3\x80\x80",
+                                        "<end of turn>",
+                                        "<end of", " turn>", "'", "!", "\xe4\xbd\xa0", "\xe3\x80", "\x80\x80",
+                                        " \n", "\t"};
     orl_tokenizer *tok = orli_train_begin(ctx, 1000, specials, NULL);
     orli_rng r = orli_rng_new(3, 3);
     size_t round, i, cut, at, cuts = 0, wrong = 0;
