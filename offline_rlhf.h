@@ -7610,6 +7610,7 @@ static void orli_words_free(orli_words *t) {
     orli_words_drop_tables(t);
     for (i = 0; i < ORLI_LEARN_SHARDS; i++) orli_free(t->ctx, t->whole[i].slot);
     orli_arena_free(&t->arena);
+    orli_words_start(t, t->tok);
 }
 
 /* Tables for a text of n bytes. */
@@ -8026,7 +8027,7 @@ static int orli_learner_step(orli_learner *t) {
     return 0;
 }
 
-static void orli_learner_run(orl_tokenizer *tok, const orli_words *words, size_t vocab) {
+static void orli_learner_run(orl_tokenizer *tok, orli_words *words, size_t vocab) {
     orli_learner t;
     size_t i;
     memset(&t, 0, sizeof t);
@@ -8034,6 +8035,7 @@ static void orli_learner_run(orl_tokenizer *tok, const orli_words *words, size_t
     t.tok = tok;
     for (i = 0; i < 2; i++) t.side[i].beside = (orli_beside *)orli_alloc_zero(t.ctx, vocab, sizeof *t.side[i].beside);
     orli_learner_lay_out(&t, words);
+    orli_words_free(words);
     if (!orl_failed(t.ctx)) orli_learner_count(&t);
     while (!orl_failed(t.ctx) && tok->tokens < vocab && orli_learner_step(&t)) {}
     orli_learner_free(&t);
@@ -8085,9 +8087,8 @@ static orl_tokenizer *orli_train_begin(orl_ctx *ctx, size_t vocab, const char *c
 /* Learns the merges from the words, which go. */
 static orl_tokenizer *orli_train_end(orl_tokenizer *tok, orli_words *words, size_t vocab) {
     orl_ctx *ctx = tok->object.ctx;
-    size_t different;
+    const size_t different = orli_words_total(words);
     if (!orl_failed(ctx)) orli_learner_run(tok, words, vocab);
-    different = orli_words_total(words);
     orli_words_free(words);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
     if (orl_error_status(ctx) == ORL_ERR_MEMORY) { /* the remedy is another one than a model's */
@@ -10762,6 +10763,7 @@ static void orli_str_trim(orli_str *s, size_t from) {
     if (last == from) first = from;
     if (last > first) memmove(s->data + from, s->data + first, last - first);
     s->length = from + (last - first);
+    if (s->data) s->data[s->length] = 0;
 }
 
 /* Rows of messages, written in one template. */

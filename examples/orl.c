@@ -1187,7 +1187,8 @@ static int cmd_pretrain(orl_ctx *ctx, options *o) {
     int code = check_out(o, o->out, 1);
     if (code != GO) return code;
     model = orl_model_load(ctx, o->models.item[0]);
-    return train(ctx, o, "pretrain", LANGUAGE, model, NULL, orl_dataset_blocks(load_data(ctx, o, o->data, model), model));
+    return train(ctx, o, "pretrain", LANGUAGE, model, NULL,
+                 orl_dataset_blocks(load_data(ctx, o, o->data, model), model));
 }
 
 static int cmd_sft(orl_ctx *ctx, options *o) {
