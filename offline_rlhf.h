@@ -8094,8 +8094,9 @@ static orl_tokenizer *orli_train_end(orl_tokenizer *tok, orli_words *words, size
     if (orl_error_status(ctx) == ORL_ERR_MEMORY) { /* the remedy is another one than a model's */
         orl_clear_error(ctx);
         orli_fail(ctx, ORL_ERR_MEMORY,
-                  "no memory to learn a tokenizer: at %zu different words so far, %zu MB are held: use a part of the "
-                  "text, or a higher memory_limit", different, ctx->memory_peak >> 20);
+                  "no memory to learn a tokenizer from so many different words (%zu were counted): use a part of the "
+                  "text, or a higher memory_limit",
+                  different);
     }
     if (!orl_failed(ctx) && tok->tokens < vocab)
         orli_note(ctx,

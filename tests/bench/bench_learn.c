@@ -44,7 +44,7 @@ static void make_text(const char *path, size_t bytes) {
 /* Their wall-clock and processor seconds; 0: the peer is not there. */
 static int peer(const char *path, size_t threads, double *wall, double *cpu) {
     const char *dir = getenv("ORL_TOKENIZERS");
-    char command[4096], here[2048], line[1024];
+    char command[8192], here[2048], line[1024];
     FILE *f;
     int ok = 0;
     if (!dir || !getcwd(here, sizeof here)) return 0;
@@ -62,18 +62,19 @@ static void bench(const char *path, double megabytes, size_t threads) {
     orl_config config = orl_config_default();
     orl_ctx *ctx;
     orl_tokenizer *tok;
-    double wall = 0, cpu = 0, their_wall = 0, their_cpu = 0, start, start_cpu;
+    double walls[3], cpus[3], wall, cpu, their_wall = 0, their_cpu = 0;
     bench_row row;
     int found = peer(path, threads, &their_wall, &their_cpu), i;
     config.threads = threads;
     ctx = orl_create(&config);
-    for (i = 0; i < 3; i++) { /* the best of three: others use the machine too */
-        start = bench_seconds(), start_cpu = cpu_seconds();
+    for (i = 0; i < 3; i++) {
+        walls[i] = -bench_seconds(), cpus[i] = -cpu_seconds();
         tok = orl_tokenizer_train_files(ctx, &path, 1, VOCAB, NULL);
         if (!tok) fprintf(stderr, "%s\n", orl_error(ctx)), exit(1);
         orl_tokenizer_free(tok);
-        if (i == 0 || bench_seconds() - start < wall) wall = bench_seconds() - start, cpu = cpu_seconds() - start_cpu;
+        walls[i] += bench_seconds(), cpus[i] += cpu_seconds();
     }
+    wall = bench_median(walls, 3), cpu = bench_median(cpus, 3);
     printf("%7zu %10.1f %10.2f %10.2f %10.1f", threads, megabytes, wall, cpu, megabytes / wall);
     if (found) printf(" %10.2f %10.2f %9.1f\n", their_wall, their_cpu, their_cpu / cpu);
     else printf("          -          -         -\n");
