@@ -200,15 +200,19 @@
  *     {"chosen", "rejected"}                two transcripts as in hh-rlhf: the prompt ends with the
  *                                           last "\n\nAssistant:" of what they share
  *     {"messages": [{"role", "content"}]}   the last turn is the response, or a prompt alone if it is not the
- *                                           assistant's; hh tags, or ChatML (orl_dataset_set_template)
+ *                                           assistant's; tags: see orl_template
  *     prompt_ids, completion_ids, chosen_ids, rejected_ids    token ids, used as they are
- *     reward, reward_raw, truncated, logprob, sample, condition    what this library writes
+ *     reward, reward_raw, truncated, templated, logprob, sample, condition    what this library writes
  *
  * Fields it does not know come out as they went in. Prompt and response are encoded apart and their
  * ids joined: that is the border, in training and in sampling alike. So the blank between them
  * belongs to the response (" Paris") with byte-level tokenizers. Text gets the tokenizer's BOS in
  * front if its configuration asks for it, and the end token behind a response unless the row is
  * "truncated"; rows of ids get nothing. Special tokens are recognised in prompts, not in responses.
+ * Messages become text by a chat template, hh's unless orl_dataset_use_template() or _set_template()
+ * says otherwise. Other templates bring their own BOS, or none, and the first of the two gives the
+ * model their end of turn (<|im_end|>, <|eot_id|>, …) as its end token, which its config.json then
+ * has: what is trained to end so is sampled to stop there.
  * A response beyond the context is cut, and a prompt that leaves no room for one token drops the
  * row: both are counted in a note, or an error with orl_config.strict. A malformed row, an empty
  * response, a reward that is not finite: an error with its line or row. orl_dataset_dump() shows
@@ -520,9 +524,14 @@ ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss);
 /* ---- 1.4 tokenizer ---------------------------------------------------------------------------- */
 
 /* Byte-level BPE learned from text. specials: NULL-ended list of special tokens, ids 0, 1, …;
- * the first is the end-of-text token. vocab counts everything (specials + 256 bytes + merges). */
+ * the first is the end-of-text token. vocab counts everything (specials + 256 bytes + merges).
+ * The most frequent pair is merged first, of equally frequent ones that with the lowest ids. */
 ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes, size_t vocab,
                                            const char *const *specials);
+/* The same from files of text (no word goes on from one in the next). They are read as streams on all threads: what
+ * is held is the different words with their counts, not the text. */
+ORL_API orl_tokenizer *orl_tokenizer_train_files(orl_ctx *ctx, const char *const *files, size_t n, size_t vocab,
+                                                 const char *const *specials);
 /* From a directory: tokenizer.json, or vocab.json + merges.txt (or GPT-2's encoder.json + vocab.bpe), or a rank file
  * of tiktoken (tokenizer.model as Llama 3 has it, qwen.tiktoken, cl100k_base.tiktoken …). */
 ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir);
@@ -664,6 +673,7 @@ typedef struct orl_text {
 #define ORL_LOGP 16u      /* logp and tokens were computed */
 #define ORL_CONDITIONED 32u /* condition is there */
 #define ORL_IDS_GIVEN 64u /* the row came with token ids: nothing is added to them */
+#define ORL_TEMPLATED 128u /* a template wrote the prompt: no BOS is added to it */
 
 typedef struct orl_row {
     orl_text prompt, response, rejected;
@@ -710,9 +720,31 @@ ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *data, const orl_model
  * condition to the model, as training does. Free with orl_free. */
 ORL_API char *orl_dataset_dump(orl_dataset *data, orl_model *model, size_t n);
 
-/* messages → text. The template owns BOS and the tags around each turn. */
-typedef enum orl_template { ORL_TEMPLATE_HH = 0, ORL_TEMPLATE_CHATML = 1 } orl_template;
+/* Messages → text, as the chat templates of published models have it. A template owns the tags around each turn, the
+ * begin token (none is added to what it wrote) and the token that ends a turn. */
+typedef enum orl_template {
+    ORL_TEMPLATE_HH = 0,     /* hh-rlhf's "\n\nHuman: … \n\nAssistant: …"; begin and end as for any text */
+    ORL_TEMPLATE_CHATML = 1, /* <|im_start|>role … <|im_end|> */
+    ORL_TEMPLATE_QWEN,       /* Qwen 2.5: ChatML, with its system message where there is none */
+    ORL_TEMPLATE_QWEN3,      /* Qwen 3 without thinking: an empty <think> block before the last answer */
+    ORL_TEMPLATE_LLAMA2,     /* [INST] … [/INST], <<SYS>> */
+    ORL_TEMPLATE_LLAMA3,     /* <|start_header_id|>role<|end_header_id|> … <|eot_id|> */
+    ORL_TEMPLATE_ZEPHYR,     /* <|user|> … <|assistant|> */
+    ORL_TEMPLATE_ALPACA,     /* ### Instruction: … ### Response: */
+    ORL_TEMPLATE_GEMMA,      /* <start_of_turn>user … <end_of_turn>, the system message in the first turn */
+    ORL_TEMPLATE_MISTRAL,    /* [INST] … [/INST], the system message in the first turn */
+    ORL_TEMPLATE_COUNT
+} orl_template;
+ORL_API const char *orl_template_name(orl_template which); /* "hh", "chatml", …; NULL if there is none */
+/* The template that a tokenizer's special tokens tell of; ORL_TEMPLATE_HH if they tell of none: Llama 2's, Mistral's
+ * and Alpaca's tags are plain text, so these are chosen by name. */
+ORL_API orl_template orl_template_find(const orl_tokenizer *tok);
+/* Writes all rows of messages anew, with the begin and end tokens of the models the template comes from. */
 ORL_API orl_status orl_dataset_set_template(orl_dataset *data, orl_template which);
+/* The same for a model, with its tokenizer's own begin and end tokens: the template of this name, or (NULL) the one
+ * that orl_template_find() finds. If data has messages and the tokenizer the template's end of turn, the model takes
+ * that for its end token: training appends it to each response, sampling stops there (and where it did before). */
+ORL_API orl_status orl_dataset_use_template(orl_dataset *data, orl_model *model, const char *name);
 
 /* The three transformations of the paper; each gives a new view and they compose in any order.
  * r̂, its quantiles and the reward written into a condition come from the whole labelled set. */
@@ -7263,11 +7295,13 @@ static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
  *             encodes as what it was saved from; a file with settings that are not known here is
  *             an error that names them, never a guess. Encoding takes time in proportion to the
  *             text, whatever it is; nothing recurses.
- * Threads:    the context's thread only (the cache of words is written while encoding).
+ * Threads:    the context's thread only (the cache of words is written while encoding); learning counts
+ *             words on all threads, and what it learns does not depend on how many there are.
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
  *             Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019;
  *             Kudo and Richardson, "SentencePiece", 2018.
- * Tested by:  tests/test_10_tokenizer.c (golden ids of Hugging Face's tokenizers) */
+ * Tested by:  tests/test_10_tokenizer.c (golden ids of Hugging Face's tokenizers), test_10_learn.c (merges
+ *             of a trainer written from the definition, and Hugging Face's) */
 
 /* Classes of characters as bits, so that a set of them is a byte. */
 typedef enum orli_class {
@@ -9113,192 +9147,551 @@ ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token) {
     return orl_failed(ctx) ? -1 : id;
 }
 
-/* ---- learning merges ----
- * Words are counted, then the pair of neighbouring symbols that occurs most often becomes a
- * token, again and again. Ties go to the lowest left id, then the lowest right id (ids are
- * given in order of creation). Each pair knows the words it was seen in, so that a merge
- * touches those words only; the counts in the heap may be out of date: a pair that comes up
- * with an old count goes back in with its new one. */
+/* ---- learning: the words of a text and how often they occur ----
+ * A text is cut into pieces where no word can span the cut. Each task counts words in a small table of its own;
+ * when one is full, all are emptied into the shards of the whole, one task a shard. Words are told apart by their
+ * bytes and the merges depend on the counts alone: who counted what, and in which order, makes no difference. */
 
-/* longer words are counted in pieces, so that one endless run cannot make learning quadratic */
+/* longer words are counted in pieces, so that one endless run cannot make encoding or learning slow */
 #define ORLI_WORD_MOST 256
+#define ORLI_LEARN_SHARDS 16                /* by the top bits of a word's hash */
+#define ORLI_LEARN_SLOTS 2048               /* of a shard in a task's table, which stays in its core's cache */
+#define ORLI_LEARN_PIECE ((size_t)1 << 20)  /* bytes of text in a task */
 
-typedef struct orli_pair_count {
-    uint64_t pair, count;
-    uint32_t words; /* 1 + the first orli_pair_word of its list, 0: none */
-} orli_pair_count;
+typedef struct orli_counted {
+    uint64_t head[2]; /* the first 16 bytes, zeros behind the last */
+    const char *text; /* all of them; the whole keeps its own copy of what does not fit in head */
+    uint64_t count;   /* 0: a free slot */
+    size_t length;
+} orli_counted;
 
-typedef struct orli_pair_word {
-    uint32_t word, next;
-} orli_pair_word;
+typedef struct orli_counts { /* open addressing, at most three quarters full */
+    orli_counted *slot;
+    size_t slots, used, long_bytes; /* long_bytes: of words that do not fit in head */
+} orli_counts;
 
-typedef struct orli_bpe_trainer {
-    orl_ctx *ctx;
-    orli_names words;
-    uint64_t *count; /* (words): how often each occurs */
-    size_t count_capacity;
-    int32_t *symbol; /* of all words end to end */
-    size_t *start;   /* (words) */
-    size_t *length;  /* (words): shrinks */
-    orli_pairs index; /* pair → its number below */
-    orli_pair_count *pair;
-    size_t pairs, pair_capacity, fresh; /* fresh: pairs from here on are new since the last merge */
-    orli_pair_word *seen;
-    size_t seen_count, seen_capacity;
-    orli_heap heap;
-} orli_bpe_trainer;
-
-static void orli_bpe_trainer_free(orli_bpe_trainer *t) {
-    orli_names_free(&t->words);
-    orli_free(t->ctx, t->count);
-    orli_free(t->ctx, t->symbol);
-    orli_free(t->ctx, t->start);
-    orli_free(t->ctx, t->length);
-    orli_free(t->ctx, t->index.slot);
-    orli_free(t->ctx, t->pair);
-    orli_free(t->ctx, t->seen);
-    orli_free(t->ctx, t->heap.item);
-}
-
-static void orli_bpe_trainer_word(orli_bpe_trainer *t, const char *word, size_t n) {
-    size_t before = t->words.count, number = orli_names_add(&t->words, word, n);
-    if (number == ORLI_NONE ||
-        ORLI_RESERVE(t->ctx, t->count, t->count_capacity, t->words.count) != ORL_OK)
+static void orli_counted_set(orli_counted *w, const char *text, size_t length, size_t room) {
+    w->text = text;
+    w->count = 1;
+    w->length = length;
+    if (room < 16) {
+        w->head[0] = w->head[1] = 0;
+        memcpy(w->head, text, ORLI_MIN(length, 16));
         return;
-    if (t->words.count > before) t->count[number] = 0;
-    t->count[number]++;
+    }
+    memcpy(w->head, text, 16);
+    if (length <= 8) w->head[0] &= UINT64_MAX >> 8 * (8 - length), w->head[1] = 0;
+    else if (length < 16) w->head[1] &= UINT64_MAX >> 8 * (16 - length);
 }
 
-/* Counts the words of a text; special tokens in it belong to no word. */
-static void orli_bpe_trainer_read(orli_bpe_trainer *t, const orl_tokenizer *tok, const char *text,
-                                  size_t n) {
+static uint64_t orli_counted_hash(const orli_counted *w) {
+    uint64_t h = (w->head[0] ^ w->length) * 0x9E3779B97F4A7C15u;
+    h = (h ^ h >> 32 ^ w->head[1]) * 0xD6E8FEB86659FD93u;
+    if (w->length > 16) h ^= orli_hash(w->text + 16, w->length - 16);
+    h = (h ^ h >> 32) * 0xD6E8FEB86659FD93u;
+    return h ^ h >> 32;
+}
+
+static int orli_counted_same(const orli_counted *a, const orli_counted *b) {
+    return a->head[0] == b->head[0] && a->head[1] == b->head[1] && a->length == b->length &&
+           (a->length <= 16 || memcmp(a->text + 16, b->text + 16, a->length - 16) == 0);
+}
+
+/* Where the word is, or the free slot where it would be. */
+static orli_counted *orli_counts_slot(const orli_counts *c, const orli_counted *w, uint64_t hash) {
+    size_t i = (size_t)hash & (c->slots - 1);
+    while (c->slot[i].count && !orli_counted_same(&c->slot[i], w)) i = (i + 1) & (c->slots - 1);
+    return &c->slot[i];
+}
+
+static orl_status orli_counts_reserve(orl_ctx *ctx, orli_counts *c, size_t n) {
+    orli_counts grown;
+    size_t i;
+    if (orli_mul(n, 4) <= orli_mul(c->slots, 3) && c->slots) return ORL_OK;
+    grown = *c;
+    for (grown.slots = ORLI_LEARN_SLOTS; grown.slots * 3 < orli_mul(n, 4);) grown.slots *= 2;
+    grown.slot = (orli_counted *)orli_alloc_zero(ctx, grown.slots, sizeof *grown.slot);
+    if (!grown.slot) return ORL_ERR_MEMORY;
+    for (i = 0; i < c->slots; i++)
+        if (c->slot[i].count)
+            *orli_counts_slot(&grown, &c->slot[i], orli_counted_hash(&c->slot[i])) = c->slot[i];
+    orli_free(ctx, c->slot);
+    *c = grown;
+    return ORL_OK;
+}
+
+typedef struct orli_piece { /* of a text; it may be left in the middle */
+    const char *text;
+    size_t n, at;   /* counted up to here */
+    size_t end;     /* of the word that `at` is in */
+    size_t stop;    /* where the next special token is, or n … */
+    size_t special; /* … and its bytes */
+} orli_piece;
+
+typedef struct orli_tally {
+    orl_ctx *ctx;
+    const orl_tokenizer *tok;
+    orli_piece *piece;      /* (4 · tables): what a round counts … */
+    size_t pieces, next;    /* … and the next to be taken, atomic */
+    size_t tables;          /* tasks of a round: one a thread, fewer for a short text */
+    orli_counted *slots;    /* (tables, ORLI_LEARN_SHARDS, ORLI_LEARN_SLOTS) */
+    orli_counts *table;     /* (tables, ORLI_LEARN_SHARDS), into slots */
+    unsigned char *full;    /* (tables) */
+    orli_counts whole[ORLI_LEARN_SHARDS];
+    char *room[ORLI_LEARN_SHARDS];       /* for the text of long words … */
+    size_t room_left[ORLI_LEARN_SHARDS]; /* … and how much is left of it */
+    orli_arena arena;                    /* what it is taken from */
+} orli_tally;
+
+static void orli_tally_start(orli_tally *t, const orl_tokenizer *tok) {
+    memset(t, 0, sizeof *t);
+    t->ctx = t->arena.ctx = tok->object.ctx;
+    t->tok = tok;
+}
+
+static void orli_tally_drop_tables(orli_tally *t) {
+    orli_free(t->ctx, t->piece);
+    orli_free(t->ctx, t->slots);
+    orli_free(t->ctx, t->table);
+    orli_free(t->ctx, t->full);
+    t->piece = NULL, t->slots = NULL, t->table = NULL, t->full = NULL, t->tables = 0;
+}
+
+static void orli_tally_free(orli_tally *t) {
+    size_t i;
+    orli_tally_drop_tables(t);
+    for (i = 0; i < ORLI_LEARN_SHARDS; i++) orli_free(t->ctx, t->whole[i].slot);
+    orli_arena_free(&t->arena);
+    orli_tally_start(t, t->tok);
+}
+
+/* Tables for a text of n bytes. */
+static void orli_tally_tables(orli_tally *t, size_t n) {
+    const size_t wanted = ORLI_MIN(t->ctx->pool->threads, 1 + n / ORLI_LEARN_PIECE);
+    size_t i;
+    if (wanted <= t->tables) return;
+    orli_tally_drop_tables(t);
+    t->piece = (orli_piece *)orli_alloc(t->ctx, 4 * wanted, sizeof *t->piece);
+    t->slots = (orli_counted *)orli_alloc_zero(t->ctx, wanted * ORLI_LEARN_SHARDS * ORLI_LEARN_SLOTS, sizeof *t->slots);
+    t->table = (orli_counts *)orli_alloc_zero(t->ctx, wanted * ORLI_LEARN_SHARDS, sizeof *t->table);
+    t->full = (unsigned char *)orli_alloc_zero(t->ctx, wanted, 1);
+    t->tables = wanted;
+    for (i = 0; !orl_failed(t->ctx) && i < wanted * ORLI_LEARN_SHARDS; i++)
+        t->table[i].slot = t->slots + i * ORLI_LEARN_SLOTS, t->table[i].slots = ORLI_LEARN_SLOTS;
+}
+
+/* Counts one word in a table; 1: it is full now. */
+static int orli_tally_count(orli_counts *table, const orli_counted *w) {
+    uint64_t hash = orli_counted_hash(w);
+    orli_counts *c = &table[hash >> 60];
+    orli_counted *slot = orli_counts_slot(c, w, hash);
+    if (slot->count) {
+        slot->count++;
+        return 0;
+    }
+    *slot = *w;
+    if (w->length > sizeof w->head) c->long_bytes += w->length;
+    return ++c->used >= ORLI_LEARN_SLOTS / 4 * 3;
+}
+
+/* Counts words until the piece ends, or the table is full (1); special tokens belong to no word. */
+static int orli_piece_count(const orl_tokenizer *tok, orli_piece *piece, orli_counts *table) {
+    orli_piece p = *piece; /* its neighbours in memory are other threads' */
     const orli_added *found;
-    size_t at, stop, i, end, piece;
-    for (at = 0; at < n && !orl_failed(t->ctx); at = stop + (found ? found->bytes : 0)) {
-        stop = orli_added_find(tok, text, n, at, 1, &found);
-        for (i = at; i < stop; i = end)
-            for (end = orli_word_end(tok, text, stop, i); i < end; i += piece) {
-                piece = ORLI_MIN(end - i, ORLI_WORD_MOST);
-                orli_bpe_trainer_word(t, text + i, piece);
+    orli_counted word;
+    int full = 0;
+    while (!full) {
+        if (p.at == p.end && p.at == p.stop) {
+            p.at = p.end = p.at + p.special;
+            if (p.at >= p.n) break;
+            p.stop = orli_added_find(tok, p.text, p.n, p.at, 1, &found);
+            p.special = found ? found->bytes : 0;
+        } else {
+            if (p.at == p.end) p.end = orli_word_end(tok, p.text, p.stop, p.at);
+            orli_counted_set(&word, p.text + p.at, ORLI_MIN(p.end - p.at, ORLI_WORD_MOST), p.n - p.at);
+            p.at += word.length;
+            full = orli_tally_count(table, &word);
+        }
+    }
+    *piece = p;
+    return full;
+}
+
+static void orli_tally_task(void *arg, size_t task, size_t worker) {
+    orli_tally *t = (orli_tally *)arg;
+    size_t i;
+    (void)worker;
+    while (!t->full[task] && (i = __atomic_fetch_add(&t->next, 1, __ATOMIC_RELAXED)) < t->pieces)
+        t->full[task] =
+            (unsigned char)orli_piece_count(t->tok, &t->piece[i], t->table + task * ORLI_LEARN_SHARDS);
+}
+
+/* Empties one shard of a table into the whole, which has room. */
+static void orli_tally_move(orli_tally *t, orli_counts *from, size_t shard) {
+    orli_counts *to = &t->whole[shard];
+    orli_counted *word, *slot;
+    for (word = from->slot; from->used && word < from->slot + from->slots; word++) {
+        if (!word->count) continue;
+        slot = orli_counts_slot(to, word, orli_counted_hash(word));
+        if (slot->count) {
+            slot->count += word->count;
+        } else {
+            to->used++;
+            *slot = *word;
+            slot->text = NULL;
+            if (word->length > sizeof word->head) {
+                slot->text = (const char *)memcpy(t->room[shard], word->text, word->length);
+                t->room[shard] += word->length, t->room_left[shard] -= word->length;
             }
+        }
+        word->count = 0;
+    }
+    from->used = from->long_bytes = 0;
+}
+
+static void orli_tally_move_task(void *arg, size_t shard, size_t worker) {
+    orli_tally *t = (orli_tally *)arg;
+    size_t i;
+    (void)worker;
+    for (i = 0; i < t->tables; i++) orli_tally_move(t, &t->table[i * ORLI_LEARN_SHARDS + shard], shard);
+}
+
+/* Empties all tables. */
+static void orli_tally_gather(orli_tally *t) {
+    size_t shard, i, words, bytes;
+    for (shard = 0; shard < ORLI_LEARN_SHARDS; shard++) { /* tasks do not allocate */
+        for (i = words = bytes = 0; i < t->tables; i++)
+            words += t->table[i * ORLI_LEARN_SHARDS + shard].used,
+                bytes += t->table[i * ORLI_LEARN_SHARDS + shard].long_bytes;
+        if (orli_counts_reserve(t->ctx, &t->whole[shard], t->whole[shard].used + words) != ORL_OK) return;
+        if (bytes <= t->room_left[shard]) continue;
+        t->room_left[shard] = 4 * bytes;
+        t->room[shard] = (char *)orli_arena_alloc(&t->arena, t->room_left[shard], 1);
+        if (!t->room[shard]) return;
+    }
+    orli_parallel(t->ctx, ORLI_WORK_OTHER, ORLI_LEARN_SHARDS, orli_tally_move_task, t);
+    memset(t->full, 0, t->tables);
+}
+
+/* Does a special token of the text span the place i? */
+static int orli_special_spans(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t set, k, at;
+    for (set = 0; set < 2; set++)
+        for (k = 0; k < tok->added[set].count; k++) {
+            const orli_added *a = &tok->added[set].item[k];
+            for (at = i - ORLI_MIN(i, a->bytes - 1); at < i && at + a->bytes <= n; at++)
+                if (memcmp(text + at, a->text, a->bytes) == 0) return 1;
+        }
+    return 0;
+}
+
+/* The first place from i on where a text may be cut: white space follows something else, outside of special tokens.
+ * A word ends there, and what it would find behind it makes no difference to it. */
+static size_t orli_text_cut(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t before, length;
+    for (; i < n; i++) {
+        if (text[i] != ' ' && (text[i] < '\t' || text[i] > '\r')) continue;
+        for (before = i - 1; before && i - before < 4 && ((unsigned char)text[before] & 0xc0u) == 0x80;) before--;
+        if (orli_class_at(tok, text, i, before, &length) == ORLI_SPACE) continue;
+        if (!orli_special_spans(tok, text, n, i)) return i;
+    }
+    return n;
+}
+
+/* Counts the words of a text, which may go afterwards. */
+static void orli_tally_read(orli_tally *t, const char *text, size_t n) {
+    size_t at = 0, i, left;
+    int full;
+    orli_tally_tables(t, n);
+    for (t->pieces = 0; !orl_failed(t->ctx) && (t->pieces || at < n);) {
+        for (; t->pieces < 4 * t->tables && at < n; t->pieces++) {
+            orli_piece *p = &t->piece[t->pieces];
+            memset(p, 0, sizeof *p);
+            p->text = text + at;
+            p->n = orli_text_cut(t->tok, text, n, at + ORLI_MIN(n - at, ORLI_LEARN_PIECE)) - at;
+            at += p->n;
+        }
+        t->next = 0;
+        orli_parallel(t->ctx, ORLI_WORK_OTHER, t->tables, orli_tally_task, t);
+        for (i = left = 0; i < t->pieces; i++)
+            if (t->piece[i].at < t->piece[i].n) t->piece[left++] = t->piece[i];
+        t->pieces = left;
+        for (i = 0, full = 0; i < t->tables; i++) full |= t->full[i];
+        if (full || (!left && at >= n)) orli_tally_gather(t);
     }
 }
 
+static size_t orli_tally_total(const orli_tally *t) {
+    size_t i, total = 0;
+    for (i = 0; i < ORLI_LEARN_SHARDS; i++) total += t->whole[i].used;
+    return total;
+}
+
+/* ---- learning: merges ----
+ * The pair of neighbouring symbols that occurs most often becomes a token, again and again. Ties go to the lowest left
+ * id, then the lowest right id (ids are given in order of creation). All words lie end to end in one array, a cell for
+ * each byte: a symbol's first cell holds its id, its last one says how to get back to the first. So neighbours are
+ * found from the symbols' lengths, and an entry of a pair's list, which names a first cell, is out of date just when
+ * the pair is not found there. A merge costs as much as its list is long; counts in the heap may be too high, and a
+ * pair that comes up with an old count goes back in with its new one. */
+
+typedef struct orli_pair_place { /* of a pair */
+    uint32_t at, word;
+} orli_pair_place;
+
+typedef struct orli_pair_count {
+    uint64_t pair, count;
+    const orli_pair_place *place; /* (places): made once, as its newer symbol was */
+    size_t places;
+} orli_pair_count;
+
+typedef struct orli_beside { /* what a merge changes with one neighbour, on one side */
+    uint64_t count;          /* how often it stands there */
+    uint32_t places, at;     /* … in words; where its places go */
+} orli_beside;
+
+typedef struct orli_fresh { /* a place of a pair that a merge makes */
+    orli_pair_place place;
+    int32_t beside;
+} orli_fresh;
+
+typedef struct orli_side { /* what a merge finds to its left, or to its right */
+    orli_beside *beside;   /* (vocabulary) */
+    int32_t *met;          /* ids that were met */
+    size_t met_count, met_capacity;
+    orli_fresh *fresh;
+    size_t fresh_count, fresh_capacity;
+} orli_side;
+
+typedef struct orli_learner {
+    orl_ctx *ctx;
+    orl_tokenizer *tok;
+    uint64_t *count; /* (words): how often each occurs */
+    int32_t *cell;   /* ≥ 0: a symbol begins; APART: between words, within a symbol; below: a symbol ends */
+    size_t cells;
+    orli_pairs index; /* pair → its number below */
+    orli_pair_count *pair;
+    size_t pairs, pair_capacity;
+    orli_arena arena; /* of places */
+    orli_side side[2];
+    orli_heap heap;
+} orli_learner;
+#define ORLI_CELL_APART (-1)
+#define ORLI_CELL_LAST(id) (-2 - (id)) /* its own inverse */
+
+static void orli_learner_free(orli_learner *t) {
+    size_t i;
+    orli_free(t->ctx, t->count);
+    orli_free(t->ctx, t->cell);
+    orli_free(t->ctx, t->index.slot);
+    orli_free(t->ctx, t->pair);
+    orli_arena_free(&t->arena);
+    for (i = 0; i < 2; i++) {
+        orli_free(t->ctx, t->side[i].beside);
+        orli_free(t->ctx, t->side[i].met);
+        orli_free(t->ctx, t->side[i].fresh);
+    }
+    orli_free(t->ctx, t->heap.item);
+}
+
 /* The number of a pair that may be new, or ORLI_NONE if memory ran out. */
-static size_t orli_bpe_trainer_pair(orli_bpe_trainer *t, uint64_t pair) {
+static size_t orli_learner_pair(orli_learner *t, uint64_t pair) {
     uint64_t number = orli_pairs_find(&t->index, pair);
     if (number != ORLI_NO_PAIR) return (size_t)number;
     if (ORLI_RESERVE(t->ctx, t->pair, t->pair_capacity, t->pairs + 1) != ORL_OK ||
         orli_pairs_set(t->ctx, &t->index, pair, t->pairs) != ORL_OK)
         return ORLI_NONE;
+    memset(&t->pair[t->pairs], 0, sizeof *t->pair);
     t->pair[t->pairs].pair = pair;
-    t->pair[t->pairs].count = 0;
-    t->pair[t->pairs].words = 0;
     return t->pairs++;
 }
 
-/* Counts a pair once less, or (in) once more, for each time its word occurs. */
-static void orli_bpe_trainer_count(orli_bpe_trainer *t, size_t word, int32_t left, int32_t right,
-                                   int in) {
-    size_t number = orli_bpe_trainer_pair(t, orli_pair(left, right));
-    orli_pair_count *p;
-    if (number == ORLI_NONE) return;
-    p = &t->pair[number];
-    p->count = in ? p->count + t->count[word] : p->count - t->count[word];
-    /* its list has the word */
-    if (!in || number < t->fresh || (p->words && t->seen[p->words - 1].word == word)) return;
-    if (t->seen_count >= UINT32_MAX - 1 ||
-        ORLI_RESERVE(t->ctx, t->seen, t->seen_capacity, t->seen_count + 1) != ORL_OK) {
-        orli_fail(t->ctx, ORL_ERR_MEMORY,
-                  "a tokenizer cannot be learned from so much text: use a part of it");
+static void orli_learner_push(orli_learner *t, size_t pair) { /* a pair that occurs once is never merged */
+    if (t->pair[pair].count > 1) orli_heap_push(t->ctx, &t->heap, ~t->pair[pair].count, t->pair[pair].pair);
+}
+
+/* Lays out the words: cells, and APART before each word and behind the last. One byte makes no pair. */
+static void orli_learner_lay_out(orli_learner *t, const orli_tally *words) {
+    size_t shard, i, k, n = 0;
+    uint64_t total = 1;
+    for (shard = 0; shard < ORLI_LEARN_SHARDS; shard++)
+        for (i = 0; i < words->whole[shard].slots; i++)
+            if (words->whole[shard].slot[i].length > 1) n++, total += words->whole[shard].slot[i].length + 1;
+    if (total > UINT32_MAX) {
+        orli_fail(t->ctx, ORL_ERR_DATA,
+                  "a tokenizer cannot be learned from more than 4 GB of different words (%zu MB): use part of the text",
+                  (size_t)(total >> 20));
         return;
     }
-    t->seen[t->seen_count].word = (uint32_t)word;
-    t->seen[t->seen_count].next = p->words;
-    p->words = (uint32_t)++t->seen_count;
+    t->count = (uint64_t *)orli_alloc(t->ctx, n, sizeof *t->count);
+    t->cell = (int32_t *)orli_alloc(t->ctx, (size_t)total, sizeof *t->cell);
+    if (orl_failed(t->ctx)) return;
+    for (shard = n = 0; shard < ORLI_LEARN_SHARDS; shard++)
+        for (i = 0; i < words->whole[shard].slots; i++) {
+            const orli_counted *w = &words->whole[shard].slot[i];
+            const unsigned char *text = (const unsigned char *)(w->text ? w->text : (const char *)w->head);
+            if (w->length < 2) continue;
+            t->count[n++] = w->count;
+            t->cell[t->cells++] = ORLI_CELL_APART;
+            for (k = 0; k < w->length; k++) t->cell[t->cells++] = t->tok->byte_id[text[k]];
+        }
+    t->cell[t->cells++] = ORLI_CELL_APART;
 }
 
-/* Lays out the words' symbols and counts all pairs. */
-static void orli_bpe_trainer_start(orli_bpe_trainer *t, const orl_tokenizer *tok) {
-    size_t total = 0, w, i;
-    for (w = 0; w < t->words.count; w++) total += t->words.name[w].length;
-    t->symbol = (int32_t *)orli_alloc(t->ctx, total, sizeof *t->symbol);
-    t->start = (size_t *)orli_alloc(t->ctx, t->words.count, sizeof *t->start);
-    t->length = (size_t *)orli_alloc(t->ctx, t->words.count, sizeof *t->length);
-    for (w = total = 0; w < t->words.count && !orl_failed(t->ctx); w++) {
-        t->start[w] = total;
-        t->length[w] = t->words.name[w].length;
-        for (i = 0; i < t->length[w]; i++, total++) {
-            t->symbol[total] = tok->byte_id[(unsigned char)t->words.name[w].text[i]];
-            if (i) orli_bpe_trainer_count(t, w, t->symbol[total - 1], t->symbol[total], 1);
-        }
+/* Counts the pairs of bytes and lists their places. */
+static void orli_learner_count(orli_learner *t) {
+    uint64_t *count = (uint64_t *)orli_alloc_zero(t->ctx, 65536, sizeof *count);
+    uint32_t *at = (uint32_t *)orli_alloc_zero(t->ctx, 65536, sizeof *at), sum = 0, n;
+    const int32_t first = t->tok->byte_id[0]; /* the bytes' ids follow one another */
+    orli_pair_place *place;
+    size_t i, k, word = (size_t)0 - 1;
+    for (i = 0; !orl_failed(t->ctx) && i + 1 < t->cells; i++) {
+        if (t->cell[i] == ORLI_CELL_APART) word++;
+        if (t->cell[i] == ORLI_CELL_APART || t->cell[i + 1] == ORLI_CELL_APART) continue;
+        k = (size_t)((t->cell[i] - first) * 256 + t->cell[i + 1] - first);
+        count[k] += t->count[word], at[k]++, sum++;
     }
-    for (i = 0; i < t->pairs && !orl_failed(t->ctx); i++)
-        orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
-}
-
-/* Writes `id` for each left-right pair of a word, from left to right, and counts its new
- * neighbours. */
-static void orli_bpe_trainer_rewrite(orli_bpe_trainer *t, size_t word, uint64_t pair, int32_t id) {
-    int32_t *s = t->symbol + t->start[word], left = orli_pair_left(pair),
-            right = orli_pair_right(pair);
-    size_t i, n = t->length[word], out = 0;
-    for (i = 0; i < n; i++, out++) {
-        if (i + 1 >= n || s[i] != left || s[i + 1] != right) {
-            s[out] = s[i];
-            continue;
-        }
-        orli_bpe_trainer_count(t, word, left, right, 0);
-        if (out) {
-            orli_bpe_trainer_count(t, word, s[out - 1], left, 0);
-            orli_bpe_trainer_count(t, word, s[out - 1], id, 1);
-        }
-        if (i + 2 < n) {
-            orli_bpe_trainer_count(t, word, right, s[i + 2], 0);
-            orli_bpe_trainer_count(t, word, id, s[i + 2], 1);
-        }
-        s[out] = id;
-        i++;
+    place = (orli_pair_place *)orli_arena_alloc(&t->arena, sum, sizeof *place);
+    for (k = sum = 0; place && k < 65536 && !orl_failed(t->ctx); k++) {
+        n = at[k], at[k] = sum, sum += n;
+        if (!n) continue;
+        i = orli_learner_pair(t, orli_pair(first + (int32_t)(k / 256), first + (int32_t)(k % 256)));
+        if (i == ORLI_NONE) break;
+        t->pair[i].count = count[k];
+        t->pair[i].place = place + at[k], t->pair[i].places = n;
+        orli_learner_push(t, i);
     }
-    t->length[word] = out;
+    for (i = 0, word = (size_t)0 - 1; !orl_failed(t->ctx) && i + 1 < t->cells; i++) {
+        if (t->cell[i] == ORLI_CELL_APART) word++;
+        if (t->cell[i] == ORLI_CELL_APART || t->cell[i + 1] == ORLI_CELL_APART) continue;
+        k = (size_t)((t->cell[i] - first) * 256 + t->cell[i + 1] - first);
+        place[at[k]].at = (uint32_t)i, place[at[k]++].word = (uint32_t)word;
+    }
+    orli_free(t->ctx, count);
+    orli_free(t->ctx, at);
 }
 
-/* Learns the most frequent pair: 1, or 0 when no pair occurs twice. */
-static int orli_bpe_trainer_merge(orli_bpe_trainer *t, orl_tokenizer *tok) {
-    orli_heap_item best;
-    orli_pair_count *p;
-    orli_str spelling = orli_str_new(t->ctx);
-    const orli_name *left, *right;
-    int32_t id = (int32_t)tok->tokens;
-    uint32_t at;
+/* A merge has made a pair with the symbol `id` on this side, at a place. */
+static void orli_side_add(orli_learner *t, orli_side *s, int32_t id, size_t at, orli_pair_place from) {
+    orli_beside *b = &s->beside[id];
+    if (ORLI_RESERVE(t->ctx, s->met, s->met_capacity, s->met_count + 1) != ORL_OK ||
+        ORLI_RESERVE(t->ctx, s->fresh, s->fresh_capacity, s->fresh_count + 1) != ORL_OK)
+        return;
+    if (!b->places++) s->met[s->met_count++] = id;
+    b->count += t->count[from.word];
+    s->fresh[s->fresh_count].beside = id;
+    s->fresh[s->fresh_count].place.word = from.word;
+    s->fresh[s->fresh_count++].place.at = (uint32_t)at;
+}
+
+/* Writes `id` for each pair of a list, from left to right, and notes its neighbours. */
+static void orli_learner_rewrite(orli_learner *t, const orli_pair_place *place, size_t n, uint64_t pair, int32_t id) {
+    const int32_t left = orli_pair_left(pair), right = orli_pair_right(pair);
+    const size_t left_bytes = t->tok->token[left].bytes, bytes = t->tok->token[id].bytes;
+    int32_t before, behind;
     size_t i;
-    for (;;) {
-        if (!t->heap.count || orl_failed(t->ctx)) return 0;
-        best = orli_heap_pop(&t->heap);
-        p = &t->pair[orli_bpe_trainer_pair(t, best.value)];
-        if (p->count < 2) continue;
-        if (p->count == ~best.key) break;
-        orli_heap_push(t->ctx, &t->heap, ~p->count, best.value);
+    for (i = 0; i < n; i++) {
+        int32_t *cell = t->cell + place[i].at;
+        if (cell[0] != left || cell[left_bytes] != right) continue;
+        before = cell[-1], behind = cell[bytes];
+        if (before < ORLI_CELL_APART) before = ORLI_CELL_LAST(before);
+        if (before >= 0) orli_side_add(t, &t->side[0], before, place[i].at - t->tok->token[before].bytes, place[i]);
+        if (behind >= 0) orli_side_add(t, &t->side[1], behind, place[i].at, place[i]);
+        cell[left_bytes] = ORLI_CELL_APART;
+        cell[bytes - 1] = ORLI_CELL_LAST(id);
+        cell[0] = id;
     }
-    left = &tok->names.name[tok->token[orli_pair_left(best.value)].name];
-    right = &tok->names.name[tok->token[orli_pair_right(best.value)].name];
+}
+
+/* What a merge changed on one side (0: left): each pair with its old symbol there becomes one with `id`. */
+static void orli_learner_settle(orli_learner *t, size_t side, int32_t old, int32_t id) {
+    orli_side *s = &t->side[side];
+    orli_pair_place *place = (orli_pair_place *)orli_arena_alloc(&t->arena, s->fresh_count, sizeof *place);
+    uint32_t sum = 0;
+    size_t i, pair;
+    if (!place) return;
+    for (i = 0; i < s->met_count; i++) {
+        int32_t beside = s->met[i];
+        orli_beside *b = &s->beside[beside];
+        b->at = sum, sum += b->places;
+        pair = orli_learner_pair(t, side ? orli_pair(old, beside) : orli_pair(beside, old));
+        if (pair != ORLI_NONE) t->pair[pair].count -= b->count;
+        pair = orli_learner_pair(t, side ? orli_pair(id, beside) : orli_pair(beside, id));
+        if (pair == ORLI_NONE) return;
+        t->pair[pair].count += b->count;
+        t->pair[pair].place = place + b->at, t->pair[pair].places = b->places;
+    }
+    for (i = 0; i < s->fresh_count; i++) place[s->beside[s->fresh[i].beside].at++] = s->fresh[i].place;
+}
+
+/* Puts the new pairs of one side in the heap. */
+static void orli_learner_offer(orli_learner *t, size_t side, int32_t id) {
+    orli_side *s = &t->side[side];
+    size_t i;
+    for (i = 0; i < s->met_count && !orl_failed(t->ctx); i++) {
+        int32_t beside = s->met[i];
+        orli_learner_push(t, orli_learner_pair(t, side ? orli_pair(id, beside) : orli_pair(beside, id)));
+        memset(&s->beside[beside], 0, sizeof *s->beside);
+    }
+    s->met_count = s->fresh_count = 0;
+}
+
+/* The token that a pair becomes; −1 if a special token is spelled so (two pairs never make the same spelling). */
+static int32_t orli_learner_token(orli_learner *t, uint64_t pair) {
+    orl_tokenizer *tok = t->tok;
+    const orli_name *left = &tok->names.name[tok->token[orli_pair_left(pair)].name],
+                    *right = &tok->names.name[tok->token[orli_pair_right(pair)].name];
+    orli_str spelling = orli_str_new(t->ctx);
+    int32_t id = -1;
     orli_str_add(&spelling, left->text, left->length);
     orli_str_add(&spelling, right->text, right->length);
-    /* one spelling, one token */
     if (!spelling.failed && orli_spelling_id(tok, spelling.data, spelling.length) < 0) {
+        id = (int32_t)tok->tokens;
         orli_token_enter(tok, spelling.data, spelling.length, id, 0);
-        orli_merge_enter(tok, orli_pair_left(best.value), orli_pair_right(best.value), id);
-        t->fresh = t->pairs;
-        for (at = p->words; at && !orl_failed(t->ctx);) {
-            orli_pair_word seen = t->seen[at - 1];
-            orli_bpe_trainer_rewrite(t, seen.word, best.value, id);
-            at = seen.next;
-        }
-        for (i = t->fresh; i < t->pairs && !orl_failed(t->ctx); i++)
-            orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
     }
     orli_str_free(&spelling);
-    return !orl_failed(t->ctx);
+    return id;
+}
+
+static void orli_learner_merge(orli_learner *t, size_t number) {
+    const orli_pair_count p = t->pair[number];
+    const int32_t id = orli_learner_token(t, p.pair);
+    if (id < 0 || orl_failed(t->ctx)) return;
+    orli_merge_enter(t->tok, orli_pair_left(p.pair), orli_pair_right(p.pair), id);
+    orli_learner_rewrite(t, p.place, p.places, p.pair, id);
+    orli_learner_settle(t, 0, orli_pair_left(p.pair), id);
+    orli_learner_settle(t, 1, orli_pair_right(p.pair), id);
+    t->pair[number].count = 0;
+    orli_learner_offer(t, 0, id);
+    orli_learner_offer(t, 1, id);
+}
+
+/* Merges the most frequent pair: 1, or 0 when no pair occurs twice. */
+static int orli_learner_step(orli_learner *t) {
+    while (t->heap.count && !orl_failed(t->ctx)) {
+        orli_heap_item best = orli_heap_pop(&t->heap);
+        size_t number = orli_learner_pair(t, best.value);
+        if (t->pair[number].count == ~best.key) {
+            orli_learner_merge(t, number);
+            return !orl_failed(t->ctx);
+        }
+        orli_learner_push(t, number);
+    }
+    return 0;
+}
+
+static void orli_learner_run(orl_tokenizer *tok, orli_tally *words, size_t vocab) {
+    orli_learner t;
+    size_t i;
+    memset(&t, 0, sizeof t);
+    t.ctx = t.arena.ctx = tok->object.ctx;
+    t.tok = tok;
+    for (i = 0; i < 2; i++) t.side[i].beside = (orli_beside *)orli_alloc_zero(t.ctx, vocab, sizeof *t.side[i].beside);
+    orli_learner_lay_out(&t, words);
+    orli_tally_free(words);
+    if (!orl_failed(t.ctx)) orli_learner_count(&t);
+    while (!orl_failed(t.ctx) && tok->tokens < vocab && orli_learner_step(&t)) {}
+    orli_learner_free(&t);
 }
 
 /* The specials and the 256 bytes. */
@@ -9326,36 +9719,71 @@ static void orli_train_alphabet(orl_tokenizer *tok, const char *const *specials)
     }
 }
 
-ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes,
-                                           size_t vocab, const char *const *specials) {
+/* A tokenizer that knows the specials and the bytes, or NULL. */
+static orl_tokenizer *orli_train_begin(orl_ctx *ctx, size_t vocab, const char *const *specials, const char *lacks) {
     orl_tokenizer *tok;
-    orli_bpe_trainer t;
     size_t least = 256;
     if (orl_failed(ctx)) return NULL;
     while (specials && specials[least - 256]) least++;
-    if (!text || vocab < least || vocab > INT32_MAX / 2) {
+    if (lacks || vocab < least || vocab > INT32_MAX / 2) {
         orli_fail(ctx, ORL_ERR_ARGUMENT,
-                  "orl_tokenizer_train: needs a text, and a vocabulary of %zu (special tokens and "
-                  "256 bytes) or more",
-                  least);
+                  "orl_tokenizer_train: needs %s, and a vocabulary of %zu (special tokens and 256 bytes) or more",
+                  lacks ? lacks : "a text", least);
         return NULL;
     }
     tok = orli_tokenizer_new(ctx);
     if (!orl_failed(ctx)) orli_train_alphabet(tok, specials);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
-    memset(&t, 0, sizeof t);
-    t.ctx = ctx;
-    t.words = orli_names_new(ctx);
-    if (!orl_failed(ctx)) orli_bpe_trainer_read(&t, tok, text, bytes);
-    if (!orl_failed(ctx)) orli_bpe_trainer_start(&t, tok);
-    while (!orl_failed(ctx) && tok->tokens < vocab && orli_bpe_trainer_merge(&t, tok)) {}
-    orli_bpe_trainer_free(&t);
+    return orli_tokenizer_finished(tok);
+}
+
+/* Learns the merges from the words, which go. */
+static orl_tokenizer *orli_train_end(orl_tokenizer *tok, orli_tally *words, size_t vocab) {
+    orl_ctx *ctx = tok->object.ctx;
+    const size_t different = orli_tally_total(words);
+    if (!orl_failed(ctx)) orli_learner_run(tok, words, vocab);
+    orli_tally_free(words);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    if (orl_error_status(ctx) == ORL_ERR_MEMORY) { /* the remedy is another one than a model's */
+        orl_clear_error(ctx);
+        orli_fail(ctx, ORL_ERR_MEMORY,
+                  "no memory to learn a tokenizer from so many different words (%zu were counted): use a part of the "
+                  "text, or a higher memory_limit",
+                  different);
+    }
     if (!orl_failed(ctx) && tok->tokens < vocab)
         orli_note(ctx,
                   "the text has too few pairs that occur twice for a vocabulary of %zu: it is %zu",
                   vocab, tok->tokens);
     return orli_tokenizer_finished(tok);
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes,
+                                           size_t vocab, const char *const *specials) {
+    orl_tokenizer *tok = orli_train_begin(ctx, vocab, specials, text ? NULL : "a text");
+    orli_tally words;
+    if (!tok) return NULL;
+    orli_tally_start(&words, tok);
+    orli_tally_read(&words, text, bytes);
+    return orli_train_end(tok, &words, vocab);
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_train_files(orl_ctx *ctx, const char *const *files, size_t n, size_t vocab,
+                                                 const char *const *specials) {
+    orl_tokenizer *tok = orli_train_begin(ctx, vocab, specials, files && n ? NULL : "files");
+    orli_tally words;
+    orli_file file;
+    size_t i;
+    if (!tok) return NULL;
+    orli_tally_start(&words, tok);
+    for (i = 0; i < n && !orl_failed(ctx); i++) {
+        if (!files[i]) orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_train_files: file %zu of %zu is NULL", i + 1, n);
+        else if (orli_file_open(ctx, files[i], &file) == ORL_OK) {
+            orli_tally_read(&words, file.data, file.size);
+            orli_file_close(&file);
+        }
+    }
+    return orli_train_end(tok, &words, vocab);
 }
 
 /* ---- loading tokenizer.json ----
@@ -13961,44 +14389,228 @@ static void orli_row_ids(orl_dataset *d, orli_json *j, orl_row *r, orl_text *t) 
     orli_free(j->ctx, ids);
 }
 
-/* The tag that opens turn `turn` of `role`. */
-static void orli_template_turn(orli_str *s, orl_template which, size_t turn, const char *role) {
-    if (which == ORL_TEMPLATE_CHATML) orli_str_printf(s, "%s<|im_start|>%s\n", turn ? "<|im_end|>\n" : "", role);
-    else if (strcmp(role, "assistant") == 0) orli_str_puts(s, "\n\nAssistant:");
-    else if (strcmp(role, "system") != 0) orli_str_puts(s, "\n\nHuman:");
+/* ---- templates ----
+ * What stands around the messages of system, user and assistant. In tags \1 is the role, \2 the begin token, \3 the
+ * end token. The assistant's turn is open, lead, content, rest, end, close: its response begins with lead, and the end
+ * token is appended to it as an id. */
+
+#define ORLI_ROLES_ANY 1u    /* a role that is not known is written like the user's */
+#define ORLI_ROLES_IN_TURN 2u /* user and assistant alternate, after one system message at most */
+#define ORLI_INSIDE 4u       /* the system message stands within the first user's turn */
+#define ORLI_TRIM 8u         /* contents lose the white space around them … */
+#define ORLI_TRIM_WHOLE 16u  /* … with the system message in front of them */
+#define ORLI_BLANK 32u       /* a blank before a content that is not empty */
+#define ORLI_NO_THOUGHTS 64u /* what stands before </think> is left out */
+
+enum { ORLI_SYSTEM, ORLI_USER, ORLI_ASSISTANT };
+
+typedef struct orli_template {
+    const char *name, *bos, *eos; /* of the published models */
+    const char *begin, *open[3], *close[3];
+    const char *lead, *rest, *end;
+    const char *answer; /* opens the last answer instead of open[2], if not NULL */
+    const char *system; /* the message where there is none, if not NULL */
+    unsigned traits;
+} orli_template;
+
+#define ORLI_IM_OPEN "<|im_start|>\1\n"
+#define ORLI_IM_CLOSE "<|im_end|>\n"
+#define ORLI_CHATML \
+    {ORLI_IM_OPEN, ORLI_IM_OPEN, ORLI_IM_OPEN}, {ORLI_IM_CLOSE, ORLI_IM_CLOSE, "\n"}, "", "", "<|im_end|>"
+static const orli_template orli_templates[ORL_TEMPLATE_COUNT] = {
+    {"hh", "", "", "", {"", "\n\nHuman:", "\n\nAssistant:"}, {"", "", ""}, "", "", "", NULL, NULL,
+     ORLI_ROLES_ANY | ORLI_BLANK},
+    {"chatml", "", "", "", ORLI_CHATML, NULL, NULL, ORLI_ROLES_ANY},
+    {"qwen", "", "", "", ORLI_CHATML, NULL, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", 0},
+    {"qwen3", "", "", "", ORLI_CHATML, ORLI_IM_OPEN "<think>\n\n</think>\n\n", NULL, ORLI_NO_THOUGHTS},
+    {"llama2", "<s>", "</s>", "", {"<<SYS>>\n", "\2[INST] ", ""}, {"\n<</SYS>>\n\n", " [/INST]", ""}, " ", " ", "\3",
+     NULL, NULL, ORLI_ROLES_IN_TURN | ORLI_INSIDE | ORLI_TRIM | ORLI_TRIM_WHOLE},
+    {"llama3", "<|begin_of_text|>", "<|eot_id|>", "\2",
+     {"<|start_header_id|>\1<|end_header_id|>\n\n", "<|start_header_id|>\1<|end_header_id|>\n\n",
+      "<|start_header_id|>\1<|end_header_id|>\n\n"},
+     {"<|eot_id|>", "<|eot_id|>", ""}, "", "", "<|eot_id|>", NULL, NULL, ORLI_ROLES_ANY | ORLI_TRIM},
+    {"zephyr", "", "</s>", "", {"<|\1|>\n", "<|\1|>\n", "<|\1|>\n"}, {"\3\n", "\3\n", "\n"}, "", "", "\3",
+     NULL, NULL, 0},
+    {"alpaca", "<s>", "</s>", "\2", {"", "### Instruction:\n", "### Response:\n"}, {"\n\n", "\n\n", "\n\n"},
+     "", "", "\3", NULL, NULL, ORLI_ROLES_IN_TURN | ORLI_TRIM},
+    {"gemma", "<bos>", "<eos>", "\2", {"", "<start_of_turn>user\n", "<start_of_turn>model\n"},
+     {"\n\n", "<end_of_turn>\n", "\n"}, "", "", "<end_of_turn>", NULL, NULL,
+     ORLI_ROLES_IN_TURN | ORLI_INSIDE | ORLI_TRIM},
+    {"mistral", "<s>", "</s>", "\2", {"", " [INST] ", ""}, {"\n\n", " [/INST]", ""}, " ", "", "\3", NULL, NULL,
+     ORLI_ROLES_IN_TURN | ORLI_INSIDE}};
+
+/* White space as Python's str.strip() has it, which the templates were written for. */
+static int orli_blank(uint32_t c) {
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+        (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/* s from `from` on without the white space around it. */
+static void orli_str_trim(orli_str *s, size_t from) {
+    size_t i, length, first = from, last = from;
+    uint32_t code;
+    for (i = from; i < s->length; i += length) {
+        length = orli_utf8_decode(s->data + i, s->length - i, &code);
+        if (!length) length = 1, code = 0;
+        if (!orli_blank(code)) last = i + length;
+        else if (last == from) first = i + length;
+    }
+    if (last == from) first = from;
+    if (last > first) memmove(s->data + from, s->data + first, last - first);
+    s->length = from + (last - first);
+    if (s->data) s->data[s->length] = 0;
+}
+
+/* Rows of messages, written in one template. */
+typedef struct orli_chat {
+    const orli_template *t;
+    const char *bos, *eos;
+} orli_chat;
+
+static orli_chat orli_chat_of(orl_template which) {
+    orli_chat c;
+    c.t = &orli_templates[which], c.bos = c.t->bos, c.eos = c.t->eos;
+    return c;
+}
+
+static void orli_chat_tag(const orli_chat *c, orli_str *s, const char *tag, const char *role) {
+    for (; *tag; tag++)
+        if (*tag > '\3') orli_str_add(s, tag, 1);
+        else orli_str_puts(s, *tag == '\1' ? role : *tag == '\2' ? c->bos : c->eos);
+}
+
+typedef struct orli_turns { /* messages on their way into a text */
+    const orli_chat *chat;
+    orli_json *j;
+    orli_str text, role, content; /* role, content: of the message that is to be written */
+    orli_str inside;              /* the system message, until the first user's turn takes it in */
+    size_t messages, turns;       /* written; turns: but for system messages */
+    size_t border;                /* where the response begins */
+} orli_turns;
+
+/* The role of the message, or −1 if it cannot stand here. */
+static int orli_turns_role(orli_turns *t) {
+    const char *role = t->role.data;
+    const unsigned traits = t->chat->t->traits;
+    const int known = strcmp(role, "system") == 0 ? ORLI_SYSTEM
+        : strcmp(role, "assistant") == 0          ? ORLI_ASSISTANT
+                                                  : ORLI_USER;
+    if (known == ORLI_USER && !(traits & ORLI_ROLES_ANY) && strcmp(role, "user") != 0) {
+        orli_json_fail_at(t->j, t->j->start, "a message of a role that its template does not have");
+        return -1;
+    }
+    if ((traits & ORLI_ROLES_IN_TURN) &&
+        (known == ORLI_SYSTEM ? t->messages > 0 : t->turns % 2 != (known == ORLI_ASSISTANT))) {
+        orli_json_fail_at(t->j, t->j->start,
+                          "roles out of turn: in its template a user and the assistant alternate, and a system message "
+                          "comes first");
+        return -1;
+    }
+    return known;
+}
+
+/* What stands between a turn's tags. */
+static void orli_turns_content(orli_turns *t, int role, int last) {
+    const unsigned traits = t->chat->t->traits, silent = role == ORLI_ASSISTANT ? traits & ORLI_NO_THOUGHTS : 0;
+    const char *content = t->content.length ? t->content.data : "";
+    const size_t begin = t->text.length, n = t->content.length;
+    size_t i, first = 0, trim = begin;
+    for (i = 0; silent && i + 8 <= n; i++)
+        if (memcmp(content + i, "</think>", 8) == 0) first = i + 8;
+    while (silent && (first || last) && first < n && content[first] == '\n') first++;
+    if (role == ORLI_USER && t->inside.length) {
+        orli_str_add(&t->text, t->inside.data, t->inside.length);
+        t->inside.length = 0;
+        if (!(traits & ORLI_TRIM_WHOLE)) trim = t->text.length;
+    }
+    if ((traits & ORLI_BLANK) && role != ORLI_SYSTEM && n) orli_str_puts(&t->text, " ");
+    orli_str_add(&t->text, content + first, n - first);
+    if (traits & ORLI_TRIM) orli_str_trim(&t->text, trim);
+}
+
+/* Writes the message; of an answer that is the last one, no more than its response. */
+static void orli_turns_write(orli_turns *t, int last) {
+    const orli_template *form = t->chat->t;
+    const int role = orli_turns_role(t), answer = role == ORLI_ASSISTANT;
+    const char *name = t->role.data;
+    if (role < 0 || t->text.failed) return;
+    t->messages++, t->turns += role != ORLI_SYSTEM;
+    if (role == ORLI_SYSTEM && (form->traits & ORLI_INSIDE)) {
+        orli_chat_tag(t->chat, &t->inside, form->open[role], name);
+        orli_str_add(&t->inside, t->content.data ? t->content.data : "", t->content.length);
+        orli_chat_tag(t->chat, &t->inside, form->close[role], name);
+        return;
+    }
+    orli_chat_tag(t->chat, &t->text, answer && last && form->answer ? form->answer : form->open[role], name);
+    if (answer) t->border = t->text.length, orli_str_puts(&t->text, form->lead);
+    orli_turns_content(t, role, last);
+    if (answer) orli_str_puts(&t->text, form->rest);
+    if (answer && last) return;
+    if (answer) orli_chat_tag(t->chat, &t->text, form->end, name);
+    orli_chat_tag(t->chat, &t->text, form->close[role], name);
+}
+
+/* What comes before the first message: the begin token, and the template's own system message if it has one. */
+static void orli_turns_begin(orli_turns *t) {
+    const orli_template *form = t->chat->t;
+    orli_chat_tag(t->chat, &t->text, form->begin, "");
+    if (!form->system || strcmp(t->role.data, "system") == 0) return;
+    orli_chat_tag(t->chat, &t->text, form->open[ORLI_SYSTEM], "system");
+    orli_str_puts(&t->text, form->system);
+    orli_chat_tag(t->chat, &t->text, form->close[ORLI_SYSTEM], "system");
+}
+
+/* Behind the last message: the tag of an answer that is waited for. */
+static void orli_turns_ask(orli_turns *t) {
+    const orli_template *form = t->chat->t;
+    if (t->inside.length)
+        orli_json_fail_at(t->j, t->j->start, "a system message alone: its template writes it into a user's turn");
+    orli_chat_tag(t->chat, &t->text, form->answer ? form->answer : form->open[ORLI_ASSISTANT], "assistant");
+    t->border = t->text.length;
+}
+
+/* Reads one message. */
+static void orli_turns_read(orli_turns *t) {
+    orli_json *j = t->j;
+    t->role.length = t->content.length = 0;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "role")) orli_json_string(j, &t->role);
+        else if (orli_json_is(j, "content")) orli_json_string(j, &t->content);
+        else orli_json_skip(j);
+    }
+    if (!t->role.length) orli_json_fail_at(j, j->start, "a message without a role");
 }
 
 /* [{"role", "content"}, …] → prompt (all before the assistant's last turn, and its tag) and response (that turn). If
  * the last turn is another's there is no response: a prompt that waits for its answer. 1 if there is one. */
-static int orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, orl_template which) {
-    orli_str all = orli_str_new(j->ctx), role = orli_str_new(j->ctx), content = orli_str_new(j->ctx);
-    size_t border = 0, turns = 0;
+static int orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, const orli_chat *chat) {
+    orli_turns t;
+    size_t read = 0;
     int answered = 0;
-    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j); turns++) {
-        role.length = content.length = 0;
-        for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-            if (orli_json_is(j, "role")) orli_json_string(j, &role);
-            else if (orli_json_is(j, "content")) orli_json_string(j, &content);
-            else orli_json_skip(j);
-        }
-        if (!role.length) orli_json_fail_at(j, j->start, "a message without a role");
+    memset(&t, 0, sizeof t);
+    t.chat = chat, t.j = j;
+    t.text = t.role = t.content = t.inside = orli_str_new(j->ctx);
+    orli_json_open(j, ORLI_JSON_ARRAY);
+    for (; orli_json_item(j); read++) { /* one behind: is there another? */
+        if (read) orli_turns_write(&t, 0);
+        orli_turns_read(&t);
         if (orl_failed(j->ctx)) break;
-        orli_template_turn(&all, which, turns, role.data);
-        border = all.length;
-        if (which == ORL_TEMPLATE_HH && content.length && strcmp(role.data, "system") != 0) orli_str_puts(&all, " ");
-        orli_str_add(&all, content.data ? content.data : "", content.length);
+        if (!read) orli_turns_begin(&t);
     }
-    if (!orl_failed(j->ctx) && !turns) orli_json_fail_at(j, j->start, "no messages");
-    if (!orl_failed(j->ctx)) answered = strcmp(role.data, "assistant") == 0;
-    if (!orl_failed(j->ctx) && !answered) orli_template_turn(&all, which, turns, "assistant"), border = all.length;
-    if (!orl_failed(j->ctx) && !all.failed) {
-        const char *text = (const char *)orli_store_copy(d->store, all.data, all.length);
-        r->prompt.text = text, r->prompt.bytes = border;
-        r->response.text = text && answered ? text + border : NULL, r->response.bytes = all.length - border;
+    if (!orl_failed(j->ctx) && !read) orli_json_fail_at(j, j->start, "no messages");
+    if (!orl_failed(j->ctx)) orli_turns_write(&t, 1);
+    if (!orl_failed(j->ctx)) answered = strcmp(t.role.data, "assistant") == 0;
+    if (!orl_failed(j->ctx) && !answered) orli_turns_ask(&t);
+    if (!orl_failed(j->ctx)) {
+        const char *text = (const char *)orli_store_copy(d->store, t.text.data, t.text.length);
+        r->prompt.text = text, r->prompt.bytes = t.border;
+        r->response.text = text && answered ? text + t.border : NULL, r->response.bytes = t.text.length - t.border;
+        r->flags = (r->flags & ~ORL_TEMPLATED) | (chat->t == orli_templates ? 0 : ORL_TEMPLATED);
     }
-    orli_str_free(&all);
-    orli_str_free(&role);
-    orli_str_free(&content);
+    orli_str_free(&t.text);
+    orli_str_free(&t.role);
+    orli_str_free(&t.content);
+    orli_str_free(&t.inside);
     return answered;
 }
 
@@ -14028,6 +14640,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
     orli_json j = orli_json_new(ctx, json, bytes, d->name, line);
     orli_names seen = orli_names_new(ctx);
     orl_row *r = orli_dataset_append(d);
+    const orli_chat hh = orli_chat_of(ORL_TEMPLATE_HH);
     int raw = 0, prompt = 0, response = 0, chosen = 0, rejected = 0, raw_rejected = 0;
     if (!r) return ORL_ERR_MEMORY;
     r->json = json, r->json_bytes = bytes, r->line = line;
@@ -14043,7 +14656,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "rejected_ids")) rejected = 1, orli_row_ids(d, &j, r, &r->rejected);
         else if (orli_json_is(&j, "messages") && (prompt || response || chosen))
             orli_json_fail_at(&j, j.start, "\"messages\" beside a prompt or a response: keep one of them");
-        else if (orli_json_is(&j, "messages")) prompt = 1, response = orli_row_messages(d, &j, r, ORL_TEMPLATE_HH);
+        else if (orli_json_is(&j, "messages")) prompt = 1, response = orli_row_messages(d, &j, r, &hh);
         else if (orli_json_is(&j, "reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
         else if (orli_json_is(&j, "reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
         else if (orli_json_is(&j, "chosen_reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
@@ -14060,6 +14673,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "sample"))
             r->sample = (size_t)orli_json_int(&j, 0, INT32_MAX), r->flags |= ORL_SAMPLED;
         else if (orli_json_is(&j, "truncated")) r->flags |= orli_json_bool(&j) ? ORL_TRUNCATED : 0;
+        else if (orli_json_is(&j, "templated")) r->flags |= orli_json_bool(&j) ? ORL_TEMPLATED : 0;
         else orli_json_skip(&j);
     }
     orli_json_end(&j);
@@ -14153,19 +14767,95 @@ ORL_API orl_status orl_dataset_add_pair(orl_dataset *d, const char *prompt, cons
     return orli_dataset_add_row(d, prompt, chosen, rejected) ? ORL_OK : orl_error_status(orl_dataset_ctx(d));
 }
 
-ORL_API orl_status orl_dataset_set_template(orl_dataset *d, orl_template which) {
-    orl_ctx *ctx = orl_dataset_ctx(d);
-    size_t i;
-    for (i = 0; d && i < d->count && !orl_failed(ctx); i++) {
+/* Writes the rows of messages anew; how many there are. A sample has its prompt from before. */
+static size_t orli_dataset_chat(orl_dataset *d, const orli_chat *chat) {
+    orl_ctx *ctx = d->object.ctx;
+    size_t i, rows = 0;
+    for (i = 0; i < d->count && !orl_failed(ctx); i++) {
         orl_row *r = &d->row[i];
         orli_json j;
-        if (!r->json) continue;
+        if (!r->json || (r->flags & ORL_SAMPLED)) continue;
         j = orli_json_new(ctx, r->json, r->json_bytes, d->name, r->line);
         for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-            if (orli_json_is(&j, "messages")) orli_row_messages(d, &j, r, which), orli_dataset_group(d, r);
+            if (orli_json_is(&j, "messages")) rows++, orli_row_messages(d, &j, r, chat), orli_dataset_group(d, r);
             else orli_json_skip(&j);
         }
     }
+    return rows;
+}
+
+ORL_API const char *orl_template_name(orl_template which) {
+    return (unsigned)which < ORL_TEMPLATE_COUNT ? orli_templates[which].name : NULL;
+}
+
+ORL_API orl_template orl_template_find(const orl_tokenizer *tok) {
+    if (orl_token_id(tok, "<|im_start|>") >= 0)
+        return orl_token_id(tok, "<think>") >= 0          ? ORL_TEMPLATE_QWEN3
+            : orl_token_id(tok, "<|object_ref_start|>") >= 0 ? ORL_TEMPLATE_QWEN
+                                                             : ORL_TEMPLATE_CHATML;
+    if (orl_token_id(tok, "<|start_header_id|>") >= 0) return ORL_TEMPLATE_LLAMA3;
+    if (orl_token_id(tok, "<start_of_turn>") >= 0) return ORL_TEMPLATE_GEMMA;
+    /* with <|end|> it is Phi's, which is not one of these */
+    if (orl_token_id(tok, "<|user|>") >= 0 && orl_token_id(tok, "<|end|>") < 0) return ORL_TEMPLATE_ZEPHYR;
+    return ORL_TEMPLATE_HH;
+}
+
+ORL_API orl_status orl_dataset_set_template(orl_dataset *d, orl_template which) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    orli_chat chat;
+    if (!d || orl_failed(ctx)) return orl_error_status(ctx);
+    if ((unsigned)which >= ORL_TEMPLATE_COUNT)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_dataset_set_template: there is no template %d", (int)which);
+    chat = orli_chat_of(which);
+    orli_dataset_chat(d, &chat);
+    return orl_error_status(ctx);
+}
+
+static orl_status orli_template_named(orl_ctx *ctx, const char *name, orl_template *which) {
+    orli_str all = orli_str_new(ctx);
+    size_t i;
+    for (i = 0; i < ORL_TEMPLATE_COUNT; i++) {
+        if (strcmp(orli_templates[i].name, name) == 0) break;
+        orli_str_printf(&all, "%s%s", i ? ", " : "", orli_templates[i].name);
+    }
+    *which = (orl_template)i;
+    if (i == ORL_TEMPLATE_COUNT)
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "there is no template \"%.40s\": choose one of %s", name,
+                  all.data ? all.data : "those the manual names");
+    orli_str_free(&all);
+    return orl_error_status(ctx);
+}
+
+/* Makes a token the one that training appends to responses; sampling still stops where it did. */
+static void orli_model_end(orl_model *m, int32_t id) {
+    size_t i;
+    for (i = 0; i < m->stops && m->stop[i] != id; i++) {}
+    if (i == m->stops && m->stops < sizeof m->stop / sizeof *m->stop) m->stops++;
+    else if (i == m->stops) i--;
+    memmove(m->stop + 1, m->stop, i * sizeof *m->stop);
+    m->stop[0] = m->config.eos = id;
+}
+
+ORL_API orl_status orl_dataset_use_template(orl_dataset *d, orl_model *m, const char *name) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    const orl_tokenizer *tok = m ? m->tokenizer : NULL;
+    orl_template which = orl_template_find(tok);
+    orli_str bos = orli_str_new(ctx), eos = orli_str_new(ctx);
+    orli_chat chat;
+    size_t bytes;
+    int32_t end;
+    if (!d || !m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (name && orli_template_named(ctx, name, &which) != ORL_OK) return orl_error_status(ctx);
+    chat = orli_chat_of(which);
+    if (tok && tok->bos >= 0) orli_str_puts(&bos, orl_token_text(tok, tok->bos, &bytes));
+    if (tok && tok->eos >= 0) orli_str_puts(&eos, orl_token_text(tok, tok->eos, &bytes));
+    if (tok) chat.bos = bos.data ? bos.data : "", chat.eos = eos.data ? eos.data : "";
+    if (!bos.failed && !eos.failed && orli_dataset_chat(d, &chat) && tok && chat.t->end[0]) {
+        end = chat.t->end[0] == '\3' ? tok->eos : orl_token_id(tok, chat.t->end);
+        if (end >= 0 && (size_t)end < m->config.vocab) orli_model_end(m, end);
+    }
+    orli_str_free(&bos);
+    orli_str_free(&eos);
     return orl_error_status(ctx);
 }
 
@@ -14192,7 +14882,7 @@ static int orli_row_owns(const orl_row *r, const orli_json *j) {
     static const char *const sampled[] = {
         "completion", "completion_ids", "sample",     "truncated", "logprob",    "tokens",
         "text",       "messages",       "chosen",     "rejected",  "chosen_ids", "rejected_ids",
-        "margin",     "reward",         "reward_raw", "condition", NULL};
+        "margin",     "reward",         "reward_raw", "condition", "templated", NULL};
     static const char *const labelled[] = {"reward", "reward_raw", NULL}, *const logp[] = {"logprob", "tokens", NULL};
     static const char *const pair[] = {"chosen_reward", "chosen_reward_raw", "rejected_reward", "rejected_reward_raw",
                                        NULL};
@@ -14237,6 +14927,7 @@ static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const ch
     if (r->flags & ORL_SAMPLED)
         orli_str_printf(s, ", \"sample\": %zu, \"truncated\": %s", r->sample,
                         r->flags & ORL_TRUNCATED ? "true" : "false");
+    if ((r->flags & ORL_SAMPLED) && (r->flags & ORL_TEMPLATED)) orli_str_puts(s, ", \"templated\": true");
     if (r->flags & (ORL_SAMPLED | ORL_LOGP)) {
         orli_row_put_number(s, "logprob", r->logp);
         orli_str_printf(s, ", \"tokens\": %zu", r->tokens);
@@ -14572,7 +15263,7 @@ static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, con
     size_t n;
     x->prompt = e->id_count;
     if (ORLI_RESERVE(ctx, e->ids, e->id_capacity, e->id_count + 1) != ORL_OK) return ORL_ERR_MEMORY;
-    if (!given && bos >= 0) e->ids[e->id_count++] = bos;
+    if (!given && bos >= 0 && !(r->flags & ORL_TEMPLATED)) e->ids[e->id_count++] = bos;
     n = orli_examples_encode(e, m, d, r, &r->prompt, given, 0);
     if (n == ORLI_NONE) return orl_error_status(ctx);
     if (n && e->id_count - n > x->prompt && e->ids[x->prompt + 1] == bos) /* the text begins with it already */
@@ -14743,11 +15434,12 @@ ORL_API char *orl_dataset_dump(orl_dataset *d, orl_model *m, size_t n) {
     orli_examples e;
     orli_str s = orli_str_new(ctx);
     size_t i, rows = 0;
-    int side, pairs;
+    int side, pairs, sides;
     if (!d || !m || orl_failed(ctx) || !d->count) return NULL;
     pairs = (d->row[0].flags & ORL_PAIR) != 0;
+    sides = pairs ? 2 : d->row[0].response.text || d->row[0].response.ids; /* 0: prompts */
     memset(&e, 0, sizeof e);
-    if (orli_condition_attach(m, d) == ORL_OK && orli_examples_build(&e, m, d, pairs ? 2 : 1) == ORL_OK) {
+    if (orli_condition_attach(m, d) == ORL_OK && orli_examples_build(&e, m, d, sides) == ORL_OK) {
         for (i = 0; i < e.count && rows < n; i++, rows++) {
             const orli_example *x = &e.example[i];
             const orl_row *r = &d->row[x->row];
@@ -16057,7 +16749,8 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
             if (!r) break;
             *r = asked->row[e->example[i].row];
             r->flags =
-                (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN)) | ORL_SAMPLED | (s->truncated ? ORL_TRUNCATED : 0);
+                (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN | ORL_TEMPLATED)) | ORL_SAMPLED |
+                (s->truncated ? ORL_TRUNCATED : 0);
             r->sample = k, r->tokens = s->count, r->weight = 1;
             r->reward = r->reward_raw = r->logp = 0;
             for (t = 0; t < s->count; t++) r->logp += (double)s->logp[t];
