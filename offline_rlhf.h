@@ -51,7 +51,7 @@
  *   >>optim      8  AdamW, schedules, clipping                                    tensor
  *   >>formats    9  JSON and safetensors, in and out; GGUF, out                   platform
  *   >>tokenizer  10 byte-pair encoding: learned, loaded, saved                    formats
- *   >>model      11 GPT-2 and Llama families, language or reward head             tensor, tokenizer
+ *   >>model      11 nine families, language or reward head; LoRA; frozen bf16     tensor, tokenizer
  *   >>generate   12 paged KV cache, continuous batching, sampling                 model
  *   >>data       13 rows, views, and the token ids a model sees of them           model
  *   >>train      14 one trainer: micro-batches, losses, checkpoints, logs         data, optim
@@ -152,7 +152,9 @@
  * share alive.
  *
  * A model in training holds its weights four times (weights, gradients, two moments: 16 bytes a
- * parameter), one that samples or scores up to twice (weights, and packed for matrix products). PPO
+ * parameter), one that samples or scores up to twice (weights, and packed for matrix products). With
+ * a LoRA adapter only the adapter has gradients and moments, and its base may be frozen: bf16, 2
+ * bytes a parameter, or none if it stays in its file (orl_model_load_frozen). PPO
  * has policy and critic in training, reference and reward model in use. Activations are those of one
  * micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before its first
  * step, by a run without arithmetic, and the same run tells orl_train_estimate() what will be
@@ -187,9 +189,15 @@
  * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
  * conditioned model carries orl_condition there (kind, template, quantiles, default target), and
  * sampling applies it. Settings that are known to change the computation and are not implemented
- * (another activation, RoPE scaling, biases, …) are refused by name; a missing or odd-shaped tensor
- * is an error, found before memory is asked for. llama2.c checkpoints and its tokenizer.bin are read
- * too.
+ * (another activation, yarn, soft-capped scores, …) are refused by name; a tensor that is missing, of
+ * another shape, or has no place in the model, is an error, found before memory is asked for; masks
+ * and tables that files carry are passed over. generation_config.json's end tokens go before those of
+ * config.json. Keys are known in older and newer spellings (rope_scaling, rope_parameters, layer_types,
+ * sliding_window_pattern, …). llama2.c checkpoints and its tokenizer.bin are read too.
+ *
+ * An adapter (orl_lora_add) is saved as PEFT has it: adapter_config.json and adapter_model.safetensors,
+ * and beside them orl_adapter.json for what PEFT does not know, a condition or a reward's normalisation.
+ * Where a model is loaded from, such a directory does as well: its base is loaded first.
  *
  * J. DATA
  * JSONL, one object a line, with the field names of TRL:
@@ -250,28 +258,27 @@
  *
  * M. A NEW MODEL FAMILY (section 11)
  * What differs between families is data and a few choices:
- *   1. a member of orl_arch, and its defaults in orl_model_config_default and orli_config_check;
- *   2. a table like orli_weights_llama: each weight, its name on disk, whether it is stored
- *      transposed, whether it is a third of a fused q, k, v; and its line in orli_families, in the
- *      order of orl_arch;
- *   3. which weights it has, and their shapes: orli_weight_shape (a new kind of weight:
- *      orli_weight);
- *   4. the choices in the forward pass: norm (orli_model_norm), positions (orli_model_forward),
- *      rotation, feed-forward and biases (orli_model_block; a bias the table does not have is left
- *      out by itself);
- *   5. the keys of its config.json: orli_config_read_key, with what must be refused, and
- *      orli_config_write;
- *   6. what llama.cpp calls it: a line in orli_gguf_families, new weights in orli_gguf_rows, settings
+ *   1. a member of orl_arch, and its defaults: of a new model in orl_model_config_default, of a file
+ *      that leaves a key out in orli_config_defaults;
+ *   2. a table like orli_weights_llama: each weight, its name on disk, how it lies there, whether it is a
+ *      third of a fused q, k, v, whether a setting decides if it is there; and its line in
+ *      orli_families, in the order of orl_arch. What is in the table is computed, what is not is left
+ *      out by itself: biases, norms of heads and of branches, gates, learned positions. A new kind of
+ *      weight is a member of orli_weight, with its shape in orli_weight_shape;
+ *   3. operators it lacks, and where they are called: orli_model_attention, orli_model_feed,
+ *      orli_model_block; what differs by layer (windows, rotations, scales) in orli_model_heads and
+ *      orli_model_rotation;
+ *   4. the keys of its config.json: a line in orli_config_keys for each, what must be refused in
+ *      orli_config_foreign, and orli_config_write;
+ *   5. what llama.cpp calls it: a line in orli_gguf_families, new weights in orli_gguf_rows, settings
  *      in orli_gguf_put_config.
  * Training, sampling, scoring and resuming then work: they know of a model only its forward pass and
- * its heads. Golden logits from another implementation belong in tests/test_golden.c.
+ * its heads. Golden logits and gradients from another implementation: tests/golden/families.py.
  *
  * N. WHAT IT DOES NOT DO
- *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, LoRA, training a
- *     part of the weights, dropout. It is for models that fit a CPU's memory 16 bytes a parameter,
- *     and for seeing how the methods work.
- *   - Families beyond GPT-2 and Llama: no RoPE scaling, sliding windows, biases in Llama's
- *     projections, experts; a head is at most 256 wide.
+ *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, dropout. It is for models
+ *     that fit a CPU's memory, and for seeing how the methods work.
+ *   - Families beyond the nine of orl_arch: no experts, no images; a head is at most 256 wide.
  *   - Instruction sets beyond AVX2, AVX-512 and arm64's NEON: elsewhere the scalar kernels run.
  *   - Windows (it needs POSIX), big-endian machines.
  *   - Serving: sampling is by batch, and a call returns when all is done.
@@ -282,7 +289,8 @@
  * The methods: Hu, Tao, Yang, Zhou, arXiv 2308.12050. DPO: Rafailov et al., 2305.18290. PPO:
  * Schulman et al., 1707.06347; GAE: 1506.02438; adaptive KL: Ziegler et al., 1909.08593. AdamW:
  * Loshchilov and Hutter, 1711.05101. GPT-2: Radford et al. 2019; Llama: Touvron et al., 2302.13971;
- * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864. BPE:
+ * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864; LoRA: Hu et
+ * al., 2106.09685; the other families: as transformers 5 computes them. BPE:
  * Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018. Random numbers: Philox, Salmon et
  * al., SC 2011. exp, tanh and log: after Moshier's Cephes. Formats: RFC 8259, safetensors, Hugging
  * Face's config.json and tokenizer.json, TRL's data sets, GGUF 3 as llama.cpp reads it.
@@ -10897,17 +10905,18 @@ ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir)
 
 #if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 11
 /* =================================================================================================
- * >>model   11. MODEL: transformers of the GPT-2 and Llama families, language or reward head
+ * >>model   11. MODEL: transformers of nine families, language or reward head; adapters; frozen weights
  * =================================================================================================
  * Purpose:    one forward pass for every family and use; weights in from and out to Hugging Face
- *             directories.
- * Depends on: tensor, formats, tokenizer.   Owns: a model owns its parameters, not its tokenizer.
- * Invariants: what differs between families is data: a table of weights with their names on disk, and
- *             four choices in the block (norm, positions, feed-forward, biases). A file's config is
- *             taken in full or refused with the key's name; a missing or odd-shaped tensor is an error.
+ *             directories, out to GGUF; low-rank adapters in PEFT's layout.
+ * Depends on: tensor, formats, tokenizer.   Owns: a model owns its parameters and its adapter, not its
+ *             tokenizer. Frozen bf16 weights belong to all copies that read them.
+ * Invariants: what differs between families is data: a table of weights with their names on disk. A block
+ *             computes what its weights imply. A file's config is taken in full or refused with the key's
+ *             name and value; a missing, odd-shaped or superfluous tensor is an error.
  * Source:     GPT-2: Radford et al. 2019; Llama: Touvron et al., arXiv 2302.13971; grouped queries:
- *             Ainslie et al., arXiv 2305.13245.
- * Tested by:  tests/test_11_model.c, tests/test_golden.c */
+ *             Ainslie et al., arXiv 2305.13245; the others: the modeling files of transformers 5.
+ * Tested by:  tests/test_11_model.c, test_11_families.c, test_11_lora.c, test_11_gguf.c, test_golden.c */
 
 /* ---- 11.1 families: the weights of a block, and of the whole ---- */
 
