@@ -640,16 +640,16 @@ ORL_API orl_model *orl_model_load_frozen(orl_ctx *ctx, const char *dir);
 ORL_API orl_status orl_model_store_bf16(orl_model *model); /* rounds all matrices but a reward model's head */
 
 /* LoRA (Hu et al., arXiv 2106.09685): x·Wᵀ becomes x·Wᵀ + alpha/rank·(x·Aᵀ)·Bᵀ, A: (rank, in), B: (out, rank), zero at
- * first. The model then trains A and B alone (and a reward model its head); all its other functions stay as they are. */
+ * first. The model then trains A and B alone (and a reward model its head); its other functions stay as they are. */
 typedef struct orl_lora_options {
     size_t rank;
     double alpha;
     int root;            /* alpha/√rank instead (rank-stabilised, arXiv 2312.03732) */
-    const char *targets; /* modules by the end of their names, as "q_proj,v_proj"; NULL: all linear layers of the blocks */
+    const char *targets; /* modules by the end of their names, as "q_proj,v_proj"; NULL: all linear layers of blocks */
 } orl_lora_options;
-ORL_API orl_lora_options orl_lora_default(void);                                     /* rank 8, alpha 16 */
+ORL_API orl_lora_options orl_lora_default(void);     /* rank 8, alpha 16 */
 ORL_API orl_status orl_lora_add(orl_model *model, const orl_lora_options *options);
-ORL_API orl_status orl_lora_merge(orl_model *model);                                 /* W += alpha/rank·B·A; no adapter */
+ORL_API orl_status orl_lora_merge(orl_model *model); /* W += alpha/rank·B·A, in floats; the adapter is gone */
 /* As PEFT has them: adapter_config.json, adapter_model.safetensors. orl_model_load() and orl_model_load_frozen() take
  * such a directory too, and load the base that it names first. */
 ORL_API orl_status orl_lora_save(const orl_model *model, const char *dir); /* base: where the model was loaded from */
@@ -2586,8 +2586,9 @@ static inline orli_v ORLI_K(v_log)(orli_v x) {
 static inline orli_v ORLI_K(v_normal_cdf)(orli_v x) {
     static const float erf[7] = {7.853861353e-5f, -8.010193625e-4f, 5.188327686e-3f, -2.685381193e-2f,
                                  1.128358515e-1f, -3.761262582e-1f, 1.128379165f};
-    static const float middle[9] = {2.326819970e-2f, -1.387039389e-1f, 3.687424675e-1f, -5.824733027e-1f, 6.210004622e-1f,
-                                    -4.944515323e-1f, 3.404879938e-1f, -2.741127028e-1f, 5.638259427e-1f};
+    static const float middle[9] = {2.326819970e-2f, -1.387039389e-1f, 3.687424675e-1f,
+                                    -5.824733027e-1f, 6.210004622e-1f, -4.944515323e-1f,
+                                    3.404879938e-1f, -2.741127028e-1f, 5.638259427e-1f};
     static const float outer[8] = {-1.047766400e1f, 1.297719955e1f, -7.495518718f, 2.921019019f,
                                    -1.015265279f, 4.218463358e-1f, -2.820767440e-1f, 5.641895068e-1f};
     const orli_v half = orli_c(0.5f), one = orli_c(1.0f), two = orli_c(2.0f);
@@ -3125,7 +3126,8 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 
 static const orli_kernels ORLI_K(kernels) = {
     ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(pack),
-    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
+    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max),
+    ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
     ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
@@ -3541,7 +3543,8 @@ static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
     g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
     ctx->flops += flops;
 #ifdef ORL_USE_BLIS
-    if (!g->panels && g->b.cs == 1 && !g->b.half && flops >= ORLI_BLIS_LEAST) { /* Wᵀ has cs > 1: a gradient, no forward product */
+    /* Wᵀ has cs > 1: this is a gradient, no forward product */
+    if (!g->panels && g->b.cs == 1 && !g->b.half && flops >= ORLI_BLIS_LEAST) {
         orli_blis_run(ctx, g);
         return;
     }
@@ -3593,8 +3596,9 @@ static void orli_pack_task(void *arg, size_t task, size_t worker) {
     const orli_pack_job *job = (const orli_pack_job *)arg;
     const size_t cols = job->kern->tile_cols, panels = (job->n + cols - 1) / cols;
     const size_t j0 = orli_part(panels, job->parts, task) * cols, j1 = orli_part(panels, job->parts, task + 1) * cols;
+    const orli_mat b = orli_mat_at(job->b, 0, j0);
     (void)worker;
-    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, orli_mat_at(job->b, 0, j0), job->panels + j0 * job->k, cols * job->k);
+    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, b, job->panels + j0 * job->k, cols * job->k);
 }
 
 static void orli_pack(orl_ctx *ctx, size_t n, size_t k, orli_mat b, orl_real *panels) {
@@ -4522,10 +4526,10 @@ static void orli_onto_backward(orl_tape *tape, orl_tensor *y) {
     size_t n = x->rows, in = x->cols, out = w->rows;
     int accumulate = 0;
     orl_real *dx = orli_grad_or_fresh(tape, x, &accumulate), *dw = orli_grad(tape, w), *dbase;
-    if (!orli_dry(tape) && !orl_failed(ctx)) {
-        if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
-        if (dw) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
-    }
+    int real = !orli_dry(tape) && !orl_failed(ctx);
+    if (dx && real)
+        orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
+    if (dw && real) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
     if (!base->needs_grad || orli_hand_over(y, base)) return;
     dbase = orli_grad(tape, base);
     if (dbase && !orli_dry(tape)) ctx->kernels->add(n * out, dbase, y->grad);
@@ -4769,7 +4773,7 @@ static size_t orli_stream_row(const orl_stream *stream, size_t s, size_t p) {
 /* ---- 7.11 rotary embedding (Su et al., arXiv 2104.09864), the half-split form:
  *      (x_i, x_{i+w/2}) is rotated by position·f(theta^(−2i/w)); backwards by minus that ---- */
 
-/* What pair i turns by each position. Llama 3's scaling: Grattafiori et al., arXiv 2407.21783, as Meta's code has it. */
+/* What pair i turns by each position. Llama 3's scaling: Grattafiori et al., arXiv 2407.21783, and Meta's code. */
 static double orli_rope_frequency(const orl_rotation *r, size_t i) {
     double f = pow(r->theta, -2.0 * (double)i / (double)r->width), turns, mixture;
     if (!(r->factor > 0)) return f;
@@ -4883,8 +4887,8 @@ ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *st
     if (heads && !r.width) r.width = x->cols / heads;
     if (x->rows != stream->tokens || !heads || x->cols % heads || r.width % 2 || r.width > x->cols / heads) {
         orli_fail(ctx, ORL_ERR_ARGUMENT,
-                  "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of which an even %zu numbers turn", x->rows,
-                  x->cols, stream->tokens, heads, r.width);
+                  "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of which an even %zu numbers turn",
+                  x->rows, x->cols, stream->tokens, heads, r.width);
         return NULL;
     }
     y = orli_node(tape, x->rows, x->cols, x, NULL, NULL, orli_rope_backward, sizeof *s);
@@ -5338,7 +5342,8 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     orli_return(tape); /* nobody takes it before the next operator */
     if (orli_dry(tape)) return y;
     if (!s->lse || !logits || (entropy && !s->entropy)) return NULL;
-    if (tape->inference && w->param && !w->half && classes == w->rows && !(panels = orli_param_packed(ctx, w->param))) return NULL;
+    if (tape->inference && w->param && !w->half && classes == w->rows && !(panels = orli_param_packed(ctx, w->param)))
+        return NULL;
     for (at = 0; at < n; at += block) {
         orli_head_job job;
         orli_mat hm = orli_mat_of(h->data + at * d, d, 1);
@@ -11441,7 +11446,8 @@ ORL_API orl_status orl_lora_add(orl_model *m, const orl_lora_options *options) {
     if (orl_has_lora(m))
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: %s has an adapter: merge it first", m->name);
     if (!o.rank || o.rank > m->config.dim || !(o.alpha > 0))
-        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: rank must be 1 to %zu and alpha positive", m->config.dim);
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: rank must be 1 to %zu and alpha positive",
+                         m->config.dim);
     if (m->params->grads)
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: %s is being trained: add the adapter before", m->name);
     if (!m->down) m->down = (orl_param **)orli_alloc_zero(ctx, orli_model_slots(m), sizeof *m->down);
@@ -11457,7 +11463,7 @@ ORL_API orl_status orl_lora_add(orl_model *m, const orl_lora_options *options) {
         }
     if (!found)
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: no linear layer of a %s model is called \"%s\": %s is",
-                  orli_families[m->config.arch].model_type, o.targets ? o.targets : "", found ? "" : strrchr(module, '.') + 1);
+                  orli_families[m->config.arch].model_type, o.targets, strrchr(module, '.') + 1);
     if (m->reward && !orl_failed(ctx)) orli_lora_take_head(m);
     if (orl_failed(ctx)) orli_lora_drop(m);
     return orl_error_status(ctx);
@@ -11627,8 +11633,9 @@ static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tenso
 
 static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias,
                                      size_t layer) {
-    orl_tensor *y = orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer)), *low;
+    orl_tensor *y, *low;
     orl_param *down = m->down ? m->down[orli_slot(w, layer)] : NULL;
+    y = orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer));
     if (!down) return y;
     low = orl_scale(tape, orl_linear(tape, x, orl_use(tape, down), NULL), orli_lora_scale(m));
     return orli_linear_onto(tape, y, low, orl_use(tape, m->up[orli_slot(w, layer)]));
@@ -12358,8 +12365,9 @@ static void orli_config_write_gpt(orli_str *s, const orl_model_config *c) {
 static void orli_config_write_rope(orli_str *s, const orl_rotation *r) {
     orli_config_put_real(s, "rope_theta", r->theta);
     if (!(r->factor > 0)) return;
-    orli_str_puts(s, r->original ? "  \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": "
-                                 : "  \"rope_scaling\": {\"type\": \"linear\", \"rope_type\": \"linear\", \"factor\": ");
+    orli_str_puts(s, "  \"rope_scaling\": {");
+    orli_str_puts(s, r->original ? "\"rope_type\": \"llama3\", \"factor\": "
+                                 : "\"type\": \"linear\", \"rope_type\": \"linear\", \"factor\": ");
     orli_json_put_double(s, r->factor);
     if (r->original) {
         orli_str_puts(s, ", \"low_freq_factor\": ");
@@ -16332,7 +16340,7 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
         p = orli_model_weight(m, (orli_weight)w, 0);
         if (p && p->rank >= 2) per_token -= (double)p->rows * (double)p->cols;
     }
-    if (orl_has_lora(m)) per_token = per_token * 4 / 6 + (double)m->adapter->count; /* frozen weights want no gradient */
+    if (orl_has_lora(m)) per_token = per_token * 4 / 6 + (double)m->adapter->count; /* W has no gradient */
     *tokens = 0;
     for (i = 0; i < e->count; i++) {
         const orli_example *x = &e->example[i];
@@ -17601,7 +17609,8 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     if (!orl_failed(ctx)) orli_adam_create(&p.critic_adam, orli_model_trained(p.critic));
     if (!orl_failed(ctx)) orli_tape_reserve(p.tape, orli_ppo_plan(&p));
     part[0].name = "policy", part[0].set = orli_model_trained(policy), part[0].adam = &p.actor_adam;
-    part[1].name = "critic", part[1].set = p.critic ? orli_model_trained(p.critic) : NULL, part[1].adam = &p.critic_adam;
+    part[1].name = "critic", part[1].adam = &p.critic_adam;
+    part[1].set = p.critic ? orli_model_trained(p.critic) : NULL;
     progress.stage = "ppo", progress.seed = o.seed, progress.rows = p.prompts.count, progress.steps = o.iterations;
     if (!orl_failed(ctx) && o.resume && o.checkpoint) {
         if (!orli_exists(o.checkpoint))
