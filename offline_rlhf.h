@@ -6587,11 +6587,34 @@ static const char *orli_safetensors_metadata(const orli_safetensors *st, const c
     return NULL;
 }
 
+#define ORLI_READ_CHUNK 65536 /* numbers of a task */
+
+typedef struct orli_read_job { /* most files have BF16: their pages and ours are touched on all threads */
+    const orli_kernels *kern;
+    const uint16_t *from;
+    orl_real *to;
+    size_t n;
+} orli_read_job;
+
+static void orli_read_task(void *arg, size_t task, size_t worker) {
+    const orli_read_job *j = (const orli_read_job *)arg;
+    size_t first = task * ORLI_READ_CHUNK;
+    (void)worker;
+    j->kern->widen(ORLI_MIN(j->n - first, (size_t)ORLI_READ_CHUNK), j->to + first, j->from + first);
+}
+
 /* Elements first … first+n−1 of a tensor as orl_real. */
 static orl_status orli_safetensors_read(const orli_safetensors *st, const orli_st_tensor *t,
                                         size_t first, size_t n, orl_real *dst) {
     size_t quote;
     ORL_ASSERT(orli_add(first, n) <= orli_st_count(t));
+    if (t->dtype == ORLI_BF16 && n > ORLI_READ_CHUNK && (uintptr_t)t->data % sizeof(uint16_t) == 0) {
+        orli_read_job job;
+        job.kern = st->ctx->kernels, job.n = n, job.to = dst;
+        job.from = (const uint16_t *)(const void *)t->data + first;
+        orli_parallel(st->ctx, ORLI_WORK_OTHER, (n - 1) / ORLI_READ_CHUNK + 1, orli_read_task, &job);
+        return ORL_OK;
+    }
     if (t->dtype <= ORLI_F64 &&
         orli_tensor_to_real(t->dtype, t->data + first * orli_dtypes[t->dtype].size, n, dst))
         return ORL_OK;
@@ -11248,9 +11271,9 @@ static void orli_param_name(char *name, size_t size, orl_arch arch, orli_weight 
     snprintf(name + strlen(name), size - strlen(name), "%s", third[row->third]);
 }
 
-/* A model with zero weights; a frozen one's matrices have no numbers yet, but for a reward model's head. */
+/* A model with zero weights; of a bare one, matrices have no numbers yet, but for a reward model's head. */
 static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, orl_tokenizer *tok, int reward,
-                                 int frozen) {
+                                 int bare) {
     orl_model *m;
     orl_params *params, *adapter;
     size_t w, layer, rows, cols;
@@ -11261,7 +11284,6 @@ static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, o
     m = (orl_model *)orli_object_create(ctx, sizeof *m, orli_model_destroy);
     if (!m) return NULL;
     m->config = *config, m->params = params, m->adapter = adapter, m->tokenizer = tok, m->reward = reward;
-    m->frozen = frozen;
     m->reward_sd = 1, m->classes = config->vocab;
     if (config->eos >= 0) m->stop[m->stops++] = config->eos;
     snprintf(m->name, sizeof m->name, "model");
@@ -11269,12 +11291,11 @@ static orl_model *orli_model_new(orl_ctx *ctx, const orl_model_config *config, o
                                               sizeof *m->weight);
     for (layer = 0; layer < config->layers && m->weight && m->params; layer++) {
         for (w = layer ? ORLI_W_FIRST_OF_LAYER : 0; w < ORLI_W_COUNT; w++) {
-            int bare = frozen && w != ORLI_W_SCORE;
             orl_param *p;
             if (!orli_weight_shape(m, (orli_weight)w, &rows, &cols)) continue;
             orli_param_name(name, sizeof name, config->arch, (orli_weight)w, layer);
             p = orli_param_add(m->params, name, rows, cols, rows > 1 || w == ORLI_W_SCORE ? 2 : 1);
-            if (p && (!bare || p->rank < 2)) orli_param_alloc(p);
+            if (p && (!bare || p->rank < 2 || w == ORLI_W_SCORE)) orli_param_alloc(p);
             m->weight[orli_slot((orli_weight)w, layer)] = p;
         }
     }
@@ -11338,9 +11359,9 @@ static size_t orli_model_slots(const orl_model *m) {
 /* b's numbers into a, or if they are bf16 the same array. */
 static orl_status orli_param_copy(orl_param *a, const orl_param *b) {
     if (b->half) orli_param_set_half(a, b->halves, b->half);
-    else if (a->data || orli_param_alloc(a) == ORL_OK) {
-        memcpy(a->data, b->data, a->rows * a->cols * sizeof(orl_real));
-        a->version++;
+    else {
+        if (!a->data) a->data = (orl_real *)orli_alloc(a->set->object.ctx, a->rows * a->cols, sizeof(orl_real));
+        if (a->data) memcpy(a->data, b->data, a->rows * a->cols * sizeof(orl_real)), a->version++;
     }
     return orl_error_status(a->set->object.ctx);
 }
@@ -11501,10 +11522,11 @@ ORL_API orl_status orl_lora_merge(orl_model *m) {
 /* ---- copies ---- */
 
 static orl_model *orli_model_like(const orl_model *m, int reward) {
-    orl_model *copy = orli_model_new(m->object.ctx, &m->config, m->tokenizer, reward, m->frozen);
+    orl_model *copy = orli_model_new(m->object.ctx, &m->config, m->tokenizer, reward, 1);
     orl_param *a;
     const orl_param *b;
     if (!copy) return NULL;
+    copy->frozen = m->frozen;
     copy->classes = m->classes;
     copy->condition = m->condition;
     copy->stops = m->stops;
@@ -12594,8 +12616,9 @@ static orl_status orli_weight_load(orl_model *m, orli_held_files *held, const or
     size_t part = row->third ? (size_t)row->third - 1 : 0, run = s.headwise ? s.d : s.outs, r, c;
     orl_real *column;
     if (!t) return orl_error_status(ctx);
-    if (!p->data && t->dtype == ORLI_BF16) return orli_weight_load_half(p, t, &s, part, held);
-    if (!p->data && orli_param_alloc(p) != ORL_OK) return orl_error_status(ctx);
+    if (m->frozen && !p->data && t->dtype == ORLI_BF16) return orli_weight_load_half(p, t, &s, part, held);
+    if (!p->data) p->data = (orl_real *)orli_alloc(ctx, orli_mul(p->rows, p->cols), sizeof(orl_real));
+    if (!p->data) return orl_error_status(ctx);
     for (r = 0; r < s.outs && !s.transposed; r += run)
         orli_safetensors_read(st, t, orli_disk_at(&s, part, r, 0), run * s.ins, p->data + r * s.ins);
     if (!s.transposed) return orl_error_status(ctx);
@@ -12715,7 +12738,8 @@ static orl_model *orli_model_load(orl_ctx *ctx, const char *dir, int frozen) {
         !orli_safetensors_find(&st, orli_weight_find(f.c.arch, ORLI_W_HEAD)->name))
         f.classifier = 1;
     if (orli_weights_check(ctx, &f.c, f.classifier, &st) == ORL_OK)
-        m = orli_model_new(ctx, &f.c, tok, f.classifier, frozen);
+        m = orli_model_new(ctx, &f.c, tok, f.classifier, 1);
+    if (m) m->frozen = frozen;
     if (m) orli_model_keep(m, dir);
     if (m) orli_weights_load(m, &st);
     orli_safetensors_close(&st);
