@@ -2005,6 +2005,8 @@ typedef struct orli_kernels {
      * packed weights. */
     void (*thin_tile)(size_t k, const orl_real *a, size_t a_k, const orl_real *panel, size_t stride, size_t b_k,
                       orl_real *c, int mode);
+    void (*thin_half)(size_t k, const orl_real *a, size_t a_k, const uint16_t *panel, size_t stride, size_t b_k,
+                      orl_real *c, int mode); /* of bf16 panels */
     /* panel[p·step + l] = x[l·lane + p·next] for lanes l < count ≤ width, p < k: one of lane, next is 1 */
     void (*pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel, size_t step);
 
@@ -2072,6 +2074,30 @@ typedef struct orli_kernels {
 #define ORLI_PASS_AVX512 3
 #define ORLI_PASS_NEON 4
 
+
+typedef struct orli_halves_job {
+    size_t n, k, cols;
+    const uint16_t *from; /* (n, k): Bᵀ */
+    uint16_t *to;
+} orli_halves_job;
+
+static void orli_halves_task(void *arg, size_t task, size_t worker) { /* one panel */
+    const orli_halves_job *j = (const orli_halves_job *)arg;
+    const size_t first = task * j->cols, count = ORLI_MIN(j->cols, j->n - first);
+    uint16_t *panel = j->to + first * j->k;
+    size_t i, p;
+    (void)worker;
+    for (p = 0; p < j->k; p++) {
+        for (i = 0; i < count; i++) panel[p * j->cols + i] = j->from[(first + i) * j->k + p];
+        for (; i < j->cols; i++) panel[p * j->cols + i] = 0;
+    }
+}
+
+static void orli_pack_halves(orl_ctx *ctx, size_t n, size_t k, const uint16_t *from, uint16_t *to) {
+    orli_halves_job job;
+    job.n = n, job.k = k, job.cols = ctx->kernels->tile_cols, job.from = from, job.to = to;
+    orli_parallel(ctx, ORLI_WORK_PACK, (n + job.cols - 1) / job.cols, orli_halves_task, &job);
+}
 #endif /* section 6 */
 #endif /* first half of the implementation */
 
@@ -2481,6 +2507,20 @@ static void ORLI_K(thin_tile)(size_t k, const orl_real *a, size_t a_k, const orl
     for (; k; k--, a += a_k, panel += b_k) {
         orli_v x = orli_v_set1(*a);
         ORLI_REPEAT4(ORLI_THIN_STEP)
+    }
+    if (mode == ORLI_ADD) { ORLI_REPEAT4(ORLI_TILE_PLUS) }
+    ORLI_REPEAT4(ORLI_TILE_STORE)
+}
+#define ORLI_HALF_STEP(i)                                                \
+    p##i = orli_v_fma(x, orli_v_widen(panel + i * stride), p##i);        \
+    q##i = orli_v_fma(x, orli_v_widen(panel + i * stride + ORLI_W), q##i);
+static void ORLI_K(thin_half)(size_t k, const orl_real *a, size_t a_k, const uint16_t *panel, size_t stride, size_t b_k,
+                              orl_real *c, int mode) {
+    const size_t c_row = 2 * ORLI_W;
+    ORLI_REPEAT4(ORLI_TILE_ZERO)
+    for (; k; k--, a += a_k, panel += b_k) {
+        orli_v x = orli_v_set1(*a);
+        ORLI_REPEAT4(ORLI_HALF_STEP)
     }
     if (mode == ORLI_ADD) { ORLI_REPEAT4(ORLI_TILE_PLUS) }
     ORLI_REPEAT4(ORLI_TILE_STORE)
@@ -3125,8 +3165,8 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 }
 
 static const orli_kernels ORLI_K(kernels) = {
-    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(pack),
-    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max),
+    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
+    ORLI_K(pack),    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max),
     ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
@@ -3276,7 +3316,8 @@ typedef struct orli_gemm_job {
     orl_ctx *ctx;
     size_t m, n, k;
     orli_mat a, b;
-    const orl_real *panels; /* B packed by orli_pack, or NULL */
+    const orl_real *panels; /* B packed by orli_pack, or NULL … */
+    const uint16_t *halves; /* … or by orli_pack_halves */
     orl_real *c;
     size_t ldc;
     int accumulate;
@@ -3435,6 +3476,23 @@ static void orli_gemm_pass(const orli_gemm_rows *r, size_t j, size_t n, const or
     }
 }
 
+/* The same from panels of bf16 numbers, `stride` apart: one row of A meets them as they are; for more rows they are
+ * widened first. */
+static void orli_gemm_pass_halves(const orli_gemm_rows *r, size_t j, size_t n, const uint16_t *halves, size_t stride,
+                                  orl_real *b_copy, int first) {
+    const orli_gemm_job *g = r->g;
+    const size_t cols = g->kern->tile_cols;
+    const orli_mat a = orli_gemm_source(r, 0);
+    size_t x = 0, wide;
+    if (r->count == 1 && !r->copy)
+        for (; x + 4 * cols <= n; x += 4 * cols)
+            g->kern->thin_half(r->k, a.data, a.cs, halves + x / cols * stride, stride, cols,
+                               g->c + r->begin * g->ldc + j + x, r->p || g->accumulate ? ORLI_ADD : ORLI_SET);
+    for (wide = x; wide < n; wide += cols)
+        g->kern->widen(r->k * cols, b_copy + (wide - x) * r->k, halves + wide / cols * stride);
+    if (x < n) orli_gemm_pass(r, j + x, n - x, b_copy, r->k * cols, cols, first);
+}
+
 /* Do rows so far apart fight for the same sets of a first-level cache of 4 KB a way? */
 static int orli_gemm_crowded(size_t stride) {
     const size_t apart = stride * sizeof(orl_real) % 4096;
@@ -3466,8 +3524,10 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
             r.k = ORLI_MIN(kc, g->k - r.p);
             for (j = j0; j < j1; j += nc) {
                 const size_t n = ORLI_MIN(nc, j1 - j);
-                const orli_mat b = g->panels ? g->b : orli_mat_at(g->b, r.p, j);
-                if (g->panels) {
+                const orli_mat b = g->panels || g->halves ? g->b : orli_mat_at(g->b, r.p, j);
+                if (g->halves) {
+                    orli_gemm_pass_halves(&r, j, n, g->halves + j * g->k + r.p * cols, g->k * cols, b_copy, j == j0);
+                } else if (g->panels) {
                     orli_gemm_pass(&r, j, n, g->panels + j * g->k + r.p * cols, g->k * cols, cols, j == j0);
                 } else if (b.cs == 1 && !b.half && n % cols == 0 && all == 1) { /* used once: as it lies */
                     orli_gemm_pass(&r, j, n, b.data, cols, b.rs, j == j0);
@@ -3537,14 +3597,14 @@ static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
     size_t threads = flops < ORLI_GEMM_SERIAL ? 1 : ctx->pool->threads;
     if (!g->m || !g->n) return;
     g->ctx = ctx;
-    g->grid_n = along_m ? 1 : ORLI_MAX(1, ORLI_MIN(threads, g->panels ? panels : panels / 8));
+    g->grid_n = along_m ? 1 : ORLI_MAX(1, ORLI_MIN(threads, g->panels || g->halves ? panels : panels / 8));
     while (threads % g->grid_n) g->grid_n--; /* as many tasks as threads */
     g->grid_m = ORLI_MIN(row_tiles, threads / g->grid_n);
     g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
     ctx->flops += flops;
 #ifdef ORL_USE_BLIS
     /* Wᵀ has cs > 1: this is a gradient, no forward product */
-    if (!g->panels && g->b.cs == 1 && !g->b.half && flops >= ORLI_BLIS_LEAST) {
+    if (!g->panels && !g->halves && g->b.cs == 1 && !g->b.half && flops >= ORLI_BLIS_LEAST) {
         orli_blis_run(ctx, g);
         return;
     }
@@ -3578,6 +3638,14 @@ static void orli_gemm_packed(orl_ctx *ctx, size_t m, size_t n, size_t k, orli_ma
                              orl_real *c, size_t ldc, int accumulate) {
     orli_gemm_job g = orli_gemm_job_new(ctx->kernels, m, n, k, a, c, ldc, accumulate);
     g.panels = panels;
+    orli_gemm_run(ctx, &g);
+}
+
+/* … or a B of bf16 numbers that orli_pack_halves has packed. */
+static void orli_gemm_halves(orl_ctx *ctx, size_t m, size_t n, size_t k, orli_mat a, const uint16_t *halves,
+                             orl_real *c, size_t ldc) {
+    orli_gemm_job g = orli_gemm_job_new(ctx->kernels, m, n, k, a, c, ldc, 0);
+    g.halves = halves;
     orli_gemm_run(ctx, &g);
 }
 
@@ -3712,6 +3780,7 @@ struct orl_param {
     orl_real *data, *grad;  /* grad: into the set's one gradient array; NULL if nothing trains */
     const uint16_t *half;   /* in the place of data: frozen, (rows, cols) in bf16 … */
     orli_halves *halves;    /* … which lie in here */
+    uint16_t *packed_half;  /* their panels */
     orl_real *packed;       /* panels of dataᵀ for frozen use, valid while packed_version == version */
     size_t version, packed_version;
     orl_param *next;
@@ -3733,6 +3802,7 @@ static void orli_params_clear(orl_params *set) {
         orli_free(ctx, p->data);
         orli_halves_release(ctx, p->halves);
         orli_free(ctx, p->packed);
+        orli_free(ctx, p->packed_half);
         orli_free(ctx, p);
     }
     orli_free(ctx, set->grads);
@@ -3785,7 +3855,8 @@ static void orli_param_set_half(orl_param *p, orli_halves *halves, const uint16_
     orli_halves_release(ctx, p->halves);
     orli_free(ctx, p->data);
     orli_free(ctx, p->packed);
-    p->data = p->packed = NULL, p->packed_version = 0, p->version++;
+    orli_free(ctx, p->packed_half);
+    p->data = p->packed = NULL, p->packed_half = NULL, p->packed_version = 0, p->version++;
     p->half = at, p->halves = halves;
 }
 /* Numbers first … first + n − 1. */
@@ -3800,7 +3871,8 @@ static orl_status orli_param_widen(orl_param *p) {
     if (orli_param_alloc(p) != ORL_OK) return orl_error_status(ctx);
     ctx->kernels->widen(p->rows * p->cols, p->data, p->half);
     orli_halves_release(ctx, p->halves);
-    p->half = NULL, p->halves = NULL, p->version++;
+    orli_free(ctx, p->packed_half);
+    p->half = NULL, p->halves = NULL, p->packed_half = NULL, p->version++;
     return ORL_OK;
 }
 
@@ -3862,6 +3934,25 @@ static const orl_real *orli_param_packed(orl_ctx *ctx, orl_param *p) {
     orli_pack(ctx, p->rows, p->cols, orli_param_mat(p), p->packed);
     p->packed_version = p->version;
     return p->packed;
+}
+
+/* A product with panels kept beside the weight is worth their memory up to so many rows: in sampling. */
+#define ORLI_HALF_ROWS 256
+
+/* y (n, rows of p) = x (n, cols of p)·pᵀ, from a frozen parameter's panels. */
+static orl_status orli_param_product(orl_ctx *ctx, orl_param *p, size_t n, orli_mat x, orl_real *y) {
+    const orl_real *panels;
+    if (p->half && n > ORLI_HALF_ROWS) orli_gemm(ctx, n, p->rows, p->cols, x, orli_param_mat(p), y, p->rows, 0);
+    else if (p->half) {
+        if (!p->packed_half) {
+            p->packed_half = (uint16_t *)orli_alloc(ctx, orli_pack_size(ctx, p->rows, p->cols), sizeof(uint16_t));
+            if (!p->packed_half) return orl_error_status(ctx);
+            orli_pack_halves(ctx, p->rows, p->cols, p->half, p->packed_half);
+        }
+        orli_gemm_halves(ctx, n, p->rows, p->cols, x, p->packed_half, y, p->rows);
+    } else if ((panels = orli_param_packed(ctx, p)) != NULL)
+        orli_gemm_packed(ctx, n, p->rows, p->cols, x, panels, y, p->rows, 0);
+    return orl_error_status(ctx);
 }
 
 /* ---- 7.3 the tape ---- */
@@ -4499,7 +4590,6 @@ static void orli_linear_backward(orl_tape *tape, orl_tensor *y) {
 ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b) {
     orl_tensor *y;
     orl_ctx *ctx;
-    const orl_real *panels = NULL;
     if (!tape || !x || !w) return NULL;
     if (x->cols != w->cols) return orli_mismatch(tape, "orl_linear", x, w);
     if (b && (b->rows * b->cols != w->rows)) return orli_mismatch(tape, "orl_linear's bias", w, b);
@@ -4508,10 +4598,9 @@ ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl
     *(orl_tensor **)y->saved = w;
     ctx = tape->object.ctx;
     if (orli_dry(tape)) return y;
-    if (tape->inference && w->param && !w->half && !(panels = orli_param_packed(ctx, w->param))) return NULL;
-    if (panels)
-        orli_gemm_packed(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), panels, y->data, w->rows, 0);
-    else
+    if (tape->inference && w->param) {
+        if (orli_param_product(ctx, w->param, x->rows, orli_mat_of(x->data, x->cols, 1), y->data) != ORL_OK) return NULL;
+    } else
         orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of_weight(w, 1), y->data,
                   w->rows, 0);
     if (b) orli_add_bias(ctx, y->data, x->rows, w->rows, b->data);
@@ -5306,7 +5395,6 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     orl_ctx *ctx;
     orl_real *logits, *dw = NULL;
     int32_t *copy;
-    const orl_real *panels = NULL;
     size_t n, d, at, i, block;
     if (entropy) *entropy = NULL;
     if (!tape || !h || !w || (h->rows && !target)) return NULL;
@@ -5342,8 +5430,6 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     orli_return(tape); /* nobody takes it before the next operator */
     if (orli_dry(tape)) return y;
     if (!s->lse || !logits || (entropy && !s->entropy)) return NULL;
-    if (tape->inference && w->param && !w->half && classes == w->rows && !(panels = orli_param_packed(ctx, w->param)))
-        return NULL;
     for (at = 0; at < n; at += block) {
         orli_head_job job;
         orli_mat hm = orli_mat_of(h->data + at * d, d, 1);
@@ -5352,8 +5438,10 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         job.logits = logits, job.lse = s->lse + at, job.logp = y->data + at;
         if (s->entropy) job.entropy = s->entropy->data + at;
         if (s->known) job.dlogp = s->known + at;
-        if (panels) orli_gemm_packed(ctx, job.rows, classes, d, hm, panels, logits, classes, 0);
-        else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of_weight(w, 1), logits, classes, 0);
+        if (tape->inference && w->param && classes == w->rows) {
+            if (orli_param_product(ctx, w->param, job.rows, hm, logits) != ORL_OK) return NULL;
+        } else
+            orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of_weight(w, 1), logits, classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows,
                       &job);
         if (s->known) orli_head_products(ctx, &job, hm.data, w, d, s->dh ? s->dh + at * d : NULL, 0, dw);
@@ -16417,7 +16505,14 @@ static size_t orli_model_bytes(const orl_model *m) {
     for (p = m->params->first; p; p = p->next) halves += p->half && p->halves->own ? p->rows * p->cols : 0;
     return orli_copied_bytes(m) + halves * sizeof(uint16_t);
 }
-/* … and of what is trained. Packed for use without gradient, it is once more what a copy has. */
+/* … packed for use without gradient, beside that, … */
+static size_t orli_packed_bytes(const orl_model *m) {
+    const orl_param *p;
+    size_t halves = 0;
+    for (p = m->params->first; p; p = p->next) halves += p->half ? p->rows * p->cols : 0;
+    return orli_copied_bytes(m) + halves * sizeof(uint16_t);
+}
+/* … and of what is trained. */
 static size_t orli_trained_bytes(const orl_model *m) { return orli_model_trained(m)->count * sizeof(orl_real); }
 
 ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const orl_train_options *options,
@@ -16436,10 +16531,10 @@ ORL_API orl_status orl_train_estimate(orl_model *m, const orl_dataset *d, const 
         out->activations += reference;
         out->weights = orli_model_bytes(m), out->gradients = orli_trained_bytes(m), out->moments = 2 * out->gradients;
         if (t.o.reference) /* its own, and packed */
-            out->weights += orli_model_bytes(t.o.reference) + orli_copied_bytes(t.o.reference);
+            out->weights += orli_model_bytes(t.o.reference) + orli_packed_bytes(t.o.reference);
         if (!orl_failed(ctx) && t.o.eval && orli_examples_build(&eval, m, t.o.eval, t.sides) == ORL_OK) {
             out->activations += orli_examples_plan(m, &eval, t.sides);
-            out->weights += orli_copied_bytes(m); /* packed for validation */
+            out->weights += orli_packed_bytes(m); /* for validation */
         }
         orli_examples_free(&eval);
         out->rows = t.examples.count, out->dropped = t.examples.dropped, out->cut = t.examples.cut;
@@ -17709,8 +17804,9 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
         orli_params_train(orli_model_trained(policy)), orli_params_train(orli_model_trained(p.critic));
         out->gradients = orli_trained_bytes(policy) + orli_trained_bytes(p.critic), out->moments = 2 * out->gradients;
         /* with reference and reward model, which are copies; packed, as all score */
-        out->weights = orli_model_bytes(policy) + 3 * orli_copied_bytes(policy);
-        out->weights += (rm ? orli_model_bytes(rm) + 3 * orli_copied_bytes(rm) : 2 * orli_copied_bytes(p.critic));
+        out->weights = orli_model_bytes(policy) + orli_copied_bytes(policy) + 2 * orli_packed_bytes(policy);
+        out->weights += rm ? orli_model_bytes(rm) + orli_copied_bytes(rm) + 2 * orli_packed_bytes(rm)
+                           : orli_copied_bytes(p.critic) + orli_packed_bytes(p.critic);
         out->activations = orli_ppo_plan(&p) + orli_ppo_rollout_bytes(policy, e, o.rollouts);
         rest = ctx->pool->threads * ORLI_SCRATCH + e->id_capacity * sizeof *e->ids + e->capacity * sizeof *e->example;
         out->total = out->weights + out->gradients + out->moments + out->activations + rest;
