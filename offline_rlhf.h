@@ -181,7 +181,7 @@
  * what orl_model_save_as() is told. Settings that are not used here, and the tokenizer's files with
  * their chat template, go out as they came; a new special token makes a new tokenizer.json.
  * orl_model_save_gguf() makes one file for llama.cpp (F32, F16, BF16, Q8_0), which reads it as we do:
- * the same token ids, log-probabilities equal to 1e-4 in F32.
+ * the same token ids, log-probabilities equal to 2e-4 in F32.
  *
  * A reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
  * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
