@@ -77,6 +77,8 @@ bench: $(BENCHES) # at most ten minutes; BENCH_TRAIN=alone leaves PyTorch out
 	build/bench/bench_train 2 $(BENCH_TRAIN)
 	build/bench/bench_share 2
 	build/bench/bench_scaling
+	build/bench/bench_tokenizer
+	build/bench/bench_learn 2
 
 # ---- tests: compile and run in parallel, then one total; a test that does not compile is a failure ----
 

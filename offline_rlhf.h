@@ -51,7 +51,7 @@
  *   >>optim      8  AdamW, schedules, clipping                                    tensor
  *   >>formats    9  JSON and safetensors, in and out; GGUF, out                   platform
  *   >>tokenizer  10 byte-pair encoding: learned, loaded, saved                    formats
- *   >>model      11 GPT-2 and Llama families, language or reward head             tensor, tokenizer
+ *   >>model      11 nine families, language or reward head; LoRA; frozen bf16     tensor, tokenizer
  *   >>generate   12 paged KV cache, continuous batching, sampling                 model
  *   >>data       13 rows, views, and the token ids a model sees of them           model
  *   >>train      14 one trainer: micro-batches, losses, checkpoints, logs         data, optim
@@ -152,7 +152,9 @@
  * share alive.
  *
  * A model in training holds its weights four times (weights, gradients, two moments: 16 bytes a
- * parameter), one that samples or scores up to twice (weights, and packed for matrix products). PPO
+ * parameter), one that samples or scores up to twice (weights, and packed for matrix products). With
+ * a LoRA adapter only the adapter has gradients and moments, and its base may be frozen: bf16, 2
+ * bytes a parameter, or none if it stays in its file (orl_model_load_frozen). PPO
  * has policy and critic in training, reference and reward model in use. Activations are those of one
  * micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before its first
  * step, by a run without arithmetic, and the same run tells orl_train_estimate() what will be
@@ -187,9 +189,15 @@
  * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
  * conditioned model carries orl_condition there (kind, template, quantiles, default target), and
  * sampling applies it. Settings that are known to change the computation and are not implemented
- * (another activation, RoPE scaling, biases, …) are refused by name; a missing or odd-shaped tensor
- * is an error, found before memory is asked for. llama2.c checkpoints and its tokenizer.bin are read
- * too.
+ * (another activation, yarn, soft-capped scores, …) are refused by name; a tensor that is missing, of
+ * another shape, or has no place in the model, is an error, found before memory is asked for; masks
+ * and tables that files carry are passed over. generation_config.json's end tokens go before those of
+ * config.json. Keys are known in older and newer spellings (rope_scaling, rope_parameters, layer_types,
+ * sliding_window_pattern, …). llama2.c checkpoints and its tokenizer.bin are read too.
+ *
+ * An adapter (orl_lora_add) is saved as PEFT has it: adapter_config.json and adapter_model.safetensors,
+ * and beside them orl_adapter.json for what PEFT does not know, a condition or a reward's normalisation.
+ * Where a model is loaded from, such a directory does as well: its base is loaded first.
  *
  * J. DATA
  * JSONL, one object a line, with the field names of TRL:
@@ -200,15 +208,19 @@
  *     {"chosen", "rejected"}                two transcripts as in hh-rlhf: the prompt ends with the
  *                                           last "\n\nAssistant:" of what they share
  *     {"messages": [{"role", "content"}]}   the last turn is the response, or a prompt alone if it is not the
- *                                           assistant's; hh tags, or ChatML (orl_dataset_set_template)
+ *                                           assistant's; tags: see orl_template
  *     prompt_ids, completion_ids, chosen_ids, rejected_ids    token ids, used as they are
- *     reward, reward_raw, truncated, logprob, sample, condition    what this library writes
+ *     reward, reward_raw, truncated, templated, logprob, sample, condition    what this library writes
  *
  * Fields it does not know come out as they went in. Prompt and response are encoded apart and their
  * ids joined: that is the border, in training and in sampling alike. So the blank between them
  * belongs to the response (" Paris") with byte-level tokenizers. Text gets the tokenizer's BOS in
  * front if its configuration asks for it, and the end token behind a response unless the row is
  * "truncated"; rows of ids get nothing. Special tokens are recognised in prompts, not in responses.
+ * Messages become text by a chat template, hh's unless orl_dataset_use_template() or _set_template()
+ * says otherwise. Other templates bring their own BOS, or none, and the first of the two gives the
+ * model their end of turn (<|im_end|>, <|eot_id|>, …) as its end token, which its config.json then
+ * has: what is trained to end so is sampled to stop there.
  * A response beyond the context is cut, and a prompt that leaves no room for one token drops the
  * row: both are counted in a note, or an error with orl_config.strict. A malformed row, an empty
  * response, a reward that is not finite: an error with its line or row. orl_dataset_dump() shows
@@ -246,28 +258,27 @@
  *
  * M. A NEW MODEL FAMILY (section 11)
  * What differs between families is data and a few choices:
- *   1. a member of orl_arch, and its defaults in orl_model_config_default and orli_config_check;
- *   2. a table like orli_weights_llama: each weight, its name on disk, whether it is stored
- *      transposed, whether it is a third of a fused q, k, v; and its line in orli_families, in the
- *      order of orl_arch;
- *   3. which weights it has, and their shapes: orli_weight_shape (a new kind of weight:
- *      orli_weight);
- *   4. the choices in the forward pass: norm (orli_model_norm), positions (orli_model_forward),
- *      rotation, feed-forward and biases (orli_model_block; a bias the table does not have is left
- *      out by itself);
- *   5. the keys of its config.json: orli_config_read_key, with what must be refused, and
- *      orli_config_write;
- *   6. what llama.cpp calls it: a line in orli_gguf_families, new weights in orli_gguf_rows, settings
+ *   1. a member of orl_arch, and its defaults: of a new model in orl_model_config_default, of a file
+ *      that leaves a key out in orli_config_defaults;
+ *   2. a table like orli_weights_llama: each weight, its name on disk, how it lies there, whether it is a
+ *      third of a fused q, k, v, whether a setting decides if it is there; and its line in
+ *      orli_families, in the order of orl_arch. What is in the table is computed, what is not is left
+ *      out by itself: biases, norms of heads and of branches, gates, learned positions. A new kind of
+ *      weight is a member of orli_weight, with its shape in orli_weight_shape;
+ *   3. operators it lacks, and where they are called: orli_model_attention, orli_model_feed,
+ *      orli_model_block; what differs by layer (windows, rotations, scales) in orli_model_heads and
+ *      orli_model_rotation;
+ *   4. the keys of its config.json: a line in orli_config_keys for each, what must be refused in
+ *      orli_config_foreign, and orli_config_write;
+ *   5. what llama.cpp calls it: a line in orli_gguf_families, new weights in orli_gguf_rows, settings
  *      in orli_gguf_put_config.
  * Training, sampling, scoring and resuming then work: they know of a model only its forward pass and
- * its heads. Golden logits from another implementation belong in tests/test_golden.c.
+ * its heads. Golden logits and gradients from another implementation: tests/golden/families.py.
  *
  * N. WHAT IT DOES NOT DO
- *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, LoRA, training a
- *     part of the weights, dropout. It is for models that fit a CPU's memory 16 bytes a parameter,
- *     and for seeing how the methods work.
- *   - Families beyond GPT-2 and Llama: no RoPE scaling, sliding windows, biases in Llama's
- *     projections, experts; a head is at most 256 wide.
+ *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, dropout. It is for models
+ *     that fit a CPU's memory, and for seeing how the methods work.
+ *   - Families beyond the nine of orl_arch: no experts, no images; a head is at most 256 wide.
  *   - Instruction sets beyond AVX2, AVX-512 and arm64's NEON: elsewhere the scalar kernels run.
  *   - Windows (it needs POSIX), big-endian machines.
  *   - Serving: sampling is by batch, and a call returns when all is done.
@@ -278,7 +289,8 @@
  * The methods: Hu, Tao, Yang, Zhou, arXiv 2308.12050. DPO: Rafailov et al., 2305.18290. PPO:
  * Schulman et al., 1707.06347; GAE: 1506.02438; adaptive KL: Ziegler et al., 1909.08593. AdamW:
  * Loshchilov and Hutter, 1711.05101. GPT-2: Radford et al. 2019; Llama: Touvron et al., 2302.13971;
- * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864. BPE:
+ * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864; LoRA: Hu et
+ * al., 2106.09685; the other families: as transformers 5 computes them. BPE:
  * Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018. Random numbers: Philox, Salmon et
  * al., SC 2011. exp, tanh and log: after Moshier's Cephes. Formats: RFC 8259, safetensors, Hugging
  * Face's config.json and tokenizer.json, TRL's data sets, GGUF 3 as llama.cpp reads it.
@@ -520,12 +532,21 @@ ORL_API orl_status orl_backward(orl_tape *tape, orl_tensor *loss);
 /* ---- 1.4 tokenizer ---------------------------------------------------------------------------- */
 
 /* Byte-level BPE learned from text. specials: NULL-ended list of special tokens, ids 0, 1, …;
- * the first is the end-of-text token. vocab counts everything (specials + 256 bytes + merges). */
+ * the first is the end-of-text token. vocab counts everything (specials + 256 bytes + merges).
+ * The most frequent pair is merged first, of equally frequent ones that with the lowest ids. */
 ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes, size_t vocab,
                                            const char *const *specials);
-/* From a directory: tokenizer.json, or vocab.json + merges.txt (or GPT-2's encoder.json + vocab.bpe). */
+/* The same from files of text (no word goes on from one in the next). They are read as streams on all threads: what
+ * is held is the different words with their counts, not the text. */
+ORL_API orl_tokenizer *orl_tokenizer_train_files(orl_ctx *ctx, const char *const *files, size_t n, size_t vocab,
+                                                 const char *const *specials);
+/* From a directory: tokenizer.json, or vocab.json + merges.txt (or GPT-2's encoder.json + vocab.bpe), or a rank file
+ * of tiktoken (tokenizer.model as Llama 3 has it, qwen.tiktoken, cl100k_base.tiktoken …). */
 ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir);
 ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *file, size_t vocab);
+/* A rank file of tiktoken. kind: cl100k_base, o200k_base, llama3, qwen, gpt2, r50k_base or p50k_base, which tells how
+ * text is split and what the special tokens are; NULL: as the file's name or its number of ranks says. */
+ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *file, const char *kind);
 /* tokenizer.json, tokenizer_config.json */
 ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir);
 ORL_API void orl_tokenizer_free(orl_tokenizer *tok);
@@ -542,6 +563,9 @@ ORL_API orl_status orl_encode(const orl_tokenizer *tok, const char *text, size_t
                               int32_t **ids, size_t *count);
 ORL_API orl_status orl_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count, int skip_special,
                               char **text, size_t *bytes); /* zero-terminated; free with orl_free */
+/* Of a text that grows token by token (orl_token_text): how many of its bytes may be shown now. The others, at most
+ * three, begin a character whose end is still to come. */
+ORL_API size_t orl_text_ready(const char *text, size_t bytes);
 ORL_API void orl_free(orl_ctx *ctx, void *memory);
 
 /* ---- 1.5 models ------------------------------------------------------------------------------- */
@@ -616,16 +640,16 @@ ORL_API orl_model *orl_model_load_frozen(orl_ctx *ctx, const char *dir);
 ORL_API orl_status orl_model_store_bf16(orl_model *model); /* rounds all matrices but a reward model's head */
 
 /* LoRA (Hu et al., arXiv 2106.09685): x·Wᵀ becomes x·Wᵀ + alpha/rank·(x·Aᵀ)·Bᵀ, A: (rank, in), B: (out, rank), zero at
- * first. The model then trains A and B alone (and a reward model its head); all its other functions stay as they are. */
+ * first. The model then trains A and B alone (and a reward model its head); its other functions stay as they are. */
 typedef struct orl_lora_options {
     size_t rank;
     double alpha;
     int root;            /* alpha/√rank instead (rank-stabilised, arXiv 2312.03732) */
-    const char *targets; /* modules by the end of their names, as "q_proj,v_proj"; NULL: all linear layers of the blocks */
+    const char *targets; /* modules by the end of their names, as "q_proj,v_proj"; NULL: all linear layers of blocks */
 } orl_lora_options;
-ORL_API orl_lora_options orl_lora_default(void);                                     /* rank 8, alpha 16 */
+ORL_API orl_lora_options orl_lora_default(void);     /* rank 8, alpha 16 */
 ORL_API orl_status orl_lora_add(orl_model *model, const orl_lora_options *options);
-ORL_API orl_status orl_lora_merge(orl_model *model);                                 /* W += alpha/rank·B·A; no adapter */
+ORL_API orl_status orl_lora_merge(orl_model *model); /* W += alpha/rank·B·A, in floats; the adapter is gone */
 /* As PEFT has them: adapter_config.json, adapter_model.safetensors. orl_model_load() and orl_model_load_frozen() take
  * such a directory too, and load the base that it names first. */
 ORL_API orl_status orl_lora_save(const orl_model *model, const char *dir); /* base: where the model was loaded from */
@@ -657,6 +681,7 @@ typedef struct orl_text {
 #define ORL_LOGP 16u      /* logp and tokens were computed */
 #define ORL_CONDITIONED 32u /* condition is there */
 #define ORL_IDS_GIVEN 64u /* the row came with token ids: nothing is added to them */
+#define ORL_TEMPLATED 128u /* a template wrote the prompt: no BOS is added to it */
 
 typedef struct orl_row {
     orl_text prompt, response, rejected;
@@ -703,9 +728,31 @@ ORL_API orl_dataset *orl_dataset_blocks(const orl_dataset *data, const orl_model
  * condition to the model, as training does. Free with orl_free. */
 ORL_API char *orl_dataset_dump(orl_dataset *data, orl_model *model, size_t n);
 
-/* messages → text. The template owns BOS and the tags around each turn. */
-typedef enum orl_template { ORL_TEMPLATE_HH = 0, ORL_TEMPLATE_CHATML = 1 } orl_template;
+/* Messages → text, as the chat templates of published models have it. A template owns the tags around each turn, the
+ * begin token (none is added to what it wrote) and the token that ends a turn. */
+typedef enum orl_template {
+    ORL_TEMPLATE_HH = 0,     /* hh-rlhf's "\n\nHuman: … \n\nAssistant: …"; begin and end as for any text */
+    ORL_TEMPLATE_CHATML = 1, /* <|im_start|>role … <|im_end|> */
+    ORL_TEMPLATE_QWEN,       /* Qwen 2.5: ChatML, with its system message where there is none */
+    ORL_TEMPLATE_QWEN3,      /* Qwen 3 without thinking: an empty <think> block before the last answer */
+    ORL_TEMPLATE_LLAMA2,     /* [INST] … [/INST], <<SYS>> */
+    ORL_TEMPLATE_LLAMA3,     /* <|start_header_id|>role<|end_header_id|> … <|eot_id|> */
+    ORL_TEMPLATE_ZEPHYR,     /* <|user|> … <|assistant|> */
+    ORL_TEMPLATE_ALPACA,     /* ### Instruction: … ### Response: */
+    ORL_TEMPLATE_GEMMA,      /* <start_of_turn>user … <end_of_turn>, the system message in the first turn */
+    ORL_TEMPLATE_MISTRAL,    /* [INST] … [/INST], the system message in the first turn */
+    ORL_TEMPLATE_COUNT
+} orl_template;
+ORL_API const char *orl_template_name(orl_template which); /* "hh", "chatml", …; NULL if there is none */
+/* The template that a tokenizer's special tokens tell of; ORL_TEMPLATE_HH if they tell of none: Llama 2's, Mistral's
+ * and Alpaca's tags are plain text, so these are chosen by name. */
+ORL_API orl_template orl_template_find(const orl_tokenizer *tok);
+/* Writes all rows of messages anew, with the begin and end tokens of the models the template comes from. */
 ORL_API orl_status orl_dataset_set_template(orl_dataset *data, orl_template which);
+/* The same for a model, with its tokenizer's own begin and end tokens: the template of this name, or (NULL) the one
+ * that orl_template_find() finds. If data has messages and the tokenizer the template's end of turn, the model takes
+ * that for its end token: training appends it to each response, sampling stops there (and where it did before). */
+ORL_API orl_status orl_dataset_use_template(orl_dataset *data, orl_model *model, const char *name);
 
 /* The three transformations of the paper; each gives a new view and they compose in any order.
  * r̂, its quantiles and the reward written into a condition come from the whole labelled set. */
@@ -2539,8 +2586,9 @@ static inline orli_v ORLI_K(v_log)(orli_v x) {
 static inline orli_v ORLI_K(v_normal_cdf)(orli_v x) {
     static const float erf[7] = {7.853861353e-5f, -8.010193625e-4f, 5.188327686e-3f, -2.685381193e-2f,
                                  1.128358515e-1f, -3.761262582e-1f, 1.128379165f};
-    static const float middle[9] = {2.326819970e-2f, -1.387039389e-1f, 3.687424675e-1f, -5.824733027e-1f, 6.210004622e-1f,
-                                    -4.944515323e-1f, 3.404879938e-1f, -2.741127028e-1f, 5.638259427e-1f};
+    static const float middle[9] = {2.326819970e-2f, -1.387039389e-1f, 3.687424675e-1f,
+                                    -5.824733027e-1f, 6.210004622e-1f, -4.944515323e-1f,
+                                    3.404879938e-1f, -2.741127028e-1f, 5.638259427e-1f};
     static const float outer[8] = {-1.047766400e1f, 1.297719955e1f, -7.495518718f, 2.921019019f,
                                    -1.015265279f, 4.218463358e-1f, -2.820767440e-1f, 5.641895068e-1f};
     const orli_v half = orli_c(0.5f), one = orli_c(1.0f), two = orli_c(2.0f);
@@ -3078,7 +3126,8 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 
 static const orli_kernels ORLI_K(kernels) = {
     ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(pack),
-    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
+    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max),
+    ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
     ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
@@ -3494,7 +3543,8 @@ static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
     g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
     ctx->flops += flops;
 #ifdef ORL_USE_BLIS
-    if (!g->panels && g->b.cs == 1 && !g->b.half && flops >= ORLI_BLIS_LEAST) { /* Wᵀ has cs > 1: a gradient, no forward product */
+    /* Wᵀ has cs > 1: this is a gradient, no forward product */
+    if (!g->panels && g->b.cs == 1 && !g->b.half && flops >= ORLI_BLIS_LEAST) {
         orli_blis_run(ctx, g);
         return;
     }
@@ -3546,8 +3596,9 @@ static void orli_pack_task(void *arg, size_t task, size_t worker) {
     const orli_pack_job *job = (const orli_pack_job *)arg;
     const size_t cols = job->kern->tile_cols, panels = (job->n + cols - 1) / cols;
     const size_t j0 = orli_part(panels, job->parts, task) * cols, j1 = orli_part(panels, job->parts, task + 1) * cols;
+    const orli_mat b = orli_mat_at(job->b, 0, j0);
     (void)worker;
-    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, orli_mat_at(job->b, 0, j0), job->panels + j0 * job->k, cols * job->k);
+    orli_pack_panels(job->kern, ORLI_MIN(j1, job->n) - j0, job->k, b, job->panels + j0 * job->k, cols * job->k);
 }
 
 static void orli_pack(orl_ctx *ctx, size_t n, size_t k, orli_mat b, orl_real *panels) {
@@ -4475,10 +4526,10 @@ static void orli_onto_backward(orl_tape *tape, orl_tensor *y) {
     size_t n = x->rows, in = x->cols, out = w->rows;
     int accumulate = 0;
     orl_real *dx = orli_grad_or_fresh(tape, x, &accumulate), *dw = orli_grad(tape, w), *dbase;
-    if (!orli_dry(tape) && !orl_failed(ctx)) {
-        if (dx) orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
-        if (dw) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
-    }
+    int real = !orli_dry(tape) && !orl_failed(ctx);
+    if (dx && real)
+        orli_gemm(ctx, n, in, out, orli_mat_of(y->grad, out, 1), orli_mat_of(w->data, in, 1), dx, in, accumulate);
+    if (dw && real) orli_gemm(ctx, out, in, n, orli_mat_of(y->grad, 1, out), orli_mat_of(x->data, in, 1), dw, in, 1);
     if (!base->needs_grad || orli_hand_over(y, base)) return;
     dbase = orli_grad(tape, base);
     if (dbase && !orli_dry(tape)) ctx->kernels->add(n * out, dbase, y->grad);
@@ -4722,7 +4773,7 @@ static size_t orli_stream_row(const orl_stream *stream, size_t s, size_t p) {
 /* ---- 7.11 rotary embedding (Su et al., arXiv 2104.09864), the half-split form:
  *      (x_i, x_{i+w/2}) is rotated by position·f(theta^(−2i/w)); backwards by minus that ---- */
 
-/* What pair i turns by each position. Llama 3's scaling: Grattafiori et al., arXiv 2407.21783, as Meta's code has it. */
+/* What pair i turns by each position. Llama 3's scaling: Grattafiori et al., arXiv 2407.21783, and Meta's code. */
 static double orli_rope_frequency(const orl_rotation *r, size_t i) {
     double f = pow(r->theta, -2.0 * (double)i / (double)r->width), turns, mixture;
     if (!(r->factor > 0)) return f;
@@ -4836,8 +4887,8 @@ ORL_API orl_tensor *orl_rope(orl_tape *tape, orl_tensor *x, const orl_stream *st
     if (heads && !r.width) r.width = x->cols / heads;
     if (x->rows != stream->tokens || !heads || x->cols % heads || r.width % 2 || r.width > x->cols / heads) {
         orli_fail(ctx, ORL_ERR_ARGUMENT,
-                  "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of which an even %zu numbers turn", x->rows,
-                  x->cols, stream->tokens, heads, r.width);
+                  "orl_rope: (%zu, %zu) does not fit %zu tokens of %zu heads of which an even %zu numbers turn",
+                  x->rows, x->cols, stream->tokens, heads, r.width);
         return NULL;
     }
     y = orli_node(tape, x->rows, x->cols, x, NULL, NULL, orli_rope_backward, sizeof *s);
@@ -5291,7 +5342,8 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     orli_return(tape); /* nobody takes it before the next operator */
     if (orli_dry(tape)) return y;
     if (!s->lse || !logits || (entropy && !s->entropy)) return NULL;
-    if (tape->inference && w->param && !w->half && classes == w->rows && !(panels = orli_param_packed(ctx, w->param))) return NULL;
+    if (tape->inference && w->param && !w->half && classes == w->rows && !(panels = orli_param_packed(ctx, w->param)))
+        return NULL;
     for (at = 0; at < n; at += block) {
         orli_head_job job;
         orli_mat hm = orli_mat_of(h->data + at * d, d, 1);
@@ -7249,142 +7301,332 @@ static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
  *             SentencePiece-style BPE (Llama 2), learned, loaded and saved in the files other tools
  *             use.
  * Depends on: formats.              Owns: vocabulary, merges, a cache of words.
- * Invariants: decoding what was encoded gives the same bytes back, UTF-8 or not (but for what
- *             Hugging Face's tokenizers lose too: "▁" is SentencePiece's space, Metaspace drops a
- *             leading space, lstrip and rstrip drop white space beside a token); what is saved
+ * Invariants: ids are those of Hugging Face's tokenizers and of tiktoken; decoding what was encoded
+ *             gives the same bytes back, UTF-8 or not (but for what those lose too: "▁" is
+ *             SentencePiece's space, Metaspace drops a leading space, lstrip and rstrip drop white
+ *             space beside a token, and NFC is another spelling); what is saved
  *             encodes as what it was saved from; a file with settings that are not known here is
- *             an error that names them, never a guess. Encoding n bytes takes O(n log n) whatever
- *             they are; nothing recurses. The normalizer NFC is remembered but not applied: text
- *             is taken to be in NFC, as nearly all is.
- * Threads:    the context's thread only (the cache of words is written while encoding).
+ *             an error that names them, never a guess. Encoding takes time in proportion to the
+ *             text, whatever it is; nothing recurses.
+ * Threads:    the context's thread only (the cache of words is written while encoding); learning counts
+ *             words on all threads, and what it learns does not depend on how many there are.
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
  *             Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019;
  *             Kudo and Richardson, "SentencePiece", 2018.
- * Tested by:  tests/test_10_tokenizer.c (golden ids of Hugging Face's tokenizers) */
+ * Tested by:  tests/test_10_tokenizer.c (golden ids of Hugging Face's tokenizers), test_10_learn.c (merges
+ *             of a trainer written from the definition, and Hugging Face's) */
 
-typedef enum orli_class { ORLI_OTHER, ORLI_LETTER, ORLI_NUMBER, ORLI_SPACE } orli_class;
+/* Classes of characters as bits, so that a set of them is a byte. */
+typedef enum orli_class {
+    ORLI_OTHER = 1,
+    ORLI_UPPER = 2,  /* categories Lu, Lt */
+    ORLI_LOWER = 4,  /* Ll */
+    ORLI_LETTER = 8, /* Lm, Lo: letters that have no case */
+    ORLI_MARK = 16,  /* M */
+    ORLI_DIGIT = 32, /* Nd, Nl */
+    ORLI_NUMBER = 64, /* No */
+    ORLI_SPACE = 128 /* White_Space */
+} orli_class;
+#define ORLI_LETTERS ((unsigned)(ORLI_UPPER | ORLI_LOWER | ORLI_LETTER))
+#define ORLI_NUMBERS ((unsigned)(ORLI_DIGIT | ORLI_NUMBER))
+#define ORLI_OTHERS ((unsigned)(ORLI_OTHER | ORLI_MARK))
 
-/* Unicode 14.0.0, made by tests/golden/unicode.py: runs of one class, 4 * length + class. */
-#define ORLI_UNICODE_END 0x3134bu /* everything from here on is ORLI_OTHER */
-static const uint32_t orli_unicode_runs[] = {
-    36,    23,    72,    7,     60,   42,    28,   105,   24,     105,   40,    7,     104,   7,
-    36,    5,     28,    10,    4,    5,     12,   6,     5,      4,     14,    4,     93,    4,
-    125,   4,     1833,  16,    49,   56,    21,   28,    5,      4,     5,     516,   21,    4,
-    9,     8,     17,    4,     5,    24,    5,    4,     13,     4,     5,     4,     81,    4,
-    333,   4,     557,   32,    665,  4,     153,  8,     5,      24,    165,   284,   109,   16,
-    17,    180,   173,   84,    42,   16,    9,    4,     397,    4,     5,     60,    9,     28,
-    9,     42,    13,    8,     5,    64,    5,    4,     121,    116,   357,   44,    5,     56,
-    42,    133,   36,    9,     16,   5,     20,   89,    16,     5,     36,    5,     12,    5,
-    92,    101,   28,    45,    20,   97,    4,    25,    68,     169,   232,   217,   12,    5,
-    72,    5,     28,    41,    16,   42,    4,    65,    16,     33,    8,     9,     8,     89,
-    4,     29,    4,     5,     12,   17,    12,   5,     64,     5,     52,    9,     4,     13,
-    16,    42,    9,     8,     26,   8,     5,    32,    25,     16,    9,     8,     89,    4,
-    29,    4,     9,     4,     9,    4,     9,    124,   17,     4,     5,     28,    42,    8,
-    13,    64,    37,    4,     13,   4,     89,   4,     29,     4,     9,     4,     21,    12,
-    5,     72,    5,     60,    9,    16,    42,   36,    5,      44,    33,    8,     9,     8,
-    89,    4,     29,    4,     9,    4,     21,   12,    5,      120,   9,     4,     13,    16,
-    42,    4,     5,     26,    44,   5,     4,    25,    12,     13,    4,     17,    12,    9,
-    4,     5,     4,     9,     12,   9,     12,   13,    12,     49,    88,    5,     84,    54,
-    72,    33,    4,     13,    4,    93,    4,    65,    12,     5,     104,   13,    8,     5,
-    8,     9,     16,    42,    32,   30,    4,    5,     16,     33,    4,     13,    4,     93,
-    4,     41,    4,     21,    12,   5,     124,  9,     4,      9,     16,    42,    4,     9,
-    68,    37,    4,     13,    4,    165,   8,    5,     64,     5,     20,    13,    4,     30,
-    13,    16,    78,    4,     25,   20,    73,   12,    97,     4,     37,    4,     5,     8,
-    29,    124,   42,    68,    193,  4,     9,    48,    29,     36,    42,    156,   9,     4,
-    5,     4,     21,    4,     97,   4,     5,    4,     41,     4,     9,     36,    5,     8,
-    21,    4,     5,     36,    42,   8,     17,   128,   5,      124,   82,    48,    33,    4,
-    145,   108,   21,    460,   173,  80,    5,    42,    24,     25,    16,    17,    12,    5,
-    12,    9,     28,    13,    16,   53,    48,   5,     4,      42,    24,    153,   4,     5,
-    20,    5,     8,     173,   4,    1333,  4,    17,    8,      29,    4,     5,     4,     17,
-    8,     165,   4,     17,    8,    133,   4,    17,    8,      29,    4,     5,     4,     17,
-    8,     61,    4,     229,   4,    17,    8,    269,   56,     82,    12,    65,    64,    345,
-    8,     25,    12,    2481,  8,    69,    7,    105,   20,     301,   12,    14,    33,    28,
-    73,    52,    77,    56,    73,   56,    53,   4,     13,     60,    209,   140,   5,     16,
-    5,     12,    42,    24,    42,   88,    42,   24,    357,    28,    21,    8,     137,   4,
-    5,     20,    281,   40,    125,  156,   42,   121,   8,      21,    44,    177,   16,    105,
-    24,    46,    148,   93,    36,   213,   172,  42,    24,     42,    52,    5,     372,   189,
-    68,    33,    12,    42,    164,  121,   52,   9,     42,     177,   104,   145,   112,   42,
-    12,    13,    42,    145,   8,    37,    28,   173,   8,      13,    164,   17,    4,     25,
-    4,     9,     12,    5,     20,   769,   256,  1113,  8,      25,    8,     153,   8,     25,
-    8,     33,    4,     5,     4,    5,     4,    5,     4,      125,   8,     213,   4,     29,
-    4,     5,     12,    13,    4,    29,    12,   17,    8,      25,    16,    53,    20,    13,
-    4,     29,    12,    47,    116,  11,    20,   7,     188,    7,     64,    6,     5,     8,
-    26,    20,    5,     42,    24,   53,    404,  5,     16,     5,     8,     41,    4,     5,
-    12,    21,    24,    5,     4,    5,     4,    5,     4,      17,    4,     45,    8,     17,
-    20,    21,    16,    5,     4,    206,   9,    22,    2904,   242,   312,   90,    2520,  122,
-    4528,  917,   24,    17,    12,   9,     36,   6,     8,      153,   4,     5,     20,    5,
-    8,     225,   28,    5,     64,   93,    36,   29,    4,      29,    4,     29,    4,     29,
-    4,     29,    4,     29,    4,    29,    4,    29,    320,    5,     1856,  7,     16,    9,
-    6,     100,   38,    28,    21,   8,     14,   9,     16,     345,   24,    13,    4,     361,
-    4,     17,    20,    173,   4,    377,   12,   18,    40,     129,   192,   65,    128,   42,
-    120,   34,    4,     62,    128,  42,    156,  62,    1280,   26369, 256,   88629, 268,   185,
-    8,     1077,  12,    65,    42,   9,     80,   189,   64,     125,   8,     281,   42,    156,
-    37,    8,     413,   8,     257,  20,    9,    4,     5,      4,     21,    96,    65,    4,
-    13,    4,     17,    4,     93,   52,    26,   40,    209,    56,    201,   112,   42,    96,
-    25,    12,    5,     4,     9,    4,     42,   113,   40,     93,    100,   117,   28,    189,
-    112,   5,     42,    24,    21,   4,     41,   42,    21,     4,     165,   92,    13,    4,
-    33,    16,    42,    24,    93,   12,    5,    12,    201,    4,     5,     12,    9,     8,
-    21,    8,     5,     4,     5,    96,    13,   8,     45,     28,    13,    48,    25,    8,
-    25,    8,     25,    36,    29,   4,     29,   4,     173,    4,     57,    24,    461,   52,
-    42,    24,    44689, 48,    93,   16,    197,  33808, 1465,   8,     425,   152,   29,    48,
-    21,    20,    5,     4,     41,   4,     53,   4,     21,     4,     5,     4,     9,     4,
-    9,     4,     433,   132,   1453, 72,    257,  8,     217,    160,   49,    464,   21,    4,
-    541,   76,    42,    28,    105,  24,    105,  44,    357,    12,    25,    8,     25,    8,
-    25,    8,     13,    140,   49,   4,     105,  4,     77,     4,     9,     4,     61,    8,
-    57,    136,   493,   48,    182,  48,    230,  68,    10,     976,   117,   12,    197,   64,
-    110,   16,    129,   18,    36,   81,    6,    33,    6,      20,    153,   40,    121,   8,
-    145,   16,    33,    4,     22,   168,   633,  8,     42,     24,    145,   16,    145,   16,
-    161,   32,    209,   48,    45,   4,     61,   4,     29,     4,     9,     4,     45,    4,
-    61,    4,     29,    4,     9,    268,   1245, 36,    89,     40,    33,    96,    25,    4,
-    169,   4,     37,    276,   25,   8,     5,    4,     177,    4,     9,     12,    5,     8,
-    93,    8,     34,    93,    8,    30,    125,  32,    38,     192,   77,    4,     9,     20,
-    22,    89,    26,    16,    105,  280,   225,  16,    10,     9,     66,    8,     186,   5,
-    60,    17,    4,     13,    4,    117,   40,   38,    92,     117,   10,    4,     117,   14,
-    128,   33,    4,     113,   24,   22,    64,   217,   40,     89,    8,     34,    77,    20,
-    34,    73,    92,    30,    320,  293,   220,  205,   52,     205,   28,    26,    145,   48,
-    42,    1176,  126,   4,     169,  24,    9,    312,   117,    42,    5,     32,    89,    44,
-    18,    108,   73,    184,   85,   30,    80,   93,    48,     213,   104,   122,   4,     9,
-    8,     5,     52,    181,   128,  101,   28,   42,    36,     145,   60,    42,    16,    5,
-    8,     5,     32,    141,   12,   5,     48,   193,   56,     17,    44,    42,    5,     4,
-    5,     16,    82,    44,    73,   4,     101,  336,   29,     4,     5,     4,     17,    4,
-    61,    4,     41,    28,    189,  68,    42,   44,    33,     8,     9,     8,     89,    4,
-    29,    4,     9,     4,     21,   12,    5,    72,    5,      48,    21,    632,   213,   72,
-    17,    20,    42,    20,    13,   120,   193,  80,    9,      4,     5,     32,    42,    664,
-    189,   164,   17,    144,   193,  80,    5,    44,    42,     152,   173,   52,    5,     28,
-    42,    216,   109,   84,    50,   16,    29,   740,   177,    464,   257,   78,    48,    33,
-    8,     5,     8,     33,    4,    9,     4,    97,    60,     5,     4,     5,     56,    42,
-    280,   33,    8,     157,   64,   5,     4,    5,     112,    5,     40,    161,   28,    5,
-    84,    5,     44,    185,   76,   5,     72,   293,   1052,   37,    4,     149,   68,    5,
-    60,    118,   20,    121,   448,  29,    4,    9,     4,      153,   84,    5,     36,    42,
-    24,    25,    4,     9,     4,    129,   56,   5,     28,     42,    1240,  77,    756,   5,
-    60,    86,    172,   3689,  408,  446,   68,   785,   10544,  389,   60,    4285,  16196, 2333,
-    34532, 2277,  28,    125,   4,    42,    24,   317,   4,      42,    24,    121,   72,    193,
-    64,    17,    48,    42,    4,    30,    4,    85,    20,     77,    2752,  257,   94,    420,
-    301,   20,    5,     264,   53,   256,   9,    4,     5,      112,   24545, 32,    4953,  168,
-    37,    35740, 17,    4,     29,   4,     9,    4,     1165,   180,   13,    68,    17,    32,
-    1585,  9232,  429,   20,    53,   12,    37,   28,    41,     22808, 82,    432,   102,   540,
-    341,   4,     285,   4,     9,    8,     5,    8,     9,      8,     17,    4,     49,    4,
-    5,     4,     29,    4,     261,  4,     17,   8,     33,     4,     29,    4,     113,   4,
-    17,    4,     21,    4,     5,    12,    29,   4,     1361,   8,     101,   4,     101,   4,
-    125,   4,     101,   4,     125,  4,     101,  4,     125,    4,     101,   4,     125,   4,
-    101,   4,     33,    8,     202,  7168,  125,  1924,  181,    40,    29,    8,     42,    16,
-    5,     1284,  121,   72,    177,  16,    42,   5016,  29,     4,     17,    4,     9,     4,
-    61,    4,     789,   8,     38,   192,   273,  28,    5,      16,    42,    3164,  238,   4,
-    14,    4,     18,    304,   182,  4,     62,   776,   17,     4,     109,   4,     9,     4,
-    5,     8,     5,     4,     41,   4,     17,   4,     5,      4,     5,     24,    5,     16,
-    5,     4,     5,     4,     5,    4,     13,   4,     9,      4,     5,     8,     5,     4,
-    5,     4,     5,     4,     5,    4,     5,    4,     9,      4,     5,     8,     17,    4,
-    29,    4,     17,    4,     17,   4,     5,    4,     41,     4,     69,    20,    13,    4,
-    21,    4,     69,    2320,  54,   11148, 42,   4120,  170881, 128,   16613, 28,    889,   8,
-    23049, 56,    29893, 12412, 2169, 6024,  19757};
+/* Unicode 16.0.0, made by tests/golden/unicode.py: 10685 bytes. */
+#define ORLI_UNICODE_END 0x323b0u /* everything from here on is ORLI_OTHER, and in NFC */
+/* runs of one class; how they are written: orli_unicode_expand() */
+static const unsigned char orli_unicode_classes[] = {
+    72,47,144,15,120,85,56,209,48,210,80,15,208,15,72,11,56,22,8,10,24,14,11,8,30,8,185,8,57,194,8,66,0,28,10,0,8,10,0,
+    23,9,0,3,18,9,0,2,17,10,25,18,33,10,17,10,25,26,17,10,9,0,3,9,0,2,10,9,10,17,10,17,0,2,17,18,11,9,26,35,17,10,17,
+    10,9,0,9,10,0,9,10,9,0,2,17,0,30,50,17,10,17,18,9,10,25,0,5,250,37,11,218,147,32,99,112,43,56,11,8,11,136,252,81,0,
+    2,11,8,9,10,16,11,26,8,9,48,9,8,25,8,9,8,17,10,137,8,73,250,4,9,18,25,26,0,12,34,9,10,8,9,10,17,18,249,20,250,17,0,
+    17,8,60,0,27,9,0,7,10,0,48,8,249,7,16,11,48,250,10,64,252,14,8,12,8,20,8,20,8,12,64,219,32,35,232,92,40,251,12,172,
+    85,32,19,12,251,68,8,11,60,16,52,19,20,8,36,19,85,27,16,11,128,11,12,243,220,16,251,58,92,11,112,85,251,2,76,19,32,
+    11,16,12,16,179,36,11,76,11,28,11,44,144,203,28,32,91,40,195,8,51,64,76,251,11,196,8,252,2,251,23,28,11,148,11,60,
+    83,20,16,85,8,131,28,8,67,16,19,16,179,8,59,8,11,24,35,16,12,11,60,16,20,16,28,11,64,12,32,19,8,27,20,16,85,19,16,
+    54,16,11,8,12,16,28,8,51,32,19,16,179,8,59,8,19,8,19,8,19,16,12,8,44,32,20,16,28,24,12,56,35,8,11,56,85,20,27,12,
+    88,28,8,75,8,27,8,179,8,59,8,19,8,43,16,12,11,68,8,28,8,28,16,11,120,19,20,16,85,72,11,52,8,28,8,67,16,19,16,179,8,
+    59,8,19,8,43,16,12,11,60,16,20,16,28,56,28,32,19,8,27,20,16,85,8,11,54,80,12,11,8,51,24,27,8,35,24,19,8,11,8,19,24,
+    19,24,27,24,99,32,44,24,28,8,36,16,11,48,12,112,85,30,104,44,67,8,27,8,187,8,131,16,12,11,60,8,28,8,36,56,20,8,27,
+    16,11,16,19,20,16,85,64,62,8,11,28,8,67,8,27,8,187,8,83,8,43,16,12,11,60,8,28,8,36,56,20,48,19,8,19,20,16,85,8,19,
+    12,96,36,75,8,27,8,251,10,20,11,60,8,28,8,36,11,40,27,12,62,27,20,16,85,78,8,51,8,28,8,147,24,195,8,75,8,11,16,59,
+    24,12,32,52,8,12,8,68,48,85,16,20,104,251,17,12,19,60,40,59,68,8,85,248,8,19,8,11,8,43,8,195,8,11,8,83,12,19,76,11,
+    16,43,8,11,8,60,8,85,16,35,248,1,11,184,20,48,85,86,8,12,8,12,8,12,32,20,67,8,251,5,32,164,8,20,43,92,8,252,5,72,
+    12,248,26,251,12,164,11,85,48,51,36,35,28,11,28,19,60,27,36,107,100,11,12,85,36,16,249,7,8,9,40,9,16,250,12,8,11,
+    26,251,170,2,8,35,16,59,8,11,8,35,16,251,10,8,35,16,251,2,8,35,16,59,8,11,8,35,16,123,8,251,26,8,35,16,251,36,16,
+    28,72,166,24,131,128,249,55,16,50,24,251,205,4,16,139,15,211,40,251,44,24,29,67,56,147,36,72,155,28,88,147,20,96,
+    107,8,27,8,20,96,251,21,252,1,24,11,32,11,12,16,85,48,86,136,28,8,12,85,48,251,58,56,43,20,251,3,12,11,40,251,39,
+    80,251,0,8,100,32,100,80,85,243,16,43,88,251,13,32,211,48,85,14,248,6,187,44,32,251,22,84,8,236,16,12,85,48,85,104,
+    11,64,252,0,248,18,44,251,16,140,67,24,85,136,76,96,28,243,108,19,85,251,13,116,96,251,5,164,64,85,24,27,85,251,5,
+    16,74,9,10,40,249,12,16,25,128,28,8,172,35,12,51,12,19,28,11,40,250,13,251,32,106,11,250,3,251,6,252,33,0,75,66,0,
+    49,66,65,50,16,49,16,66,65,66,65,50,16,49,16,66,8,9,8,9,8,9,8,9,66,65,114,16,66,65,66,65,66,65,42,8,18,41,8,10,24,
+    26,8,18,41,24,34,16,18,33,32,66,41,40,26,8,18,41,24,95,232,23,40,15,248,16,15,128,14,11,16,54,40,11,86,48,107,248,
+    20,252,2,136,9,32,9,16,10,25,18,25,10,8,9,24,41,48,9,8,9,8,9,8,33,8,10,33,10,35,10,16,18,17,40,9,34,32,10,8,134,
+    253,4,9,10,37,14,248,183,5,254,29,248,47,182,248,215,4,246,248,205,8,249,17,250,17,9,10,25,18,0,3,25,0,2,10,9,50,
+    19,17,0,50,10,48,0,2,28,9,10,72,14,16,250,7,8,10,40,10,16,251,25,56,11,120,12,187,72,59,8,59,8,59,8,59,8,59,8,59,8,
+    59,8,59,8,252,1,248,16,11,248,177,3,15,32,19,13,200,77,52,8,43,16,29,19,32,251,55,16,20,16,27,8,251,59,8,35,40,251,
+    12,8,251,63,24,38,80,251,1,248,17,131,248,1,86,240,70,8,126,248,1,86,248,8,126,248,161,2,251,161,51,248,33,251,238,
+    172,1,248,36,251,15,16,251,238,1,24,131,85,19,160,0,23,11,36,8,84,8,11,0,14,19,20,251,39,85,20,248,6,75,16,0,7,18,
+    0,31,11,66,0,2,9,0,5,11,16,0,2,11,0,2,18,0,10,41,10,33,0,8,25,0,2,17,10,16,9,10,8,10,8,10,0,3,9,168,27,9,10,27,10,
+    59,12,27,12,35,12,187,44,32,12,24,54,80,251,21,96,20,251,19,148,80,85,48,148,51,24,11,8,19,12,85,227,68,16,187,108,
+    96,235,24,36,251,16,116,112,11,85,48,43,12,83,85,43,8,251,10,116,72,27,12,67,20,16,85,48,187,24,11,28,251,19,12,11,
+    28,19,20,43,20,11,12,11,192,27,16,91,44,16,27,20,80,51,16,51,16,51,72,59,8,59,8,250,12,8,35,74,11,48,250,49,251,4,
+    68,8,20,16,85,48,251,133,87,96,187,32,251,18,248,229,65,251,207,2,16,251,75,248,7,58,96,42,40,11,12,83,8,107,8,43,
+    8,11,8,19,8,19,8,251,77,248,2,251,204,2,144,251,33,16,251,23,248,9,99,32,132,128,132,248,33,43,8,251,104,152,85,56,
+    209,48,210,88,251,58,24,51,16,51,16,51,16,27,248,4,99,8,211,8,155,8,19,8,123,16,115,248,3,251,92,96,254,14,96,253,
+    22,38,136,22,248,82,12,248,99,235,24,251,18,120,12,222,32,251,1,38,72,163,13,67,13,40,251,7,44,40,243,16,251,5,32,
+    67,8,45,248,11,249,9,250,9,251,47,16,85,48,249,5,32,250,5,32,251,9,64,251,21,96,89,8,121,8,57,8,17,8,90,8,122,8,58,
+    8,18,24,251,21,96,251,152,2,72,179,80,67,192,51,8,251,11,8,75,248,38,51,16,11,8,251,13,8,19,24,11,16,187,16,70,187,
+    16,62,251,0,64,78,248,17,155,8,19,40,46,179,54,32,211,248,39,251,25,32,22,19,134,16,254,15,11,28,8,20,40,36,35,8,
+    27,8,235,16,28,32,12,78,184,235,22,8,235,30,248,1,67,8,227,20,32,46,128,251,23,80,179,16,70,155,40,70,147,184,62,
+    248,49,251,42,248,24,249,20,104,250,20,56,54,251,5,36,64,85,48,85,51,177,24,44,8,11,178,248,187,1,254,0,8,251,11,8,
+    20,24,19,128,27,248,24,36,235,86,11,64,179,92,38,216,147,36,248,11,171,62,160,187,72,28,251,22,124,88,166,85,12,19,
+    20,11,72,36,251,14,92,56,12,104,203,56,85,48,28,251,5,116,8,85,32,11,20,11,64,251,4,12,16,11,72,28,251,17,116,35,
+    32,36,8,20,85,11,8,11,32,166,88,147,8,203,100,48,12,19,12,248,31,59,8,11,8,35,8,123,8,83,56,251,16,100,40,85,48,36,
+    8,67,16,19,16,179,8,59,8,19,8,43,8,20,11,60,16,20,16,28,16,11,48,12,40,43,20,16,60,24,44,88,83,8,11,16,11,8,251,7,
+    8,11,76,8,12,16,12,8,36,8,44,11,12,11,104,20,232,251,22,148,35,40,85,32,12,27,240,251,17,164,19,8,11,64,85,248,135,
+    1,251,16,60,16,76,184,35,20,248,3,251,17,140,24,11,88,85,248,7,251,12,108,11,56,85,48,165,224,219,16,124,32,85,22,
+    32,59,248,154,1,251,13,124,248,70,249,1,250,1,85,78,96,67,16,11,16,67,8,19,8,195,52,8,20,16,36,11,12,11,20,96,85,
+    248,39,67,16,251,8,60,16,60,11,8,11,12,216,11,84,251,9,60,11,36,64,12,64,11,92,251,15,132,24,11,144,251,42,248,168,
+    1,251,2,120,85,48,75,8,251,6,68,8,68,11,120,85,158,40,243,16,180,8,116,248,42,59,8,19,8,251,7,52,24,12,8,20,8,60,
+    11,12,64,85,48,51,8,19,8,251,1,44,8,20,8,44,11,56,85,248,151,2,155,36,72,20,11,12,107,8,251,3,60,24,44,104,85,12,
+    248,54,11,120,174,248,12,251,251,6,248,71,253,80,136,251,165,1,248,173,20,251,66,120,251,145,8,128,12,51,124,80,
+    251,252,30,40,251,168,4,248,154,53,243,148,85,248,167,13,251,154,4,56,251,0,8,85,48,251,48,8,85,48,243,16,44,88,
+    251,17,60,72,35,96,85,8,62,8,171,40,155,248,145,3,251,14,24,85,248,167,1,249,1,250,1,190,248,74,251,44,32,12,11,
+    252,24,56,36,107,248,33,19,8,11,12,88,20,112,251,217,47,64,251,183,9,248,10,83,248,200,69,35,8,59,8,19,8,251,132,2,
+    120,11,232,27,16,11,112,35,64,251,237,2,248,229,17,251,76,40,107,24,75,56,83,24,20,248,178,32,85,248,231,3,252,15,
+    16,188,248,255,3,44,24,52,64,68,16,60,240,36,248,117,28,248,92,166,96,166,248,77,206,248,104,209,210,209,58,8,146,
+    209,210,9,8,17,16,9,16,17,16,33,8,65,34,8,10,8,58,8,90,209,210,17,8,33,16,65,8,57,8,210,17,8,33,8,41,8,9,24,57,8,
+    210,209,210,209,210,209,210,209,210,209,210,209,226,16,201,8,202,8,50,201,8,202,8,50,201,8,202,8,50,201,8,202,8,50,
+    201,8,202,8,50,9,10,16,253,19,248,225,3,252,24,32,252,19,64,12,112,12,176,44,8,124,248,177,8,82,11,162,48,50,248,
+    182,1,60,8,140,16,60,8,20,8,44,40,251,31,248,2,12,248,81,251,14,24,60,59,16,85,32,11,248,162,2,243,12,136,251,13,
+    36,85,248,183,3,227,36,85,248,183,1,243,20,11,85,248,198,3,59,8,35,8,19,8,123,8,251,166,1,16,78,60,248,10,249,3,
+    250,3,60,11,32,85,248,248,5,254,28,8,30,8,38,248,45,254,14,8,126,248,163,1,35,8,219,8,19,8,11,16,11,8,83,8,35,8,11,
+    8,11,48,11,32,11,8,11,8,11,8,27,8,19,8,11,16,11,8,11,8,11,8,11,8,11,8,19,8,11,16,35,8,59,8,35,8,35,8,11,8,83,8,139,
+    40,27,8,43,8,139,248,165,4,110,248,196,21,85,248,231,7,251,193,205,2,248,1,251,155,32,48,251,191,1,16,251,227,44,
+    112,251,146,58,120,251,207,4,248,131,19,251,255,3,248,195,11,251,172,38,40,251,193,32};
 
-/* The table, expanded to two bits a code point: one look instead of a search. */
-static unsigned char *orli_unicode_table(orl_ctx *ctx) {
-    unsigned char *table = (unsigned char *)orli_alloc_zero(ctx, ORLI_UNICODE_END / 4 + 1, 1);
-    size_t run, code = 0, end;
-    for (run = 0; table && run < sizeof orli_unicode_runs / sizeof *orli_unicode_runs; run++)
-        for (end = code + orli_unicode_runs[run] / 4; code < end; code++)
-            table[code / 4] |= (unsigned char)((orli_unicode_runs[run] & 3) << code % 4 * 2);
+/* canonical decompositions: orli_nfc_expand() */
+static const unsigned char orli_unicode_parts[] = {
+    94,128,6,1,1,1,1,2,1,1,1,1,1,1,3,2,2,1,7,8,1,1,1,1,1,5,1,2,1,7,10,3,239,4,3,1,1,3,3,2,1,145,1,1,1,231,5,128,1,2,25,
+    101,128,2,2,24,1,103,25,127,108,19,1,104,25,115,5,16,147,3,2,12,53,2,119,135,22,228,42,1,160,192,3,109,151,4,25,97,
+    3,7,7,231,1,10,3,242,1,129,7,238,143,1,1,1,9,190,24,254,199,1,9,1,1,1,1,129,3,130,1,0,3,0,1,3,0,2,3,0,3,3,0,7,3,0,
+    9,5,4,21,3,4,0,3,0,1,3,0,2,3,0,7,3,8,0,3,0,1,3,0,2,3,0,7,5,10,3,3,2,0,3,0,1,3,0,2,3,0,3,3,0,7,7,12,0,3,0,1,3,0,2,3,
+    0,7,3,8,1,7,16,0,3,0,1,3,0,2,3,0,3,3,0,7,3,0,9,5,4,21,3,4,0,3,0,1,3,0,2,3,0,7,3,8,0,3,0,1,3,0,2,3,0,7,5,10,3,3,2,0,
+    3,0,1,3,0,2,3,0,3,3,0,7,7,12,0,3,0,1,3,0,2,3,0,7,3,8,1,5,0,7,3,111,4,3,64,4,3,63,5,3,64,5,3,63,22,3,64,22,3,59,1,3,
+    64,1,3,63,2,3,64,2,3,63,6,3,64,6,3,63,11,3,64,11,3,61,11,3,64,11,7,61,4,3,64,4,3,63,5,3,64,5,3,63,6,3,64,6,3,63,22,
+    3,64,22,3,63,11,3,64,11,3,59,2,3,64,2,3,63,5,3,64,5,3,63,6,3,64,6,3,63,21,3,64,21,3,61,2,3,64,2,7,61,3,3,64,3,3,63,
+    4,3,64,4,3,63,5,3,64,5,3,63,22,3,64,22,3,63,6,9,2,2,3,64,2,3,61,21,3,64,21,5,61,1,3,64,1,3,63,21,3,64,21,3,63,11,3,
+    64,11,11,59,1,3,64,1,3,63,21,3,64,21,3,63,11,3,64,11,9,61,4,3,64,4,3,63,5,3,64,5,3,63,10,3,64,10,7,57,1,3,64,1,3,
+    63,21,3,64,21,3,63,11,3,64,11,3,61,1,3,64,1,3,63,2,3,64,2,3,63,21,3,64,21,3,63,11,3,64,11,3,61,21,3,64,21,3,63,11,
+    3,64,11,7,61,3,3,64,3,3,63,4,3,64,4,3,63,5,3,64,5,3,63,9,3,64,9,3,63,10,3,64,10,3,63,22,3,64,22,3,59,2,3,64,2,3,59,
+    2,3,64,2,3,63,7,3,2,1,3,64,1,3,63,6,3,64,6,3,63,11,3,64,11,69,85,16,3,64,16,29,51,16,3,64,16,59,103,11,3,64,11,3,
+    47,11,3,64,11,3,51,11,3,64,11,3,51,11,3,64,11,3,206,1,4,3,64,4,3,63,1,3,64,1,3,63,11,3,64,11,3,63,0,3,64,0,5,111,4,
+    3,64,4,3,132,5,4,3,2,4,3,193,5,4,3,64,4,7,189,2,11,3,64,11,3,55,11,3,64,11,3,55,22,3,64,22,3,246,5,4,3,2,4,3,103,
+    11,3,182,3,11,3,207,8,11,9,69,1,3,64,1,7,49,0,3,64,0,3,174,1,1,3,64,1,3,61,1,3,64,1,3,27,1,3,64,1,3,237,2,12,3,64,
+    12,3,63,13,3,64,13,3,55,12,3,64,12,3,63,13,3,64,13,3,55,12,3,64,12,3,63,13,3,64,13,3,51,12,3,64,12,3,63,13,3,64,13,
+    3,57,12,3,64,12,3,63,13,3,64,13,3,57,12,3,64,12,3,63,13,3,64,13,3,67,20,3,64,20,3,61,20,3,64,20,7,87,11,3,64,11,15,
+    77,6,3,64,6,3,55,21,3,64,21,3,226,1,4,3,64,4,3,65,4,3,64,4,3,203,2,6,3,64,6,3,254,6,4,3,2,4,3,171,7,4,3,64,4,165,5,
+    94,1,3,210,11,1,5,8,1,3,4,1,3,4,1,5,12,1,5,12,1,3,8,1,3,66,1,53,97,7,3,24,7,3,24,1,3,8,1,3,4,1,3,4,1,3,36,1,53,35,
+    7,3,24,7,3,11,1,3,12,1,3,8,1,11,18,1,3,0,7,89,134,1,0,3,0,7,5,3,1,9,25,7,11,40,1,3,3,0,3,22,5,23,21,5,65,64,5,47,5,
+    0,3,0,7,5,3,1,9,70,7,11,55,1,3,3,0,3,22,5,49,98,12,3,2,12,149,1,189,1,5,3,64,5,29,75,5,3,64,5,3,63,7,3,64,7,7,53,5,
+    3,64,5,7,198,2,7,3,2,7,3,133,3,7,3,64,7,3,61,7,3,64,7,7,61,4,3,64,4,3,63,7,3,64,7,3,51,7,3,64,7,7,212,2,7,3,2,7,3,
+    247,2,7,3,64,7,3,83,4,3,64,4,3,63,7,3,64,7,3,63,10,3,64,10,3,55,7,3,64,7,7,55,7,3,64,7,211,4,184,7,38,3,0,39,3,66,
+    39,3,65,40,3,70,39,181,2,150,2,39,5,39,39,35,34,39,173,9,172,9,41,17,16,41,7,6,41,175,2,168,2,43,3,0,44,249,5,128,
+    6,48,7,0,47,3,0,49,145,1,150,1,51,109,104,50,3,2,50,3,1,51,249,1,128,2,52,241,1,242,1,54,15,14,54,3,0,55,5,0,53,3,
+    8,54,255,1,248,1,56,3,2,56,3,1,57,157,2,166,2,58,5,0,59,3,6,58,3,5,60,145,9,152,9,66,193,43,192,43,67,5,4,67,5,4,
+    67,5,4,67,5,4,67,9,8,67,83,82,67,5,4,67,7,4,67,3,2,67,5,6,67,251,10,129,108,19,3,64,19,3,61,6,3,64,6,3,63,17,3,64,
+    17,3,63,26,3,64,26,3,202,1,1,3,64,1,3,197,2,6,3,64,6,3,63,17,3,64,17,3,63,26,3,64,26,3,63,21,3,64,21,3,63,23,3,64,
+    23,3,220,2,0,3,2,0,3,1,1,3,2,1,3,155,3,23,3,64,23,3,63,25,3,64,25,3,134,7,5,3,2,5,3,197,7,6,3,64,6,3,61,4,3,64,4,3,
+    61,6,3,64,6,3,63,17,3,64,17,3,63,7,3,64,7,3,63,21,3,64,21,3,63,24,3,64,24,3,61,25,3,64,25,3,204,1,1,3,64,1,3,199,2,
+    1,3,64,1,3,63,17,3,64,17,3,63,26,3,64,26,3,61,17,3,64,17,3,148,119,4,3,2,4,3,213,119,26,3,64,26,3,63,23,3,64,23,3,
+    61,1,3,64,1,3,63,6,3,64,6,3,63,17,3,64,17,3,61,6,3,64,6,3,63,17,3,64,17,3,63,26,3,64,26,3,63,23,3,64,23,3,206,1,1,
+    3,64,1,3,63,7,3,64,7,3,174,1,0,3,2,0,3,1,1,3,2,1,3,249,3,1,3,64,1,3,63,6,3,64,6,3,59,6,3,64,6,3,63,17,3,64,17,3,
+    208,119,4,3,2,4,3,145,120,26,3,64,26,3,61,6,3,64,6,3,63,17,3,64,17,3,206,3,6,3,2,6,3,10,6,3,2,6,3,130,116,6,3,2,6,
+    3,157,120,6,3,64,6,3,63,17,3,64,17,3,63,26,3,64,26,3,63,23,3,64,23,3,61,18,3,64,18,3,63,25,3,64,25,3,63,23,3,64,23,
+    3,230,3,1,3,2,1,3,2,7,3,2,7,3,169,4,3,3,64,3,3,63,17,3,64,17,3,61,0,3,64,0,3,63,1,3,64,1,3,63,7,3,64,7,3,63,6,3,64,
+    6,3,63,17,3,64,17,3,61,6,3,64,6,3,63,7,3,64,7,3,61,6,3,64,6,3,61,2,3,64,2,3,63,17,3,64,17,3,63,26,3,64,26,3,35,26,
+    3,24,7,3,6,9,3,4,9,5,140,4,6,11,251,4,17,3,64,17,3,63,8,3,64,8,3,194,1,1,3,64,1,3,63,0,3,64,0,3,63,8,3,64,8,3,63,3,
+    3,64,3,3,252,118,2,3,2,2,3,189,118,1,3,2,1,3,1,0,3,2,0,3,1,8,3,2,8,3,1,3,3,2,3,3,186,118,5,3,2,5,3,183,121,17,3,64,
+    17,3,63,8,3,64,8,3,63,3,3,64,3,3,202,1,1,3,64,1,3,63,0,3,64,0,3,63,8,3,64,8,3,63,3,3,64,3,3,156,119,2,3,2,2,3,223,
+    121,8,3,64,8,3,63,17,3,64,17,3,51,17,3,64,17,3,63,8,3,64,8,3,202,1,1,3,64,1,3,63,0,3,64,0,3,63,8,3,64,8,3,63,3,3,
+    64,3,3,176,119,2,3,2,2,3,217,116,1,3,2,1,3,1,0,3,2,0,3,1,8,3,2,8,3,1,3,3,2,3,3,1,17,3,2,17,3,151,5,17,3,64,17,3,63,
+    8,3,64,8,3,244,4,1,3,2,1,3,1,0,3,2,0,3,1,8,3,2,8,3,1,3,3,2,3,3,1,17,3,2,17,3,173,5,0,3,64,0,3,63,17,3,64,17,3,63,8,
+    3,64,8,3,63,3,3,64,3,15,240,12,14,3,0,15,3,158,109,0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,3,223,109,14,3,0,15,3,238,109,
+    0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,3,167,109,14,3,0,15,3,182,109,0,3,2,0,3,1,1,3,2,1,7,247,109,14,3,0,15,3,134,110,
+    0,3,2,0,3,1,1,3,2,1,7,195,109,14,3,0,15,3,210,109,0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,3,147,110,14,3,0,15,3,162,110,
+    0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,3,223,109,14,3,0,15,3,238,109,0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,3,175,110,14,3,0,
+    15,3,190,110,0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,3,243,109,14,3,0,15,3,130,110,0,3,2,0,3,1,1,3,2,1,7,195,110,14,3,0,
+    15,3,210,110,0,3,2,0,3,1,1,3,2,1,7,135,110,14,3,0,15,3,150,110,0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,5,215,110,15,5,
+    232,110,0,5,0,1,5,0,28,3,159,110,14,3,0,15,3,174,110,0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,3,239,110,14,3,0,15,3,254,
+    110,0,3,2,0,3,1,1,3,2,1,3,1,28,3,2,28,3,239,110,0,5,8,0,5,4,0,5,4,0,5,12,0,5,12,0,5,8,0,9,238,108,29,3,2,29,3,2,29,
+    3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,34,29,3,2,29,3,2,29,3,
+    2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,98,29,3,2,29,3,2,29,3,2,
+    29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,2,29,3,251,110,5,3,0,4,3,254,110,
+    29,3,253,110,29,3,9,29,5,10,28,3,138,112,29,3,201,112,5,3,0,4,3,0,0,5,0,29,11,209,11,28,3,152,123,29,3,249,110,29,
+    3,17,29,5,18,28,3,158,112,29,3,225,112,0,5,4,0,5,0,29,3,208,112,0,3,0,1,3,0,28,3,139,112,5,3,0,4,3,34,0,9,33,28,3,
+    34,28,3,97,5,3,0,4,3,0,0,7,202,113,0,3,0,1,3,0,28,3,241,112,5,3,0,4,3,12,0,5,19,14,3,0,15,3,8,28,3,12,28,3,75,5,3,
+    0,4,3,0,0,5,7,15,3,241,11,0,11,168,123,29,3,229,110,29,3,10,29,5,9,28,3,218,112,29,3,173,113,0,5,20,0,5,0,29,189,6,
+    206,119,27,3,4,27,39,4,27,63,120,27,3,8,27,3,3,27,107,98,27,11,10,27,7,6,27,49,48,27,5,4,27,55,46,27,7,14,27,7,4,
+    27,5,6,27,47,149,136,1,27,5,200,136,1,27,23,39,27,3,161,136,1,27,3,4,27,3,204,136,1,27,3,2,27,7,26,27,3,2,27,7,6,
+    27,3,2,27,15,6,27,3,2,27,7,14,27,3,2,27,7,6,27,3,2,27,71,54,27,3,12,27,3,2,27,3,4,27,99,93,27,3,2,27,3,40,27,3,2,
+    27,15,64,27,3,2,27,3,2,27,3,2,27,191,53,172,54,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,
+    4,68,5,4,68,7,6,68,5,4,68,5,4,68,15,14,68,3,0,69,5,6,68,3,0,69,5,6,68,3,0,69,5,6,68,3,0,69,5,6,68,3,0,69,47,105,68,
+    21,174,1,68,29,28,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,5,4,68,7,6,68,5,4,68,5,
+    4,68,15,14,68,3,0,69,5,6,68,3,0,69,5,6,68,3,0,69,5,6,68,3,0,69,5,6,68,3,0,69,47,105,68,7,146,1,68,3,2,68,3,2,68,3,
+    2,68,9,22,68,151,211,6,170,211,6,6,55,16,6,237,42,254,42,70,5,4,70,31,20,70,135,2,152,2,71,3,2,71,185,8,170,8,72,3,
+    0,73,111,118,77,5,4,75,19,14,76,7,10,77,105,100,76,5,0,74,3,0,77,231,3,238,3,79,3,0,78,5,0,80,249,3,254,3,81,3,2,
+    81,251,13,248,13,82,211,159,2,210,159,2,83,3,0,86,3,0,84,3,22,84,3,21,85,3,6,84,3,2,84,3,1,85,129,49,140,49,87,3,7,
+    87,3,12,87,0,128,13,128,12,2,2,4,36,3,21,1,96,157,1,20,251,9,18,248,1,163,23,188,33,41,3,2,41,3,2,41,3,10,41,3,10,
+    41,3,2,41,3,18,41,3,8,41,251,1,228,1,42,3,2,42,5,26,42,169,1,134,2,45,7,12,45,71,67,45,3,2,45,3,10,45,7,30,45,253,
+    3,236,3,46,3,2,46,205,15,192,16,65,21,20,65,11,10,65,11,10,65,11,10,65,27,53,64,21,98,61,5,0,62,3,130,1,63,5,2,63,
+    19,131,1,63,37,66,65,21,20,65,11,10,65,11,10,65,11,10,65,27,53,64,240,62,199,47,4,2,4,2,4,2,4,58,4,2,4,2,124,143,1,
+    6,102,22,97,4,2,16,14,16,11,16,76,16,67,6,17,2,201,12,20,216,12,4,6,4,181,11,6,156,125,2,2,202,4,179,113,8,187,13,
+    2,244,1,252,7,134,189,1,2,2,229,30,215,20,27,200,184,6,214,133,3,2,167,149,1,2,172,159,1,2,131,8,2,237,119,2,189,
+    130,1,2,230,22,2,238,174,2,2,0,2,149,153,2,2,128,226,1,2,147,241,1,2,130,15,2,220,34,2,230,81,2,184,36,2,244,26,2,
+    246,5,2,252,4,2,174,30,2,153,154,1,2,178,12,2,252,14,2,138,12,2,190,65,2,218,52,2,142,34,2,221,173,2,2,230,19,2,
+    158,94,2,174,28,2,164,80,2,226,95,2,155,131,2,2,182,74,2,196,87,2,174,14,2,181,154,1,2,158,124,2,142,25,2,169,165,
+    1,2,154,33,2,166,25,2,164,22,2,164,119,2,143,133,2,2,226,8,2,206,4,2,204,71,2,158,24,2,250,28,2,174,19,2,180,36,2,
+    138,24,2,172,1,2,166,30,2,134,37,2,250,16,2,150,10,2,219,149,1,2,230,3,2,194,16,2,210,24,2,246,60,2,246,45,2,209,
+    78,2,237,199,1,2,202,24,2,184,117,2,188,16,2,183,56,2,208,25,2,240,79,2,234,40,2,189,248,1,2,148,14,2,226,54,2,142,
+    15,2,234,4,2,192,56,2,144,4,2,168,96,2,241,141,2,2,242,182,1,2,221,186,1,2,31,2,160,161,1,2,196,14,2,230,24,2,136,
+    74,2,233,43,2,225,162,1,2,230,28,2,248,131,1,2,137,243,1,2,220,54,2,214,16,2,234,77,2,210,7,2,177,137,1,2,200,151,
+    1,2,247,164,1,2,212,63,2,183,70,2,254,122,2,167,29,2,212,94,2,189,165,1,2,182,18,2,198,122,2,144,53,2,194,25,2,223,
+    123,2,236,143,1,2,207,140,1,2,147,38,2,206,127,2,137,125,2,138,71,2,237,154,1,2,246,10,2,192,1,2,240,90,2,204,81,2,
+    144,22,2,198,33,2,250,27,2,179,251,1,2,154,5,2,226,20,2,242,21,2,178,27,2,242,40,2,216,36,2,134,114,2,250,18,2,218,
+    16,2,110,2,229,176,2,2,214,80,2,226,18,2,214,143,1,2,219,195,1,2,184,12,2,224,1,2,180,10,2,146,42,2,204,8,2,128,13,
+    2,130,21,2,212,16,2,246,9,2,238,58,2,239,40,2,234,44,2,206,12,2,229,132,2,2,152,2,2,180,8,2,150,112,2,244,95,2,208,
+    7,2,193,175,1,2,216,4,2,140,14,2,230,32,2,160,66,2,145,35,2,161,146,1,2,170,32,2,220,19,2,166,7,2,196,9,2,172,78,2,
+    238,2,2,226,44,2,216,2,2,220,71,2,132,19,2,164,1,2,160,3,2,153,162,2,2,198,168,1,2,140,96,2,136,20,2,173,215,1,2,
+    181,73,2,168,9,2,168,44,2,162,1,2,180,37,2,210,17,2,152,31,2,232,17,2,244,58,2,128,46,2,162,60,2,137,228,1,2,204,
+    190,1,2,201,142,2,2,228,83,2,240,1,2,156,21,2,182,5,2,218,21,2,160,5,2,164,12,2,202,18,2,156,109,2,225,155,2,2,130,
+    67,2,148,209,1,2,153,153,2,2,220,51,2,162,67,2,128,133,1,2,189,190,1,2,242,6,2,166,27,2,224,45,2,254,139,1,2,185,
+    145,2,2,204,7,2,172,33,2,220,38,2,246,4,2,180,5,2,250,16,2,194,28,2,184,7,2,174,38,2,172,37,2,36,2,214,35,2,172,20,
+    2,197,142,2,2,246,109,2,185,106,2,230,118,2,144,11,2,196,69,2,210,66,2,232,22,2,144,9,2,143,220,1,2,232,24,2,186,
+    80,2,185,28,2,170,1,2,228,5,2,163,39,2,205,8,2,254,106,2,175,242,1,2,236,209,1,2,247,195,1,2,101,2,190,50,2,218,16,
+    2,134,104,2,161,133,1,2,178,70,2,211,25,2,142,162,1,2,221,27,2,130,56,2,131,51,2,239,170,1,2,165,54,2,128,18,6,180,
+    10,4,180,56,6,171,82,2,152,133,1,2,192,14,2,228,9,2,68,2,14,2,84,2,142,119,2,175,106,2,254,11,4,170,25,4,204,19,6,
+    128,21,2,138,3,8,228,31,2,26,2,88,2,152,18,2,171,51,2,178,23,2,145,156,2,2,242,4,2,204,1,2,248,5,2,54,2,218,1,2,
+    152,9,2,210,1,2,196,1,2,176,7,2,208,1,2,248,14,2,20,2,204,16,2,168,3,2,76,2,200,1,2,186,13,2,166,2,2,222,2,2,232,7,
+    2,228,19,2,198,2,2,144,4,2,152,9,2,250,2,2,238,7,2,222,17,2,218,2,2,22,2,1,2,16,2,12,2,14,2,96,2,2,2,228,2,2,130,1,
+    2,254,4,2,232,8,2,42,2,112,2,226,4,2,166,2,2,208,7,2,152,2,2,0,2,188,7,2,242,18,2,140,2,2,214,5,2,112,2,180,6,2,
+    106,2,220,10,2,132,2,2,214,26,2,184,4,2,120,2,139,223,1,2,242,137,15,2,171,131,14,6,227,207,1,2,158,14,2,153,1,2,
+    207,7,2,138,7,2,118,2,142,5,2,102,2,198,10,2,143,1,2,136,1,2,146,1,2,240,9,2,178,1,2,162,2,2,32,2,156,4,2,140,3,2,
+    212,14,2,14,2,160,2,2,136,1,2,214,4,2,236,1,2,139,1,2,140,2,2,91,2,164,2,2,132,1,2,160,6,2,176,1,2,108,2,136,4,2,
+    188,4,2,198,2,2,8,2,118,2,198,16,2,130,1,2,142,6,2,180,6,2,31,2,174,1,2,248,3,2,160,5,2,242,24,2,227,21,2,244,1,2,
+    246,1,2,142,5,2,170,2,2,106,2,196,3,2,4,2,214,2,2,34,2,50,2,172,1,2,19,2,152,6,2,202,7,2,158,4,2,246,2,2,192,3,2,
+    178,2,2,148,5,2,142,3,2,154,13,2,186,2,2,148,14,2,144,7,2,138,1,2,32,2,210,4,2,114,2,89,2,108,2,5,2,33,2,152,1,2,
+    162,1,2,252,5,2,224,8,2,244,4,2,206,4,2,186,3,2,140,16,2,206,1,2,230,1,2,138,2,2,72,2,24,2,96,2,174,11,2,148,18,2,
+    220,162,12,2,11,2,162,46,2,239,224,15,2,246,17,2,66,2,160,200,16,2,142,42,2,134,136,1,2,159,254,14,2,150,1,137,1,
+    233,230,4,30,5,50,31,23,17,36,3,0,37,3,192,213,7,36,3,0,37,3,241,213,7,31,3,0,32,3,0,34,3,2,34,3,2,34,3,2,34,3,2,
+    34,3,2,34,3,2,34,5,4,34,3,2,34,3,2,34,3,2,34,3,2,34,5,4,34,5,4,34,3,2,34,5,4,34,3,2,34,5,4,34,3,2,34,3,2,34,3,2,34,
+    3,2,34,3,41,33,3,7,35,3,20,35,3,18,35,161,216,6,230,173,14,88,3,2,88,3,14,89,3,0,90,3,0,91,3,0,92,3,0,93,175,1,180,
+    1,88,3,2,88,3,2,89,3,2,89,3,1,90,3,2,90,128,153,9,253,141,12,2,9,2,18,2,194,203,13,2,131,199,13,2,156,1,2,26,2,142,
+    1,2,240,1,2,62,2,156,1,2,47,2,225,112,2,184,198,14,2,217,211,13,2,14,2,32,2,38,2,202,206,13,2,197,193,14,2,220,114,
+    2,76,2,252,206,13,2,231,206,13,2,26,2,175,11,2,192,11,2,18,2,212,128,18,2,211,255,17,2,28,2,199,116,2,184,117,2,22,
+    2,88,2,10,2,195,117,2,228,118,2,4,2,54,2,44,2,22,2,2,2,34,2,100,2,16,2,18,2,50,2,20,2,4,2,0,2,0,2,218,218,13,2,247,
+    230,12,2,203,114,2,42,2,136,222,13,2,239,221,13,2,12,2,42,2,176,2,2,203,1,2,32,2,64,2,116,2,168,1,2,52,2,134,1,2,
+    32,2,66,2,0,2,42,2,36,2,16,2,30,2,168,5,2,159,4,2,162,4,2,139,3,2,70,2,217,17,2,206,27,2,191,4,2,76,2,50,2,131,2,2,
+    206,2,2,1,2,246,1,2,240,240,13,2,227,239,13,2,10,2,30,2,40,2,16,2,128,1,2,140,245,13,2,132,1,2,251,243,13,2,94,2,
+    24,2,157,1,2,156,2,2,239,141,1,2,28,2,152,144,1,2,108,2,0,2,148,250,13,2,137,248,13,2,42,2,30,2,24,2,202,252,13,2,
+    177,252,13,2,14,2,154,13,2,225,12,2,193,146,1,2,190,147,1,2,28,2,164,1,2,101,2,174,133,14,2,193,130,14,2,198,130,
+    14,2,239,129,14,2,5,2,34,2,202,1,2,2,2,229,150,1,2,156,151,1,2,86,2,42,2,88,2,141,152,1,2,194,164,15,2,141,164,15,
+    2,232,152,1,2,6,2,6,2,40,2,144,147,18,2,167,146,18,2,230,144,14,2,0,2,223,132,13,2,189,139,1,2,0,2,181,153,1,2,226,
+    231,15,2,196,188,1,2,239,137,16,2,18,2,143,154,1,2,238,154,1,2,102,2,20,2,68,2,144,2,2,141,157,1,2,59,2,240,157,1,
+    2,128,153,14,2,153,152,14,2,130,2,2,8,2,4,2,3,2,92,2,40,2,72,2,27,2,22,2,94,2,40,2,8,2,52,2,22,2,132,1,2,168,1,2,
+    70,2,248,1,2,248,158,14,2,157,159,14,2,129,1,2,216,1,2,54,2,194,1,2,154,160,14,2,157,159,14,2,185,1,2,55,2,245,165,
+    1,2,246,168,1,2,42,2,62,2,75,2,149,168,1,2,198,171,1,2,58,2,188,170,14,2,205,168,14,2,170,4,2,221,2,2,223,172,1,2,
+    240,173,1,2,145,174,1,2,71,2,220,90,2,6,2,214,85,2,199,1,2,162,104,2,167,243,1,2,252,140,1,2,8,2,12,2,122,2,21,2,
+    224,177,14,2,243,225,15,2,226,178,1,2,233,1,2,154,3,2,102,2,208,175,14,2,189,175,14,2,221,1,2,234,3,2,237,181,1,2,
+    202,182,1,2,194,1,2,142,1,2,252,2,2,246,175,14,2,143,175,14,2,133,187,1,2,146,188,1,2,140,182,14,2,165,181,14,2,
+    139,188,1,2,200,188,1,2,90,2,54,2,2,2,164,187,14,2,131,118,2,222,119,2,215,186,14,2,220,193,14,2,249,191,14,2,28,2,
+    203,1,2,222,2,2,80,2,114,2,107,2,80,2,30,2,26,2,178,190,14,2,211,191,14,2,246,3,2,126,2,245,196,1,2,176,198,1,2,7,
+    2,148,192,14,2,175,195,14,2,234,5,2,224,191,14,2,96,2,143,191,14,2,230,1,2,53,2,5,2,137,202,1,2,232,202,1,2,102,2,
+    11,2,108,2,240,209,12,2,191,207,12,2,188,196,14,2,141,195,14,2,158,200,14,2,133,198,14,2,26,2,54,2,240,206,14,2,
+    143,206,14,2,42,2,192,210,14,2,190,3,2,179,210,14,2,34,2,189,211,1,2,242,211,1,2,217,211,1,2,0,2,158,214,1,2,42,2,
+    42,2,40,2,138,1,2,221,214,1,2,146,216,1,2,164,220,14,2,239,219,14,2,168,221,14,2,195,220,14,2,222,176,13,2,157,174,
+    13,2,162,230,14,2,46,2,152,2,2,143,193,16,2,24,2,216,219,1,2,254,231,14,2,1,2,78,2,52,2,169,232,14,2,2,2,0,2,86,2,
+    161,220,1,2,164,221,1,2,137,221,1,2,160,1,2,142,206,16,2,157,239,14,2,124,2,128,1,2,209,223,1,2,134,213,16,2,159,
+    243,14,2,136,245,14,2,86,2,235,244,14,2,184,1,2,247,226,1,2,162,228,1,2,20,2,10,2,218,252,14,2,214,4,2,0,2,241,254,
+    14,2,215,227,1,2,210,230,16,2,201,255,14,2,6,2,195,230,1,2,178,233,16,2,219,254,14,2,227,232,1,2,144,233,1,2,9,2,
+    58,2,140,138,15,2,197,136,15,2,195,233,1,2,140,235,1,2,118,2,134,1,2,161,236,1,2,232,251,16,2,62,2,219,251,16,2,
+    128,254,16,2,189,141,15,2,136,143,15,2,209,142,15,2,202,1,2,22,2,170,147,15,2,146,1,2,133,147,15,2,144,149,15,2,
+    239,148,15,2,222,203,13,2,147,190,15,2,186,243,1,2,162,1,2,239,243,1,2,230,244,1,2,145,154,1,2,228,179,16,2,28,2,
+    195,208,1,2,18,2,181,198,13,2,6,2,180,54,2,229,172,2,2,204,248,1,2,11,2,36,2,211,191,1,2,252,191,1,2,4,2,20,2,82,2,
+    172,161,15,2,173,161,15,2,112,2,140,1,2,148,1,2,147,2,2,180,2,2,84,2,224,1,2,135,4,2,238,1,2,4,2,32,2,180,161,15,2,
+    234,4,2,171,2,2,211,158,17,2,140,255,1,2,4,2,70,2,232,186,15,2,203,185,15,2,144,167,15,2,157,167,17,2,8,2,160,169,
+    17,2,194,4,2,205,173,17,2,202,131,2,2,24,2,22,2,4,2,128,1,2,65,2,140,2,2,87,2,174,2,2,161,1,2,134,1,2,54,2,221,134,
+    2,2,148,136,2,2,64,2,143,136,2,2,206,137,2,2,6,2,136,184,15,2,159,182,15,2,14,2,209,138,2,2,138,139,2,2,253,208,2,
+    2,230,143,18,2,240,2,2,207,202,17,2,18,2,178,143,2,2,154,1,2,186,2,2,150,3,2,166,193,15,2,249,191,15,2,44,2,180,1,
+    2,184,1,2,240,198,15,2,213,220,3,2,241,232,11,2,29,2,104,2,220,235,11,2,147,232,11,2,200,1,2,180,218,15,2,54,2,177,
+    213,15,2,186,1,2,64,2,186,216,15,2,165,216,15,2,186,4,2,190,2,2,2,2,183,1,2,250,5,2,56,2,202,223,15,2,221,217,15,2,
+    235,175,2,2,196,176,2,2,128,223,15,2,161,142,18,2,186,179,2,2,161,228,1,2,226,229,1,2,196,232,15,2,170,3,2,215,158,
+    18,2,16,2,212,181,2,2,212,240,15,2,175,165,18,2,200,167,18,2,149,242,15,2,0,2,60,2,154,246,15,2,167,243,15,2,221,
+    182,2,2,236,183,2,2,252,1,2,54,2,120,2,223,184,2,2,196,189,18,2,187,128,16,2,220,4,2,250,2,2,221,192,2,2,62,2,244,
+    193,2,2,206,141,16,2,171,207,18,2,154,208,18,2,146,4,2,134,2,2,171,143,16,2,201,197,2,2,198,198,2,2,10,2,14,2,20,2,
+    14,2,74,2,138,155,16,0};
+
+/* canonical combining classes that are not 0: orli_nfc_expand() */
+static const unsigned char orli_unicode_orders[] = {
+    21,128,6,230,1,1,0,232,1,4,0,220,1,1,0,232,1,1,0,216,1,5,0,220,1,2,0,202,1,4,0,220,1,2,0,202,1,11,0,220,1,5,0,1,4,
+    0,220,1,8,0,230,1,1,0,240,1,1,0,230,1,3,0,220,1,3,0,230,1,2,0,220,1,3,1,230,1,4,0,220,1,1,0,230,1,1,0,232,1,2,0,
+    220,1,1,0,230,1,1,0,233,1,2,0,234,1,1,0,233,1,2,0,234,1,1,0,233,1,13,0,230,1,5,147,2,230,1,1,137,2,220,1,4,0,230,1,
+    1,0,220,1,3,0,230,1,1,0,222,1,1,0,220,1,6,0,230,1,6,0,220,1,2,0,230,1,1,0,220,1,2,0,230,1,1,0,222,1,1,0,228,1,1,0,
+    230,1,1,0,10,1,0,11,1,0,12,1,0,13,1,0,14,1,0,15,1,0,16,1,0,17,1,0,18,2,0,19,1,0,20,1,0,21,1,0,22,1,1,23,1,1,24,1,0,
+    25,1,1,230,1,1,0,220,1,1,1,18,8,72,230,1,1,0,30,1,0,31,1,0,32,1,48,27,1,0,28,1,0,29,1,0,30,1,0,31,1,0,32,1,0,33,1,
+    0,34,2,0,230,1,2,0,220,1,5,0,230,1,1,0,220,1,2,0,230,1,1,0,220,1,1,16,35,7,101,230,1,4,2,230,1,1,0,220,1,1,0,230,1,
+    2,2,230,1,1,1,220,1,2,0,230,1,1,0,220,1,1,35,36,1,30,230,1,1,0,220,1,2,0,230,1,1,0,220,1,2,0,230,1,3,0,220,1,1,0,
+    230,1,2,0,220,1,1,0,230,1,1,0,220,1,3,0,230,1,1,0,220,1,1,0,230,1,1,0,220,1,1,0,230,1,1,0,220,1,1,0,230,1,1,0,220,
+    1,2,0,230,1,7,160,1,230,1,1,0,220,1,1,0,230,1,1,9,220,1,4,24,230,1,9,1,230,1,3,1,230,1,5,1,230,1,3,43,220,1,2,59,
+    230,1,3,0,220,1,4,0,230,1,5,42,230,1,5,0,220,1,14,0,230,1,1,1,220,1,2,0,230,1,1,0,220,1,2,0,230,1,1,0,220,1,3,0,
+    230,1,3,0,220,1,1,0,27,1,0,28,1,0,29,3,0,230,1,1,0,220,1,2,0,230,1,2,0,220,1,5,0,230,1,1,60,7,1,16,9,1,3,230,1,1,0,
+    220,1,2,0,230,1,1,103,7,1,16,9,1,48,230,1,1,61,7,1,16,9,1,110,7,1,16,9,1,110,7,1,16,9,1,127,9,1,110,7,1,16,9,1,7,
+    84,1,0,91,1,101,7,1,16,9,2,109,9,1,16,9,1,124,9,2,109,103,1,0,9,4,13,107,2,108,118,1,0,9,4,13,122,2,76,220,1,1,27,
+    220,1,1,1,220,1,1,1,216,1,1,55,129,1,1,0,130,1,1,1,132,1,4,5,130,1,1,2,130,1,2,1,230,1,1,0,9,2,1,230,1,1,62,220,1,
+    1,112,7,2,1,9,1,82,220,1,3,207,5,230,1,2,180,7,9,1,30,9,1,157,1,9,1,10,230,1,1,203,1,228,1,1,143,1,222,1,1,0,230,1,
+    1,0,220,1,1,219,1,230,1,1,0,220,1,1,71,9,8,20,230,1,1,2,220,1,5,48,230,1,6,0,220,1,2,0,230,1,1,0,220,1,2,1,220,1,2,
+    0,230,1,2,0,220,1,5,0,230,1,1,0,220,1,4,0,230,1,1,101,7,1,15,9,1,38,230,1,1,0,220,1,7,0,230,1,2,54,9,1,58,7,2,11,9,
+    1,67,7,3,152,1,230,1,1,1,1,5,0,220,1,2,0,230,1,4,0,220,1,1,0,230,1,7,1,1,1,4,220,1,1,6,230,1,2,3,230,1,2,198,1,230,
+    1,1,0,220,1,7,0,230,1,1,0,220,1,2,0,230,1,1,0,234,1,1,0,214,1,1,0,220,1,1,0,202,1,37,0,230,1,1,0,232,1,2,0,228,1,1,
+    0,220,1,1,0,218,1,1,0,230,1,1,0,233,1,1,0,220,1,1,0,230,1,1,0,220,1,2,208,5,230,1,2,0,1,4,0,230,1,3,0,1,2,0,230,1,
+    1,4,230,1,2,3,1,1,0,230,1,1,0,220,1,1,0,230,1,2,0,1,4,0,220,1,1,0,230,1,3,254,23,230,1,1,141,1,9,32,96,230,1,1,170,
+    4,218,1,1,0,228,1,1,0,232,1,1,0,222,1,2,0,224,1,2,105,8,1,212,235,1,230,1,10,4,230,1,2,32,230,1,2,80,230,1,1,148,2,
+    9,1,37,9,1,151,1,9,18,27,230,1,3,57,220,1,1,37,9,1,95,7,1,12,9,1,239,1,230,1,2,1,230,1,1,0,220,1,2,2,230,1,2,5,230,
+    1,1,1,230,1,1,52,9,1,246,1,9,1,176,158,1,26,7,129,6,230,1,7,0,220,1,2,0,230,1,1,205,7,220,1,1,226,1,220,1,5,149,1,
+    230,1,1,146,13,220,1,1,1,230,1,1,40,230,1,1,0,1,1,0,220,1,1,4,9,1,165,1,230,1,1,0,220,1,4,189,4,230,1,5,65,230,1,2,
+    189,2,230,1,3,80,220,1,2,70,220,1,3,0,230,1,1,0,220,1,1,0,230,1,4,0,220,1,1,49,230,1,1,0,220,1,1,0,230,1,1,0,220,1,
+    1,192,1,9,1,41,9,1,14,9,1,57,9,1,0,7,3,69,230,1,2,48,9,1,62,7,1,76,9,1,9,7,1,106,9,1,0,7,1,178,1,7,1,0,9,2,80,7,1,
+    16,9,7,24,230,1,5,3,230,1,3,89,9,1,113,9,1,3,7,1,23,230,1,1,99,9,1,0,7,1,251,1,9,1,0,7,1,126,9,1,118,9,1,0,7,1,115,
+    9,1,141,2,9,1,0,7,2,130,2,9,1,4,7,1,156,1,9,1,83,9,1,18,9,1,81,9,1,165,3,9,1,130,2,7,2,1,9,1,81,9,2,169,3,9,1,236,
+    131,1,9,5,192,19,1,7,59,230,1,2,185,9,6,1,172,153,1,1,2,198,41,216,1,3,0,1,1,3,226,1,5,0,216,1,8,8,220,1,5,2,230,1,
+    2,0,220,1,4,30,230,1,3,148,1,230,1,7,187,27,230,1,17,1,230,1,7,2,230,1,2,1,230,1,5,1,230,1,1,100,230,1,7,160,1,230,
+    1,1,247,2,230,1,4,61,230,1,2,252,3,232,1,1,0,220,1,1,0,230,1,1,254,1,230,1,1,0,220,1,7,224,5,220,1,6,109,230,1,1,0,
+    7,0};
+
+/* A number of 7 bits a byte, low ones first; the high bit says that more follow. */
+static size_t orli_unicode_number(const unsigned char **at) {
+    size_t n = 0;
+    unsigned shift = 0;
+    do n |= (size_t)(**at & 127) << shift, shift += 7;
+    while (*(*at)++ & 128);
+    return n;
+}
+
+/* The table of classes, expanded to half a byte a code point: a class's number (its bit's place), and
+ * ORLI_NOT_NFC. A run is one byte, 3 bits of class and 5 of length (31: and a number more); a zero
+ * byte goes before the number of pairs of an upper and a lower letter. */
+#define ORLI_NOT_NFC 8u /* the character may change, or join what stands before it, in NFC */
+static unsigned char *orli_unicode_expand(orl_ctx *ctx) {
+    unsigned char *table = (unsigned char *)orli_alloc_zero(ctx, ORLI_UNICODE_END / 2 + 1, 1);
+    const unsigned char *at = orli_unicode_classes;
+    size_t code = 0, i, n;
+    while (table && code < ORLI_UNICODE_END) {
+        unsigned run = *at++;
+        n = run >> 3;
+        if (!run) n = 2 * orli_unicode_number(&at);
+        else if (n == 31) n += orli_unicode_number(&at);
+        for (i = 0; i < n; i++, code++)
+            table[code / 2] |= (unsigned char)((run ? run & 7 : 1 + i % 2) << code % 2 * 4);
+    }
     return table;
 }
 
@@ -7490,40 +7732,58 @@ static orl_status orli_pairs_set(orl_ctx *ctx, orli_pairs *p, uint64_t pair, uin
 
 typedef struct orli_token {
     const char *text; /* the bytes it stands for; NULL: no token has this id */
-    size_t bytes;
-    size_t name;      /* its spelling's number: "Ġthe", "▁the", "<0x0A>", "<|endoftext|>" */
-    int special, added;
+    uint32_t bytes;
+    /* name: its spelling's number: "Ġthe", "▁the", "<0x0A>", "<|endoftext|>" */
+    unsigned name : 30, special : 1, added : 1;
 } orli_token;
 
-typedef struct orli_added { /* a token that is looked for in the text before anything else */
-    const char *text;
+/* A token that is looked for in the text before anything else. */
+typedef struct orli_added {
+    const char *text;          /* what is looked for: its spelling, or (normalized) what the normalizer makes of it */
     size_t bytes;
     int32_t id;
-    int special, lstrip, rstrip; /* lstrip, rstrip: it takes the white space on that side along */
+    int special;
+    int lstrip, rstrip;        /* it takes the white space on that side along */
+    int single_word;           /* not beside a letter, a digit or an underscore */
+    int normalized;            /* looked for in the normalized text, when the others have been found */
 } orli_added;
+
+typedef struct orli_added_set { /* in order of their bytes */
+    orli_added *item;
+    size_t count, capacity;
+    uint32_t first[257];        /* those that begin with byte b: first[b] … first[b + 1] − 1 */
+} orli_added_set;
 
 typedef struct orli_merge {
     int32_t left, right, id;
 } orli_merge;
 
 typedef enum orli_split { /* how text falls into words; merges stay within a word */
-    /* SentencePiece: nowhere, or before each run of spaces if no token spans such a place */
-    ORLI_SPLIT_NONE,
-    ORLI_SPLIT_GPT2, ORLI_SPLIT_LLAMA3, ORLI_SPLIT_QWEN2
+    ORLI_SPLIT_NONE,      /* SentencePiece: nowhere, or where no merge ever joins two bytes */
+    ORLI_SPLIT_SPACES,    /* SentencePiece: before each space */
+    ORLI_SPLIT_GPT2, ORLI_SPLIT_LLAMA3, ORLI_SPLIT_QWEN2, ORLI_SPLIT_O200K
 } orli_split;
 
 typedef enum orli_prefix { ORLI_PREFIX_NONE, ORLI_PREFIX_FIRST, ORLI_PREFIX_ALWAYS } orli_prefix;
 
-#define ORLI_WORDS 4096 /* of the cache */
+/* A cache of words: pairs of places; a new word goes to the first of its pair, what was there to the second. It grows
+ * while it is often missed. */
+#define ORLI_WORDS_MOST 32768
+#define ORLI_WORD_BYTES 24 /* words are shorter: the last byte of a key is the length */
 typedef struct orli_word { /* one cache line */
-    char text[23];
-    unsigned char bytes; /* 0: empty */
+    uint64_t key[3];       /* its bytes, zeros behind them */
     int32_t count, id[9];
 } orli_word;
 
+typedef struct orli_words {
+    orli_word *word;       /* (count), a power of two; NULL: none yet */
+    size_t count, missed;  /* since it grew */
+} orli_words;
+
 struct orl_tokenizer {
     orli_object object;
-    unsigned char *unicode;
+    unsigned char *unicode;          /* the class of each character, as orli_unicode_expand() has it … */
+    unsigned char ascii[256];        /* … and of those of one byte, as a bit; 0: of several bytes */
     orli_names names;                /* spellings of all tokens … */
     int32_t *name_id;                /* … and the ids that go with them */
     size_t name_capacity;
@@ -7533,10 +7793,10 @@ struct orl_tokenizer {
     orli_merge *merge;               /* in order of rank */
     size_t merges, merge_capacity;
     orli_pairs pairs;                /* (left, right) → orli_pair(rank, id) */
-    orli_added *added;               /* longest first */
-    size_t added_count, added_capacity;
-    unsigned char added_first[256];  /* does one begin with this byte? */
-    orli_word *cache;                /* (ORLI_WORDS) */
+    orli_pairs forms;                /* for NFC: see orli_nfc_expand() */
+    orli_added_set added[2];         /* those found in the text, those found in the normalized text */
+    orli_words *cache;               /* written while encoding */
+    unsigned char *joined;           /* bit 256 a + b: may a merge join bytes a and b? */
     int32_t byte_id[256];            /* −1: none. SentencePiece: the ids of <0x00> … */
     int32_t char_id[128];            /* SentencePiece: of one-byte characters */
     int32_t bos, eos, unk;           /* −1: none */
@@ -7544,9 +7804,11 @@ struct orl_tokenizer {
     int add_bos, byte_fallback, fuse_unk, ignore_merges, nfc;
     /* all pairs that make one token have one rank: the leftmost is merged first */
     int rank_by_token;
-    int split_spaces;                /* ORLI_SPLIT_NONE may split before runs of spaces */
     orli_prefix prefix;              /* a space is put before text … */
-    int prefix_twice;                /* … even if it begins with one */
+    int prefix_twice;                /* … even if it begins with one: the normalizer Prepend */
+    int replaces;                    /* the normalizer makes "▁" of spaces, not the pre-tokenizer */
+    int strips;                      /* the decoder takes a leading space away */
+    int digits;                      /* numbers are words of their own: 1: each character, 2: each run */
     orli_split split;
     orli_kept kept;                  /* the files it came from, … */
     int changed;                     /* … which have other tokens by now */
@@ -7562,25 +7824,37 @@ static void orli_tokenizer_destroy(orli_object *object) {
     orli_arena_free(&tok->texts.arena);
     orli_free(ctx, tok->merge);
     orli_free(ctx, tok->pairs.slot);
-    orli_free(ctx, tok->added);
+    orli_free(ctx, tok->forms.slot);
+    orli_free(ctx, tok->added[0].item);
+    orli_free(ctx, tok->added[1].item);
+    if (tok->cache) orli_free(ctx, tok->cache->word);
     orli_free(ctx, tok->cache);
     orli_kept_free(ctx, &tok->kept);
+    orli_free(ctx, tok->joined);
 }
 
 ORL_API void orl_tokenizer_free(orl_tokenizer *tok) {
     if (tok) orli_object_free(&tok->object);
 }
 
+/* The class of a character, a bit. */
+static unsigned orli_class_of(const orl_tokenizer *tok, uint32_t code) {
+    if (code < ORLI_UNICODE_END) return 1u << ((unsigned)tok->unicode[code / 2] >> code % 2 * 4 & 7);
+    return code - 0xe0100u < 240 ? ORLI_MARK : ORLI_OTHER; /* variation selectors */
+}
+
 static orl_tokenizer *orli_tokenizer_new(orl_ctx *ctx) {
     orl_tokenizer *tok =
         (orl_tokenizer *)orli_object_create(ctx, sizeof *tok, orli_tokenizer_destroy);
+    uint32_t c;
     if (!tok) return NULL;
     tok->names = orli_names_new(ctx);
     tok->texts.arena.ctx = ctx;
     tok->bos = tok->eos = tok->unk = -1;
     tok->split = ORLI_SPLIT_GPT2;
-    tok->unicode = orli_unicode_table(ctx);
-    tok->cache = (orli_word *)orli_alloc_zero(ctx, ORLI_WORDS, sizeof *tok->cache);
+    tok->unicode = orli_unicode_expand(ctx);
+    tok->cache = (orli_words *)orli_alloc_zero(ctx, 1, sizeof *tok->cache);
+    for (c = 0; tok->unicode && c < 128; c++) tok->ascii[c] = (unsigned char)orli_class_of(tok, c);
     return tok;
 }
 
@@ -7667,6 +7941,231 @@ static int32_t orli_spelling_id(const orl_tokenizer *tok, const char *s, size_t 
     return name == ORLI_NONE ? -1 : tok->name_id[name];
 }
 
+/* ---- NFC: Unicode Standard Annex #15 ----
+ * tok->forms holds, by keys that cannot meet:
+ *     (first, second)         the character they compose
+ *     (code, ORLI_NFC_PARTS)  orli_pair(first, second or −1), its canonical decomposition
+ *     (code, ORLI_NFC_ORDER)  its canonical combining class, if not 0
+ * Hangul is computed. Bytes that are no UTF-8 stay, and nothing is reordered or composed across them. */
+
+enum { ORLI_NFC_PARTS = -1, ORLI_NFC_ORDER = -2 };
+
+static void orli_nfc_mark(orl_tokenizer *tok, uint32_t code) {
+    tok->unicode[code / 2] |= (unsigned char)(ORLI_NOT_NFC << code % 2 * 4);
+}
+
+/* A decomposition: twice the step from the last code, plus 1 if there is a second part; the first part as a
+ * step (2 n forwards, 2 n − 1 back); the second by its place. Those that compose come first. */
+static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const uint32_t *second) {
+    int composes, two;
+    for (composes = 1; composes >= 0; composes--) {
+        size_t code = 0, n;
+        int32_t first = 0, other;
+        while ((n = orli_unicode_number(&at)) != 0) {
+            code += n / 2, two = n % 2;
+            n = orli_unicode_number(&at);
+            first += n % 2 ? -(int32_t)((n + 1) / 2) : (int32_t)(n / 2);
+            other = two ? (int32_t)second[orli_unicode_number(&at)] : -1;
+            orli_pairs_set(tok->object.ctx, &tok->forms, orli_pair((int32_t)code, ORLI_NFC_PARTS),
+                           orli_pair(first, other));
+            if (composes) orli_pairs_set(tok->object.ctx, &tok->forms, orli_pair(first, other), code);
+            orli_nfc_mark(tok, composes ? (uint32_t)other : (uint32_t)code);
+        }
+    }
+}
+
+/* Fills tok->forms, and marks in tok->unicode what is not simply kept. */
+static void orli_nfc_expand(orl_tokenizer *tok) {
+    const unsigned char *at = orli_unicode_parts;
+    uint32_t second[128], code = 0, n, order;
+    size_t i, seconds = orli_unicode_number(&at);
+    ORL_ASSERT(seconds <= sizeof second / sizeof *second);
+    if (orli_pairs_reserve(tok->object.ctx, &tok->forms, 4096) != ORL_OK) return;
+    for (i = 0; i < seconds; i++) second[i] = (i ? second[i - 1] : 0) + (uint32_t)orli_unicode_number(&at);
+    orli_nfc_parts(tok, at, second);
+    for (at = orli_unicode_orders; (n = (uint32_t)orli_unicode_number(&at)) != 0;) {
+        code += (uint32_t)orli_unicode_number(&at), order = (uint32_t)orli_unicode_number(&at);
+        for (; n; n--, code++) {
+            orli_nfc_mark(tok, code);
+            orli_pairs_set(tok->object.ctx, &tok->forms, orli_pair((int32_t)code, ORLI_NFC_ORDER), order);
+        }
+    }
+    for (code = 0x1161; code < 0x1176; code++) orli_nfc_mark(tok, code); /* Hangul vowels */
+    for (code = 0x11a8; code < 0x11c3; code++) orli_nfc_mark(tok, code); /* and final consonants */
+}
+
+/* A stretch of text on its way: combining class << 56 | place << 24 | code point. */
+typedef struct orli_nfc_run {
+    orl_ctx *ctx;
+    uint64_t *item;
+    size_t count, capacity;
+} orli_nfc_run;
+
+static void orli_nfc_put(const orl_tokenizer *tok, orli_nfc_run *r, uint32_t code) {
+    uint64_t order = orli_pairs_find(&tok->forms, orli_pair((int32_t)code, ORLI_NFC_ORDER));
+    if (order == ORLI_NO_PAIR) order = 0;
+    if (ORLI_RESERVE(r->ctx, r->item, r->capacity, r->count + 1) != ORL_OK) return;
+    r->item[r->count] = order << 56 | (uint64_t)r->count << 24 | code;
+    r->count++;
+}
+
+/* A character's full decomposition: at most four deep, and only first parts have parts. */
+static void orli_nfc_decompose(const orl_tokenizer *tok, orli_nfc_run *r, uint32_t code) {
+    uint32_t hangul = code - 0xac00u, later[4];
+    uint64_t parts;
+    size_t n = 0;
+    if (hangul < 11172) {
+        orli_nfc_put(tok, r, 0x1100 + hangul / 588);
+        orli_nfc_put(tok, r, 0x1161 + hangul % 588 / 28);
+        if (hangul % 28) orli_nfc_put(tok, r, 0x11a7 + hangul % 28);
+        return;
+    }
+    while ((parts = orli_pairs_find(&tok->forms, orli_pair((int32_t)code, ORLI_NFC_PARTS))) != ORLI_NO_PAIR) {
+        ORL_ASSERT(n < 4);
+        if (orli_pair_right(parts) >= 0) later[n++] = (uint32_t)orli_pair_right(parts);
+        code = (uint32_t)orli_pair_left(parts);
+    }
+    orli_nfc_put(tok, r, code);
+    while (n) orli_nfc_put(tok, r, later[--n]);
+}
+
+static int orli_nfc_order(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Puts marks in order of their classes: stable, as the place follows the class. */
+static void orli_nfc_sort(orli_nfc_run *r) {
+    size_t i, from = 0, sorted = 1;
+    for (i = 0; i <= r->count; i++) {
+        if (i < r->count && r->item[i] >> 56) {
+            if (i > from && r->item[i] < r->item[i - 1]) sorted = 0;
+            continue;
+        }
+        if (!sorted) orli_sort(r->item + from, i - from, sizeof *r->item, orli_nfc_order);
+        from = i + 1, sorted = 1;
+    }
+}
+
+/* The character that two compose, or 0. */
+static uint32_t orli_nfc_pair(const orl_tokenizer *tok, uint32_t a, uint32_t b) {
+    uint64_t found;
+    if (a - 0x1100u < 19 && b - 0x1161u < 21) return 0xac00 + ((a - 0x1100) * 21 + (b - 0x1161)) * 28;
+    if (a - 0xac00u < 11172 && (a - 0xac00) % 28 == 0 && b - 0x11a8u < 27) return a + (b - 0x11a7);
+    found = orli_pairs_find(&tok->forms, orli_pair((int32_t)a, (int32_t)b));
+    return found == ORLI_NO_PAIR ? 0 : (uint32_t)found;
+}
+
+/* Joins each mark to its starter where they compose and nothing of its class or above stands between. */
+static void orli_nfc_compose(const orl_tokenizer *tok, orli_nfc_run *r) {
+    size_t i, n = 0, starter = ORLI_NONE;
+    int last = -1;
+    for (i = 0; i < r->count; i++) {
+        uint32_t code = (uint32_t)(r->item[i] & 0xffffffu), both = 0;
+        int order = (int)(r->item[i] >> 56);
+        if (starter != ORLI_NONE && last < order) both = orli_nfc_pair(tok, (uint32_t)r->item[starter], code);
+        if (both) {
+            r->item[starter] = both;
+            continue;
+        }
+        if (!order) starter = n;
+        last = order ? order : -1;
+        r->item[n++] = code;
+    }
+    r->count = n;
+}
+
+/* The end of what must be normalized together with the character at i, which is marked. */
+static size_t orli_nfc_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t length;
+    uint32_t code = 0;
+    while ((length = orli_utf8_decode(text + i, n - i, &code)) > 1 && code < ORLI_UNICODE_END &&
+           (tok->unicode[code / 2] >> code % 2 * 4 & ORLI_NOT_NFC))
+        i += length;
+    return i;
+}
+
+static void orli_nfc_stretch(const orl_tokenizer *tok, orli_nfc_run *r, const char *text, size_t n,
+                             orli_str *out) {
+    size_t i, length;
+    uint32_t code = 0;
+    char c[4];
+    r->count = 0;
+    for (i = 0; i < n; i += length) {
+        length = orli_utf8_decode(text + i, n - i, &code);
+        orli_nfc_decompose(tok, r, code);
+    }
+    orli_nfc_sort(r);
+    orli_nfc_compose(tok, r);
+    for (i = 0; i < r->count; i++) orli_str_add(out, c, orli_utf8_encode((uint32_t)r->item[i], c));
+}
+
+/* 1 if `out` now holds the text's NFC, 0 if the text is in NFC as it stands. */
+static int orli_nfc(const orl_tokenizer *tok, const char *text, size_t n, orli_str *out) {
+    orli_nfc_run run;
+    size_t i = 0, kept = 0, before = ORLI_NONE, length, end;
+    uint32_t code = 0;
+    memset(&run, 0, sizeof run);
+    run.ctx = tok->object.ctx;
+    while (i < n && !out->failed) {
+        if (!((unsigned char)text[i] & 0x80)) {
+            before = i++;
+            continue;
+        }
+        length = orli_utf8_decode(text + i, n - i, &code);
+        end = length > 1 ? orli_nfc_end(tok, text, n, i) : i;
+        if (end > i) { /* the character before it may compose with it */
+            size_t from = before == ORLI_NONE ? i : before;
+            orli_str_add(out, text + kept, from - kept);
+            orli_nfc_stretch(tok, &run, text + from, end - from, out);
+            i = kept = end;
+            before = ORLI_NONE;
+        } else {
+            before = length ? i : ORLI_NONE;
+            i += ORLI_MAX(length, 1);
+        }
+    }
+    orli_free(run.ctx, run.item);
+    if (!kept) return 0;
+    orli_str_add(out, text + kept, n - kept);
+    return 1;
+}
+
+/* ---- normalizing ---- */
+
+/* Appends SentencePiece text as it is kept here: "▁" in it is a space. */
+static void orli_spaces_add(orli_str *out, const char *text, size_t n) {
+    size_t i, from = 0;
+    for (i = 0; i + 3 <= n; i++) {
+        if (text[i] != ORLI_SP_SPACE[0] || memcmp(text + i, ORLI_SP_SPACE, 3) != 0) continue;
+        orli_str_add(out, text + from, i - from);
+        orli_str_add(out, " ", 1);
+        from = i + 3;
+        i += 2;
+    }
+    orli_str_add(out, text + from, n - from);
+}
+
+/* What the normalizer makes of a text, in *text and *n; the memory for it is `out`'s. begins: no text was
+ * before it. */
+static void orli_normalize(const orl_tokenizer *tok, const char **text, size_t *n, int begins,
+                           orli_str *out) {
+    int prefix = tok->prefix_twice && begins;
+    if (tok->nfc && orli_nfc(tok, *text, *n, out)) *text = out->data, *n = out->length;
+    if (!*n || out->failed || !(prefix || tok->replaces)) return;
+    if (*text == out->data) { /* NFC and these at once: none does, but they may */
+        orli_str nfc = *out;
+        *out = orli_str_new(nfc.ctx);
+        orli_str_add(out, " ", prefix ? 1 : 0);
+        orli_spaces_add(out, *text, *n);
+        orli_str_free(&nfc);
+    } else {
+        orli_str_add(out, " ", prefix ? 1 : 0);
+        orli_spaces_add(out, *text, *n);
+    }
+    if (!out->failed) *text = out->data, *n = out->length;
+}
+
 /* ---- building ---- */
 
 /* Enters a token. literal: its text is its spelling (added tokens). 0: the spelling or the id
@@ -7687,12 +8186,14 @@ static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, 
     tok->name_id[name] = id;
     for (; tok->tokens <= (size_t)id; tok->tokens++)
         memset(&tok->token[tok->tokens], 0, sizeof *tok->token);
-    if (literal) orli_str_add(&text, spelling, n);
+    if (literal && !tok->sentencepiece) orli_str_add(&text, spelling, n);
     else orli_unspell(tok, spelling, n, &text);
     t = &tok->token[id];
-    t->name = name;
-    t->bytes = text.length;
-    if (!text.failed)
+    t->name = (unsigned)name & 0x3fffffffu;
+    t->bytes = (uint32_t)text.length;
+    if (n && !text.failed && text.length == n && memcmp(text.data, tok->names.name[name].text, n) == 0)
+        t->text = tok->names.name[name].text; /* spelled as it is: one copy will do */
+    else if (!text.failed)
         t->text = orli_texts_add(&tok->texts, text.data ? text.data : "", text.length);
     orli_str_free(&text);
     return 1;
@@ -7706,49 +8207,105 @@ static void orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, in
     m->left = left, m->right = right, m->id = id;
 }
 
-static int orli_added_order(const void *a, const void *b) { /* longest first, then in order of id */
+static int orli_added_order(const void *a, const void *b) {
     const orli_added *s = (const orli_added *)a, *t = (const orli_added *)b;
-    if (s->bytes != t->bytes) return s->bytes > t->bytes ? -1 : 1;
+    int order = memcmp(s->text, t->text, ORLI_MIN(s->bytes, t->bytes));
+    if (order) return order;
+    if (s->bytes != t->bytes) return s->bytes < t->bytes ? -1 : 1;
     return s->id < t->id ? -1 : s->id > t->id;
 }
 
-/* Makes the token `id` one that is looked for in text (once orli_added_sort() has been called). */
-static void orli_added_enter(orl_tokenizer *tok, int32_t id, int special, int lstrip, int rstrip) {
+/* Makes the token `flags.id` one that is looked for in text (once orli_added_sort() has been called). */
+static void orli_added_enter(orl_tokenizer *tok, orli_added flags) {
     orl_ctx *ctx = tok->object.ctx;
-    orli_token *t = &tok->token[id];
+    orli_token *t = &tok->token[flags.id];
     const orli_name *name = &tok->names.name[t->name];
-    orli_added *a;
-    size_t i = tok->added_count;
-    if (!name->length ||
-        ORLI_RESERVE(ctx, tok->added, tok->added_capacity, tok->added_count + 1) != ORL_OK)
-        return;
-    if (!t->added) tok->added_count++;
-    else for (i = 0; tok->added[i].id != id;) i++;
-    a = &tok->added[i];
-    a->text = name->text, a->bytes = name->length, a->id = id, a->special = special,
-    a->lstrip = lstrip, a->rstrip = rstrip;
-    t->text = a->text, t->bytes = a->bytes; /* an added token stands for its spelling */
-    t->special = special;
+    orli_added_set *set = &tok->added[flags.normalized ? 1 : 0];
+    orli_str made = orli_str_new(ctx);
+    size_t i = set->count;
+    if (!name->length || ORLI_RESERVE(ctx, set->item, set->capacity, set->count + 1) != ORL_OK) return;
+    if (!t->added) set->count++;
+    else for (i = 0; i < set->count && set->item[i].id != flags.id;) i++;
+    if (i == set->count) return; /* it is in the other set: a second one would never be found */
+    flags.text = name->text, flags.bytes = name->length;
+    if (flags.normalized) {
+        orli_normalize(tok, &flags.text, &flags.bytes, 1, &made);
+        if (flags.text == made.data) flags.text = orli_texts_add(&tok->texts, made.data, made.length);
+    }
+    orli_str_free(&made);
+    if (!flags.text) return;
+    set->item[i] = flags;
+    if (!tok->sentencepiece) t->text = name->text, t->bytes = (uint32_t)name->length; /* it stands for its spelling */
+    t->special = flags.special != 0;
     t->added = 1;
-    tok->added_first[(unsigned char)a->text[0]] = 1;
+}
+
+/* The same with no flags but `special`. */
+static void orli_added_plain(orl_tokenizer *tok, int32_t id, int special) {
+    orli_added flags;
+    memset(&flags, 0, sizeof flags);
+    flags.id = id, flags.special = special;
+    orli_added_enter(tok, flags);
 }
 
 static void orli_added_sort(orl_tokenizer *tok) {
-    orli_sort(tok->added, tok->added_count, sizeof *tok->added, orli_added_order);
+    size_t i, k, b;
+    for (k = 0; k < 2; k++) {
+        orli_added_set *set = &tok->added[k];
+        orli_sort(set->item, set->count, sizeof *set->item, orli_added_order);
+        for (b = i = 0; b < 257; b++) {
+            while (i < set->count && (unsigned char)set->item[i].text[0] < b) i++;
+            set->first[b] = (uint32_t)i;
+        }
+    }
     /* whole words may have become special */
-    memset(tok->cache, 0, ORLI_WORDS * sizeof *tok->cache);
+    if (tok->cache->word) memset(tok->cache->word, 0, tok->cache->count * sizeof *tok->cache->word);
 }
 
-/* May SentencePiece text be cut before each run of spaces? Yes if no token has a space behind
- * something else. */
-static int orli_spaces_lead(const orl_tokenizer *tok) {
-    size_t i, k;
-    for (i = 0; i < tok->merges; i++) {
-        const orli_token *t = &tok->token[tok->merge[i].id];
-        for (k = 1; k < t->bytes; k++)
-            if (t->text[k] == ' ' && t->text[k - 1] != ' ') return 0;
+/* A word may be cut between two bytes that stand side by side in no token that is merged: tok->joined marks the
+ * others. SentencePiece text is never cut within a character, nor (where characters may be unknown, and unknown
+ * neighbours are one) but before a space. */
+static int orli_never_cut(const orl_tokenizer *tok, int all_bytes, size_t second) {
+    if (!tok->sentencepiece) return !all_bytes;
+    if (tok->ignore_merges) return 1; /* the whole text may be a token */
+    return (second & 0xc0) == 0x80 || (second != ' ' && !(all_bytes && tok->byte_fallback)) || tok->char_id[' '] < 0;
+}
+
+static void orli_joined_mark(orl_tokenizer *tok) {
+    orli_str text = orli_str_new(tok->object.ctx);
+    size_t i, k, pair, bytes = 0;
+    unsigned char *joined = (unsigned char *)orli_alloc_zero(tok->object.ctx, 65536 / 8, 1);
+    tok->joined = joined;
+    for (i = 0; i < 256; i++) bytes += tok->byte_id[i] >= 0;
+    for (pair = 0; joined && pair < 65536; pair++)
+        if (orli_never_cut(tok, bytes == 256, pair & 255)) joined[pair / 8] |= (unsigned char)(1u << pair % 8);
+    for (i = 0; joined && i < tok->tokens; i++) {
+        const orli_name *name = &tok->names.name[tok->token[i].name];
+        if (!tok->token[i].text) continue;
+        text.length = 0;
+        orli_unspell(tok, name->text, name->length, &text);
+        for (k = 1; k < text.length; k++) {
+            pair = 256u * (unsigned char)text.data[k - 1] + (unsigned char)text.data[k];
+            joined[pair / 8] |= (unsigned char)(1u << pair % 8);
+        }
     }
-    return 1;
+    orli_str_free(&text);
+}
+
+/* Enters the merges in tok->pairs. rank_by_token: the first merge that makes a token lends its rank to all that do. */
+static void orli_pairs_enter(orl_tokenizer *tok) {
+    orl_ctx *ctx = tok->object.ctx;
+    int32_t *first = (int32_t *)orli_alloc(ctx, tok->tokens, sizeof *first);
+    size_t i;
+    if (first && orli_pairs_reserve(ctx, &tok->pairs, tok->merges) == ORL_OK) {
+        memset(first, 0xff, tok->tokens * sizeof *first);
+        for (i = 0; i < tok->merges; i++) {
+            const orli_merge *m = &tok->merge[i];
+            if (first[m->id] < 0 || !tok->rank_by_token) first[m->id] = (int32_t)i;
+            orli_pairs_set(ctx, &tok->pairs, orli_pair(m->left, m->right), orli_pair(first[m->id], m->id));
+        }
+    }
+    orli_free(ctx, first);
 }
 
 /* Tables that follow from vocabulary and merges. */
@@ -7756,7 +8313,6 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
     orl_ctx *ctx = tok->object.ctx;
     char spelling[8];
     size_t i;
-    int32_t *first; /* (tokens): the rank of the first merge that makes it */
     for (i = 0; i < 256; i++) {
         size_t n = tok->sentencepiece
                        ? (size_t)snprintf(spelling, sizeof spelling, "<0x%02X>", (unsigned)i)
@@ -7768,42 +8324,56 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
         tok->char_id[i] =
             i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
     }
-    if (orl_failed(ctx) || orli_pairs_reserve(ctx, &tok->pairs, tok->merges) != ORL_OK) return;
-    first = (int32_t *)orli_alloc(ctx, tok->tokens, sizeof *first);
-    if (!first) return;
-    memset(first, 0xff, tok->tokens * sizeof *first);
-    for (i = 0; i < tok->merges; i++) {
-        const orli_merge *m = &tok->merge[i];
-        if (first[m->id] < 0 || !tok->rank_by_token) first[m->id] = (int32_t)i;
-        orli_pairs_set(ctx, &tok->pairs, orli_pair(m->left, m->right),
-                       orli_pair(first[m->id], m->id));
-    }
-    orli_free(ctx, first);
-    orli_added_sort(tok);
-    tok->split_spaces = orli_spaces_lead(tok);
+    if (!orl_failed(ctx)) orli_pairs_enter(tok);
+    orli_free(ctx, tok->joined);
+    tok->joined = NULL;
+    if (!orl_failed(ctx)) orli_joined_mark(tok);
+    if (!orl_failed(ctx)) orli_added_sort(tok);
 }
 
 /* ---- words ---- */
 
-/* The class of the character at text[i] and its length; a byte that is no UTF-8 is a character
- * of class ORLI_OTHER. */
+/* The class (a bit) of the character at text, and its length; a byte that is no UTF-8 is a
+ * character of class ORLI_OTHER. */
+static unsigned orli_class_long(const orl_tokenizer *tok, const char *text, size_t n, size_t *length) {
+    uint32_t code = 0;
+    *length = orli_utf8_decode(text, n, &code);
+    if (*length) return orli_class_of(tok, code);
+    *length = 1;
+    return ORLI_OTHER;
+}
 static unsigned orli_class_at(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
                               size_t *length) {
-    uint32_t code = 0;
-    *length = orli_utf8_decode(text + i, n - i, &code);
-    if (!*length) *length = 1, code = ORLI_UNICODE_END;
-    return code < ORLI_UNICODE_END ? (unsigned)tok->unicode[code / 4] >> code % 4 * 2 & 3u
-                                   : (unsigned)ORLI_OTHER;
+    unsigned c = tok->ascii[(unsigned char)text[i]];
+    if (!c) return orli_class_long(tok, text + i, n - i, length);
+    *length = 1;
+    return c;
 }
 
-/* The end of the run of one class from i on, of at most `most` characters; *last: where its
- * last character begins. */
-static size_t orli_run(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
-                       unsigned class_, size_t most, size_t *last) {
+/* The end of the run of characters of these classes from i on. */
+static size_t orli_run(const orl_tokenizer *tok, const char *text, size_t n, size_t i, unsigned classes) {
     size_t length;
-    for (; i < n && most-- && orli_class_at(tok, text, n, i, &length) == class_; i += length)
-        *last = i;
+    for (;;) {
+        while (i < n && (tok->ascii[(unsigned char)text[i]] & classes)) i++;
+        if (i >= n || !(orli_class_at(tok, text, n, i, &length) & classes)) return i;
+        i += length;
+    }
+}
+
+/* The same, of at most `most` characters. */
+static size_t orli_run_of(const orl_tokenizer *tok, const char *text, size_t n, size_t i, unsigned classes,
+                          size_t most) {
+    size_t length;
+    for (; i < n && most-- && (orli_class_at(tok, text, n, i, &length) & classes); i += length) {}
     return i;
+}
+
+/* Where the character that ends at i begins (a byte that is no UTF-8 is one). */
+static size_t orli_char_before(const char *text, size_t low, size_t i) {
+    size_t at = i - 1;
+    uint32_t code = 0;
+    while (at > low && i - at < 4 && ((unsigned char)text[at] & 0xc0) == 0x80) at--;
+    return orli_utf8_decode(text + at, i - at, &code) == i - at ? at : i - 1;
 }
 
 /* The bytes of 's 't 'm 'd 're 've 'll at text, or 0. fold: capitals too, and ſ (U+017F), which
@@ -7818,56 +8388,110 @@ static size_t orli_contraction(const char *text, size_t n, int fold) {
 }
 
 /* White space: up to its last newline if `newlines` and it has one; else all but its last
- * character, which goes to the word that follows; all of it if it is one character or the end:
+ * character, which goes to the word that follows; all of it if it is one character, or the end:
  * \s*[\r\n]+ | \s+(?!\S) | \s+ */
 static size_t orli_space_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
                              int newlines) {
-    size_t last = i, end = orli_run(tok, text, n, i, ORLI_SPACE, n, &last), k;
+    size_t end = orli_run(tok, text, n, i, ORLI_SPACE), k, length;
     if (newlines)
         for (k = end; k > i; k--)
             if (text[k - 1] == '\n' || text[k - 1] == '\r') return k;
-    return end < n && last > i ? last : end;
+    if (end >= n || (tok->digits && (orli_class_at(tok, text, n, end, &length) & ORLI_NUMBERS))) return end;
+    k = orli_char_before(text, i, end);
+    return k > i ? k : end;
 }
 
-/* '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+/* '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ * digits: numbers have been cut out before, each or each run of them. */
 static size_t orli_word_gpt2(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
-    size_t length, last = i, from = i;
-    unsigned class_;
+    size_t length, from = i;
+    unsigned c;
     if (text[i] == '\'' && (length = orli_contraction(text + i, n - i, 0)) != 0) return i + length;
     if (text[i] == ' ' && i + 1 < n) from++;
-    class_ = orli_class_at(tok, text, n, from, &length);
-    return class_ == ORLI_SPACE ? orli_space_end(tok, text, n, i, 0)
-                                : orli_run(tok, text, n, from, class_, n, &last);
+    c = orli_class_at(tok, text, n, from, &length);
+    if (c & ORLI_LETTERS) return orli_run(tok, text, n, from, ORLI_LETTERS);
+    if (c & ORLI_OTHERS) return orli_run(tok, text, n, from, ORLI_OTHERS);
+    if (c & ORLI_SPACE) return orli_space_end(tok, text, n, i, 0);
+    if (tok->digits && from > i) return from;
+    return tok->digits == 1 ? i + length : orli_run(tok, text, n, from, ORLI_NUMBERS);
 }
 
-/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}|
- *  ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+/*  ?[^\s\p{L}\p{N}]+[\r\n]* (slash: [\r\n/]*) | \s*[\r\n]+ | \s+(?!\S) | \s+ */
+static size_t orli_word_rest(const orl_tokenizer *tok, const char *text, size_t n, size_t i, int slash) {
+    size_t from = i + (text[i] == ' ' && i + 1 < n), length, end;
+    if (!(orli_class_at(tok, text, n, from, &length) & ORLI_OTHERS)) return orli_space_end(tok, text, n, i, 1);
+    end = orli_run(tok, text, n, from, ORLI_OTHERS);
+    while (end < n && (text[end] == '\r' || text[end] == '\n' || (slash && text[end] == '/'))) end++;
+    return end;
+}
+
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}|… as orli_word_rest() */
 static size_t orli_word_llama3(const orl_tokenizer *tok, const char *text, size_t n, size_t i,
                                size_t digits) {
-    size_t length, next = 0, last = i, end;
-    unsigned class_ = orli_class_at(tok, text, n, i, &length);
+    size_t length, next, end;
+    unsigned c = orli_class_at(tok, text, n, i, &length);
+    if (c & ORLI_LETTERS) return orli_run(tok, text, n, i + length, ORLI_LETTERS);
+    if (c & ORLI_NUMBERS) return orli_run_of(tok, text, n, i, ORLI_NUMBERS, digits);
     if (text[i] == '\'' && (end = orli_contraction(text + i, n - i, 1)) != 0) return i + end;
-    if (class_ == ORLI_LETTER) return orli_run(tok, text, n, i, ORLI_LETTER, n, &last);
-    if (class_ == ORLI_NUMBER) return orli_run(tok, text, n, i, ORLI_NUMBER, digits, &last);
     if (text[i] != '\r' && text[i] != '\n' && i + length < n &&
-        orli_class_at(tok, text, n, i + length, &next) == ORLI_LETTER)
-        return orli_run(tok, text, n, i + length, ORLI_LETTER, n, &last);
-    if (text[i] == ' ' && i + 1 < n) class_ = orli_class_at(tok, text, n, i + 1, &next);
-    if (class_ != ORLI_OTHER) return orli_space_end(tok, text, n, i, 1);
-    end = orli_run(tok, text, n, text[i] == ' ' ? i + 1 : i, ORLI_OTHER, n, &last);
-    while (end < n && (text[end] == '\r' || text[end] == '\n')) end++;
-    return end;
+        (orli_class_at(tok, text, n, i + length, &next) & ORLI_LETTERS))
+        return orli_run(tok, text, n, i + length + next, ORLI_LETTERS);
+    return orli_word_rest(tok, text, n, i, 0);
+}
+
+/* The end of [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+ at i, or 0; *upper: of
+ * [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]* alone. What is in both sets goes to the first, if something is left for the second. */
+static size_t orli_cased(const orl_tokenizer *tok, const char *text, size_t n, size_t i, size_t *upper) {
+    const unsigned both = (unsigned)(ORLI_LETTER | ORLI_MARK);
+    size_t end = *upper = orli_run(tok, text, n, i, both | ORLI_UPPER), at, length;
+    if (end < n && (orli_class_at(tok, text, n, end, &length) & ORLI_LOWER))
+        return orli_run(tok, text, n, end, both | ORLI_LOWER);
+    for (; end > i; end = at) {
+        at = orli_char_before(text, i, end);
+        if (orli_class_at(tok, text, n, at, &length) & both) return end;
+    }
+    return 0;
+}
+
+/* [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
+ * [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
+ * \p{N}{1,3}|… as orli_word_rest() with slash */
+static size_t orli_word_o200k(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t length, from = i, upper, ignored, end;
+    unsigned c = orli_class_at(tok, text, n, i, &length);
+    if (c & ORLI_NUMBERS) return orli_run_of(tok, text, n, i, ORLI_NUMBERS, 3);
+    if (!(c & ORLI_LETTERS) && text[i] != '\r' && text[i] != '\n') from += length;
+    upper = from;
+    end = from < n ? orli_cased(tok, text, n, from, &upper) : 0;
+    if (!end && from > i) end = orli_cased(tok, text, n, i, &ignored); /* a mark is no prefix if it is all there is */
+    if (!end && upper > from) end = upper;
+    if (!end) return orli_word_rest(tok, text, n, i, 1);
+    return end < n && text[end] == '\'' ? end + orli_contraction(text + end, n - end, 1) : end;
+}
+
+/* The first place behind i where no merge can join what stands there. */
+static size_t orli_joined_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t pair;
+    for (i++; i < n; i++) {
+        pair = 256u * (unsigned char)text[i - 1] + (unsigned char)text[i];
+        if (!(tok->joined[pair / 8] >> pair % 8 & 1)) break;
+    }
+    return i;
 }
 
 /* Where the word that begins at i ends. */
 static size_t orli_word_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
-    if (tok->split == ORLI_SPLIT_GPT2) return orli_word_gpt2(tok, text, n, i);
-    if (tok->split != ORLI_SPLIT_NONE)
-        return orli_word_llama3(tok, text, n, i, tok->split == ORLI_SPLIT_LLAMA3 ? 3 : 1);
-    if (!tok->split_spaces) return n;
-    for (; i < n && text[i] == ' '; i++) {}
-    for (; i < n && text[i] != ' '; i++) {}
-    return i;
+    switch (tok->split) {
+    case ORLI_SPLIT_GPT2: return orli_word_gpt2(tok, text, n, i);
+    case ORLI_SPLIT_LLAMA3: return orli_word_llama3(tok, text, n, i, 3);
+    case ORLI_SPLIT_QWEN2: return orli_word_llama3(tok, text, n, i, 1);
+    case ORLI_SPLIT_O200K: return orli_word_o200k(tok, text, n, i);
+    case ORLI_SPLIT_SPACES:
+        for (i++; i < n && text[i] != ' '; i++) {}
+        return i;
+    default: break;
+    }
+    return orli_joined_end(tok, text, n, i);
 }
 
 /* ---- encoding a word ---- */
@@ -7877,18 +8501,40 @@ typedef struct orli_symbol { /* of a list that shrinks as neighbours are merged 
     uint32_t previous, next; /* 0 … count − 1, or count at either end */
 } orli_symbol;
 
+typedef struct orli_place { /* of a list of places where one merge may be done */
+    uint32_t symbol, next;  /* next: 1 + its number, 0: none */
+} orli_place;
+
+typedef struct orli_place_list {
+    uint32_t first, last; /* 1 + number, 0: none */
+    int unordered;        /* not from left to right */
+} orli_place_list;
+
 typedef struct orli_encoder {
     orl_ctx *ctx;
-    orli_symbol *symbol;
-    size_t count, capacity;
-    orli_heap heap;
+    int parse_special, continues; /* see orli_encode() */
+    int32_t *start;               /* (count): a long word's first symbols … */
+    size_t count, start_capacity;
+    orli_symbol *symbol;          /* … and those that are left of them */
+    size_t capacity;
+    orli_heap heap, ranks;        /* proposals; ranks whose list is not empty */
+    orli_place_list *list;        /* (merges): of each rank, for the longest words */
+    orli_place *place;
+    size_t places, place_capacity;
+    uint32_t *sweep;
+    size_t sweep_capacity, free_place;
     int32_t *id; /* the result */
     size_t ids, id_capacity;
 } orli_encoder;
 
 static void orli_encoder_free(orli_encoder *e) { /* all but the result */
+    orli_free(e->ctx, e->start);
     orli_free(e->ctx, e->symbol);
     orli_free(e->ctx, e->heap.item);
+    orli_free(e->ctx, e->ranks.item);
+    orli_free(e->ctx, e->list);
+    orli_free(e->ctx, e->place);
+    orli_free(e->ctx, e->sweep);
 }
 
 static void orli_encoder_emit(orli_encoder *e, int32_t id) {
@@ -7896,12 +8542,7 @@ static void orli_encoder_emit(orli_encoder *e, int32_t id) {
 }
 
 static void orli_symbol_add(orli_encoder *e, int32_t id) {
-    orli_symbol *s;
-    if (ORLI_RESERVE(e->ctx, e->symbol, e->capacity, e->count + 1) != ORL_OK) return;
-    s = &e->symbol[e->count];
-    s->id = id;
-    s->previous = (uint32_t)(e->count - 1);
-    s->next = (uint32_t)++e->count;
+    if (ORLI_RESERVE(e->ctx, e->start, e->start_capacity, e->count + 1) == ORL_OK) e->start[e->count++] = id;
 }
 
 /* A character without a token: its bytes' tokens, or the unknown token. */
@@ -7916,7 +8557,7 @@ static void orli_symbol_fall_back(const orl_tokenizer *tok, orli_encoder *e, con
                   "byte 0x%02x of a text has no token, and the vocabulary no token for the "
                   "unknown: use another tokenizer",
                   (unsigned char)text[0]);
-    } else if (!(tok->fuse_unk && e->count && e->symbol[e->count - 1].id == tok->unk)) {
+    } else if (!(tok->fuse_unk && e->count && e->start[e->count - 1] == tok->unk)) {
         orli_symbol_add(e, tok->unk);
     }
 }
@@ -7943,162 +8584,436 @@ static void orli_symbols(const orl_tokenizer *tok, orli_encoder *e, const char *
     }
 }
 
-/* Enters the pair that begins at symbol i: by rank, then from left to right. */
-static void orli_pair_propose(const orl_tokenizer *tok, orli_encoder *e, size_t i) {
-    const orli_symbol *s = &e->symbol[i];
-    uint64_t pair, merge;
-    if (s->next >= e->count) return;
-    pair = orli_pair(s->id, e->symbol[s->next].id);
-    merge = orli_pairs_find(&tok->pairs, pair);
-    if (merge != ORLI_NO_PAIR)
-        orli_heap_push(e->ctx, &e->heap, (merge & ~(uint64_t)0xffffffffu) | i, pair);
+/* Few symbols: looks for the best pair again after each merge. (rank, id) of a pair is a number, and less is better. */
+#define ORLI_FEW 32
+static void orli_merge_few(const orl_tokenizer *tok, orli_encoder *e, int32_t *id, size_t count) {
+    uint64_t merge[ORLI_FEW + 1];
+    size_t i, best, left = count;
+    for (i = 0; i + 1 < count; i++) merge[i] = orli_pairs_find(&tok->pairs, orli_pair(id[i], id[i + 1]));
+    while (left > 1) {
+        for (best = 0, i = 1; i + 1 < left; i++)
+            if (merge[i] >> 32 < merge[best] >> 32) best = i;
+        if (merge[best] == ORLI_NO_PAIR) break;
+        id[best] = orli_pair_right(merge[best]);
+        left--;
+        for (i = best + 1; i < left; i++) id[i] = id[i + 1];
+        for (i = best; i + 1 < left; i++) merge[i] = merge[i + 1];
+        if (best + 1 < left) merge[best] = orli_pairs_find(&tok->pairs, orli_pair(id[best], id[best + 1]));
+        if (best) merge[best - 1] = orli_pairs_find(&tok->pairs, orli_pair(id[best - 1], id[best]));
+    }
+    if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + left) != ORL_OK) return;
+    memcpy(e->id + e->ids, id, left * sizeof *id);
+    e->ids += left;
 }
 
-/* Merges the best pair until there is none. A proposal whose symbols have changed since is
- * dropped. */
-static void orli_merge_symbols(const orl_tokenizer *tok, orli_encoder *e) {
-    size_t i;
-    e->heap.count = 0;
-    for (i = 0; i + 1 < e->count; i++) orli_pair_propose(tok, e, i);
+/* The (rank, id) of the merge of symbol i with the next, or ORLI_NO_PAIR. */
+static uint64_t orli_merge_at(const orl_tokenizer *tok, const orli_encoder *e, size_t i) {
+    const orli_symbol *s = &e->symbol[i];
+    if (s->id < 0 || s->next >= e->count) return ORLI_NO_PAIR;
+    return orli_pairs_find(&tok->pairs, orli_pair(s->id, e->symbol[s->next].id));
+}
+
+static void orli_place_add(orli_encoder *e, size_t rank, size_t i) {
+    orli_place_list *list = &e->list[rank];
+    size_t at = e->free_place;
+    if (at) {
+        e->free_place = e->place[at - 1].next;
+    } else {
+        if (ORLI_RESERVE(e->ctx, e->place, e->place_capacity, e->places + 1) != ORL_OK) return;
+        at = ++e->places;
+    }
+    e->place[at - 1].symbol = (uint32_t)i;
+    e->place[at - 1].next = 0;
+    if (!list->first) {
+        list->first = (uint32_t)at;
+        list->unordered = 0;
+        orli_heap_push(e->ctx, &e->ranks, rank, 0);
+    } else {
+        e->place[list->last - 1].next = (uint32_t)at;
+        if (e->place[list->last - 1].symbol > i) list->unordered = 1;
+    }
+    list->last = (uint32_t)at;
+}
+
+static int orli_place_order(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Empties a rank's list into e->sweep, from left to right; gives the number of places. */
+static size_t orli_places_take(orli_encoder *e, orli_place_list *list) {
+    size_t n = 0;
+    uint32_t at = list->first, next;
+    for (; at; at = next) {
+        if (ORLI_RESERVE(e->ctx, e->sweep, e->sweep_capacity, n + 1) != ORL_OK) return 0;
+        e->sweep[n++] = e->place[at - 1].symbol;
+        next = e->place[at - 1].next;
+        e->place[at - 1].next = (uint32_t)e->free_place;
+        e->free_place = at;
+    }
+    list->first = 0;
+    if (list->unordered) orli_sort(e->sweep, n, sizeof *e->sweep, orli_place_order);
+    return n;
+}
+
+/* Notes that symbol i and the next may be merged. Ranks up to `now` go to the heap: by rank, then from left to right.
+ * Higher ones go to the lists of places. */
+static void orli_propose(const orl_tokenizer *tok, orli_encoder *e, size_t i, int64_t now) {
+    uint64_t merge = orli_merge_at(tok, e, i);
+    if (merge == ORLI_NO_PAIR) return;
+    if ((int64_t)(merge >> 32) <= now)
+        orli_heap_push(e->ctx, &e->heap, (merge & ~(uint64_t)0xffffffffu) | i, merge);
+    else orli_place_add(e, (size_t)(merge >> 32), i);
+}
+
+/* Makes symbol i and the next one `id`, and proposes what that makes possible. */
+static void orli_merge_do(const orl_tokenizer *tok, orli_encoder *e, size_t i, int32_t id, int64_t now) {
+    orli_symbol *s = &e->symbol[i], *t = &e->symbol[s->next];
+    s->id = id;
+    t->id = -1;
+    s->next = t->next;
+    if (s->next < e->count) e->symbol[s->next].previous = (uint32_t)i;
+    if (s->previous < e->count) orli_propose(tok, e, s->previous, now);
+    orli_propose(tok, e, i, now);
+}
+
+/* Empties the heap. A proposal whose symbols have changed since is dropped. */
+static void orli_merge_heap(const orl_tokenizer *tok, orli_encoder *e, int64_t now) {
     while (e->heap.count && !orl_failed(e->ctx)) {
         orli_heap_item best = orli_heap_pop(&e->heap);
-        orli_symbol *s = &e->symbol[best.key & 0xffffffffu], *t;
-        if (s->id != orli_pair_left(best.value) || s->next >= e->count) continue;
-        t = &e->symbol[s->next];
-        if (t->id != orli_pair_right(best.value)) continue;
-        s->id = orli_pair_right(orli_pairs_find(&tok->pairs, best.value));
-        t->id = -1;
-        s->next = t->next;
-        if (s->next < e->count) e->symbol[s->next].previous = (uint32_t)(s - e->symbol);
-        orli_pair_propose(tok, e, (size_t)(s - e->symbol));
-        if (s->previous < e->count) orli_pair_propose(tok, e, s->previous);
+        size_t i = (size_t)(best.key & 0xffffffffu);
+        if (orli_merge_at(tok, e, i) == best.value) orli_merge_do(tok, e, i, orli_pair_right(best.value), now);
     }
 }
+
+/* Many symbols: all by the heap. */
+static void orli_merge_many(const orl_tokenizer *tok, orli_encoder *e) {
+    size_t i;
+    for (i = 0; i + 1 < e->count; i++) orli_propose(tok, e, i, INT64_MAX);
+    orli_merge_heap(tok, e, INT64_MAX);
+}
+
+/* A great many symbols, in the same order but without so large a heap: each rank's list of places is swept from left
+ * to right. What a merge there makes possible is at its left or at the place itself: if it is of this rank or a
+ * better one, it is done before the sweep goes on. */
+static void orli_merge_most(const orl_tokenizer *tok, orli_encoder *e) {
+    size_t i, k, n;
+    if (!e->list) e->list = (orli_place_list *)orli_alloc_zero(e->ctx, tok->merges, sizeof *e->list);
+    e->places = e->free_place = 0;
+    for (i = 0; i + 1 < e->count && !orl_failed(e->ctx); i++) orli_propose(tok, e, i, -1);
+    while (e->ranks.count && !orl_failed(e->ctx)) {
+        uint64_t rank = orli_heap_pop(&e->ranks).key, merge;
+        n = orli_places_take(e, &e->list[rank]);
+        for (k = 0; k < n; k++) {
+            merge = orli_merge_at(tok, e, e->sweep[k]);
+            if (merge == ORLI_NO_PAIR || merge >> 32 != rank) continue;
+            orli_merge_do(tok, e, e->sweep[k], orli_pair_right(merge), (int64_t)rank);
+            orli_merge_heap(tok, e, (int64_t)rank);
+        }
+    }
+}
+#define ORLI_MOST 2048
 
 /* ignore_merges: a word that is a token is that token, whatever merges would make of it. */
 static int32_t orli_whole_word(const orl_tokenizer *tok, orli_encoder *e, const char *word,
                                size_t n) {
+    char few[256];
     orli_str spelling = orli_str_new(e->ctx);
+    size_t i, length = 0;
     int32_t id = -1;
-    orli_spell(tok, word, n, &spelling);
-    if (!spelling.failed && spelling.data)
-        id = orli_spelling_id(tok, spelling.data, spelling.length);
-    orli_str_free(&spelling);
+    if (!tok->sentencepiece && n <= sizeof few / 2) {
+        for (i = 0; i < n; i++)
+            length += orli_utf8_encode(orli_byte_to_char((unsigned char)word[i]), few + length);
+        id = orli_spelling_id(tok, few, length);
+    } else {
+        orli_spell(tok, word, n, &spelling);
+        if (!spelling.failed && spelling.data) id = orli_spelling_id(tok, spelling.data, spelling.length);
+        orli_str_free(&spelling);
+    }
     return id >= 0 && !tok->token[id].special ? id : -1;
 }
 
-static void orli_encode_word(const orl_tokenizer *tok, orli_encoder *e, const char *word,
-                             size_t n) {
-    orli_word *cached =
-        n < sizeof cached->text ? &tok->cache[orli_hash(word, n) % ORLI_WORDS] : NULL;
-    size_t from = e->ids, i;
-    int32_t whole;
-    if (cached && cached->bytes == n && memcmp(cached->text, word, n) == 0) {
-        if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + (size_t)cached->count) != ORL_OK)
-            return;
-        memcpy(e->id + e->ids, cached->id, (size_t)cached->count * sizeof *e->id);
-        e->ids += (size_t)cached->count;
+/* A word's part that merges may join. */
+static void orli_encode_joined(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
+    int32_t few[ORLI_FEW];
+    size_t i;
+    orli_symbols(tok, e, word, n);
+    if (orl_failed(e->ctx)) return;
+    if (e->count <= ORLI_FEW) {
+        if (e->count) memcpy(few, e->start, e->count * sizeof *few);
+        orli_merge_few(tok, e, few, e->count);
         return;
     }
-    whole = tok->ignore_merges ? orli_whole_word(tok, e, word, n) : -1;
+    if (ORLI_RESERVE(e->ctx, e->symbol, e->capacity, e->count) != ORL_OK) return;
+    for (i = 0; i < e->count; i++) {
+        e->symbol[i].id = e->start[i];
+        e->symbol[i].previous = i ? (uint32_t)(i - 1) : (uint32_t)e->count;
+        e->symbol[i].next = (uint32_t)(i + 1);
+    }
+    if (e->count >= ORLI_MOST) orli_merge_most(tok, e);
+    else orli_merge_many(tok, e);
+    for (i = 0; i < e->count && !orl_failed(e->ctx); i = e->symbol[i].next) orli_encoder_emit(e, e->symbol[i].id);
+}
+
+/* A word that is not in the cache. */
+static void orli_encode_new(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n) {
+    size_t i, end = tok->sentencepiece ? n : orli_joined_end(tok, word, n, 0);
+    int32_t whole = tok->ignore_merges && end == n ? orli_whole_word(tok, e, word, n) : -1;
     if (whole >= 0) {
         orli_encoder_emit(e, whole);
-    } else {
-        orli_symbols(tok, e, word, n);
-        orli_merge_symbols(tok, e);
-        for (i = 0; i < e->count; i = e->symbol[i].next) orli_encoder_emit(e, e->symbol[i].id);
-    }
-    if (!cached || orl_failed(e->ctx) || e->ids - from > sizeof cached->id / sizeof *cached->id)
         return;
-    memcpy(cached->text, word, n);
-    cached->bytes = (unsigned char)n;
-    cached->count = (int32_t)(e->ids - from);
-    memcpy(cached->id, e->id + from, (e->ids - from) * sizeof *e->id);
+    }
+    for (i = 0; i < n && !orl_failed(e->ctx); i = end) {
+        end = tok->sentencepiece ? n : orli_joined_end(tok, word, n, i);
+        if (end == i + 1 && !tok->sentencepiece && tok->byte_id[(unsigned char)word[i]] >= 0)
+            orli_encoder_emit(e, tok->byte_id[(unsigned char)word[i]]);
+        else orli_encode_joined(tok, e, word + i, end - i);
+    }
+}
+
+/* A short word as three numbers. room: bytes that may be read from it on. */
+static void orli_word_key(const char *word, size_t n, size_t room, uint64_t key[3]) {
+    key[0] = key[1] = key[2] = 0;
+    if (room >= ORLI_WORD_BYTES) {
+        memcpy(key, word, 8);
+        if (n < 8) key[0] &= ((uint64_t)1 << 8 * n) - 1;
+        if (n > 8) {
+            memcpy(key + 1, word + 8, 16);
+            if (n < 16) key[1] &= ((uint64_t)1 << 8 * (n - 8)) - 1, key[2] = 0;
+            else key[2] &= ((uint64_t)1 << 8 * (n - 16)) - 1;
+        }
+    } else {
+        memcpy(key, word, n);
+    }
+    key[2] |= (uint64_t)n << 56;
+}
+
+static size_t orli_word_hash(const uint64_t key[3]) {
+    uint64_t h = (key[0] ^ key[2] * 0x9E3779B97F4A7C15u) * 0xD6E8FEB86659FD93u;
+    h = (h ^ h >> 32 ^ key[1]) * 0xD6E8FEB86659FD93u;
+    return (size_t)(h >> 40);
+}
+
+static int orli_word_is(const orli_word *w, const uint64_t key[3]) {
+    return w->key[0] == key[0] && w->key[1] == key[1] && w->key[2] == key[2];
+}
+
+/* Four times the places (or the first 1024), if so many words were not there; what was in the cache is forgotten. */
+static void orli_words_grow(orl_ctx *ctx, orli_words *cache) {
+    size_t count = cache->count ? ORLI_MIN(4 * cache->count, ORLI_WORDS_MOST) : 1024;
+    orli_word *word;
+    if (cache->count == ORLI_WORDS_MOST || cache->missed++ < 2 * cache->count) return;
+    word = (orli_word *)orli_alloc_zero(ctx, count, sizeof *word);
+    if (!word) return;
+    orli_free(ctx, cache->word);
+    cache->word = word;
+    cache->count = count;
+    cache->missed = 0;
+}
+
+/* The word's place in the cache: there, or where it may be put (its count is −1 then); NULL if memory ran out. */
+static orli_word *orli_word_place(orl_ctx *ctx, orli_words *cache, const uint64_t key[3]) {
+    size_t hash = orli_word_hash(key), slot;
+    orli_word *w;
+    if (cache->count) {
+        slot = hash & (cache->count - 1);
+        if (orli_word_is(&cache->word[slot], key)) return &cache->word[slot];
+        if (orli_word_is(&cache->word[slot ^ 1], key)) return &cache->word[slot ^ 1];
+    }
+    orli_words_grow(ctx, cache);
+    if (!cache->count) return NULL;
+    slot = hash & (cache->count - 1);
+    w = &cache->word[slot];
+    cache->word[slot ^ 1] = *w;
+    memcpy(w->key, key, sizeof w->key);
+    w->count = -1;
+    return w;
+}
+
+/* room: bytes that may be read from the word on. */
+static void orli_encode_word(const orl_tokenizer *tok, orli_encoder *e, const char *word, size_t n, size_t room) {
+    orli_word *w;
+    uint64_t key[3];
+    size_t from = e->ids;
+    if (n >= ORLI_WORD_BYTES) {
+        orli_encode_new(tok, e, word, n);
+        return;
+    }
+    orli_word_key(word, n, room, key);
+    w = orli_word_place(e->ctx, tok->cache, key);
+    if (!w) return;
+    if (w->count >= 0) {
+        if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + sizeof w->id / sizeof *w->id) != ORL_OK) return;
+        memcpy(e->id + e->ids, w->id, sizeof w->id); /* more than it has: a copy of a known size is fast */
+        e->ids += (size_t)w->count;
+        return;
+    }
+    orli_encode_new(tok, e, word, n);
+    if (orl_failed(e->ctx) || e->ids - from > sizeof w->id / sizeof *w->id) {
+        memset(w->key, 0, sizeof w->key);
+    } else {
+        w->count = (int32_t)(e->ids - from);
+        memcpy(w->id, e->id + from, (e->ids - from) * sizeof *e->id);
+    }
 }
 
 /* ---- encoding a text ---- */
 
-/* The next added token at or after `from`: where it begins, or n. The longest goes first. */
-static size_t orli_added_find(const orl_tokenizer *tok, const char *text, size_t n, size_t from,
-                              int parse_special, const orli_added **found) {
-    size_t i, k;
+/* The longest token of the set that stands at text, or NULL. */
+static const orli_added *orli_added_at(const orli_added_set *set, const char *text, size_t n) {
+    size_t low = set->first[(unsigned char)text[0]], high = set->first[(unsigned char)text[0] + 1], k = 1, a, b, m;
+    const orli_added *found = NULL;
+    while (low < high) {
+        if (set->item[low].bytes == k) found = &set->item[low++];
+        while (low < high && set->item[low].bytes == k) low++; /* spelled the same once normalized: the first has it */
+        if (k >= n || low >= high) break;
+        for (a = low, b = high; a < b;) { /* the first whose byte k is not below the text's */
+            m = a + (b - a) / 2;
+            if ((unsigned char)set->item[m].text[k] < (unsigned char)text[k]) a = m + 1;
+            else b = m;
+        }
+        low = a;
+        for (b = high; a < b;) {
+            m = a + (b - a) / 2;
+            if ((unsigned char)set->item[m].text[k] <= (unsigned char)text[k]) a = m + 1;
+            else b = m;
+        }
+        high = a;
+        k++;
+    }
+    return found;
+}
+
+/* Is there a letter, mark, digit, connector or joiner (\w) at text[i]? */
+static int orli_is_word(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    static const uint32_t more[][2] = {{0x5f, 0x5f}, {0x200c, 0x200d}, {0x203f, 0x2040}, {0x2054, 0x2054},
+                                       {0x24b6, 0x24e9}, {0xfe33, 0xfe34}, {0xfe4d, 0xfe4f}, {0xff3f, 0xff3f},
+                                       {0x1f130, 0x1f149}, {0x1f150, 0x1f169}, {0x1f170, 0x1f189}};
+    uint32_t code = 0;
+    size_t k;
+    if (!orli_utf8_decode(text + i, n - i, &code)) return 0;
+    for (k = 0; k < sizeof more / sizeof *more; k++)
+        if (code >= more[k][0] && code <= more[k][1]) return 1;
+    return (orli_class_of(tok, code) & (ORLI_LETTERS | ORLI_MARK | ORLI_DIGIT)) != 0;
+}
+
+/* Does nothing speak against this token from i on? */
+static int orli_added_fits(const orl_tokenizer *tok, const orli_added *a, const char *text, size_t n, size_t i,
+                           int parse_special) {
+    if (a->special && !parse_special) return 0;
+    if (!a->single_word) return 1;
+    return !(i && orli_is_word(tok, text, n, orli_char_before(text, 0, i))) &&
+           !(i + a->bytes < n && orli_is_word(tok, text, n, i + a->bytes));
+}
+
+/* The next added token of a set at or after `from`: where it begins, or n. The longest goes first; one that does
+ * not fit is passed over as a whole. */
+static size_t orli_added_next(const orl_tokenizer *tok, const orli_added_set *set, const char *text, size_t n,
+                              size_t from, int parse_special, const orli_added **found) {
+    const orli_added *a;
+    const char *next;
+    size_t i;
     *found = NULL;
+    if (!set->count) return n;
     for (i = from; i < n; i++) {
-        if (!tok->added_first[(unsigned char)text[i]]) continue;
-        for (k = 0; k < tok->added_count; k++) {
-            const orli_added *a = &tok->added[k];
-            if ((a->special && !parse_special) || a->bytes > n - i || a->text[0] != text[i] ||
-                memcmp(a->text, text + i, a->bytes) != 0)
-                continue;
+        if (set->item[0].text[0] == set->item[set->count - 1].text[0]) { /* all begin with one byte */
+            next = (const char *)memchr(text + i, set->item[0].text[0], n - i);
+            if (!next) return n;
+            i = (size_t)(next - text);
+        } else if (set->first[(unsigned char)text[i]] == set->first[(unsigned char)text[i] + 1]) {
+            continue;
+        }
+        a = orli_added_at(set, text + i, n - i);
+        if (a && orli_added_fits(tok, a, text, n, i, parse_special)) {
             *found = a;
             return i;
         }
+        if (a) i += a->bytes - 1;
     }
     return n;
 }
 
-/* The text between two added tokens. first: nothing stands before it. */
-static void orli_encode_segment(const orl_tokenizer *tok, orli_encoder *e, const char *text,
-                                size_t n, int first, int continues) {
-    int prefix = tok->prefix == ORLI_PREFIX_ALWAYS  ? !(first && continues)
-                 : tok->prefix == ORLI_PREFIX_FIRST ? first && !continues
-                                                    : 0;
+static size_t orli_added_find(const orl_tokenizer *tok, const char *text, size_t n, size_t from,
+                              int parse_special, const orli_added **found) {
+    return orli_added_next(tok, &tok->added[0], text, n, from, parse_special, found);
+}
+
+/* White space before text[i]; blank: spaces are such, and not a replaced "▁". */
+static size_t orli_space_before(const orl_tokenizer *tok, const char *text, size_t i, int blank) {
+    size_t at, length;
+    for (; i > 0 && (blank || text[i - 1] != ' '); i = at) {
+        at = orli_char_before(text, 0, i);
+        if (orli_class_at(tok, text, i, at, &length) != ORLI_SPACE) break;
+    }
+    return i;
+}
+
+/* The same from text[i] on. */
+static size_t orli_space_behind(const orl_tokenizer *tok, const char *text, size_t n, size_t i, int blank) {
+    size_t length;
+    for (; i < n && (blank || text[i] != ' ') && orli_class_at(tok, text, n, i, &length) == ORLI_SPACE; i += length) {}
+    return i;
+}
+
+/* Emits the set's tokens in a text, and gives what stands between them to `piece`. begins: no text was before it. */
+static void orli_encode_between(const orl_tokenizer *tok, orli_encoder *e, const orli_added_set *set, const char *text,
+                                size_t n, int begins,
+                                void (*piece)(const orl_tokenizer *, orli_encoder *, const char *, size_t, int)) {
+    const orli_added *found;
+    size_t at = 0, from = 0, found_at, end;
+    const int blank = set == &tok->added[0] || !tok->replaces;
+    do {
+        found_at = end = orli_added_next(tok, set, text, n, from, e->parse_special, &found);
+        if (found && found->lstrip) end = ORLI_MAX(orli_space_before(tok, text, found_at, blank), at);
+        if (at < end) piece(tok, e, text + at, end - at, begins && at == 0);
+        if (!found) break;
+        orli_encoder_emit(e, found->id);
+        at = from = found_at + found->bytes; /* white space that rstrip takes is searched, too */
+        if (found->rstrip) at = orli_space_behind(tok, text, n, from, blank);
+    } while (!orl_failed(e->ctx));
+}
+
+/* Normalized text without added tokens: the pre-tokenizer's prefix and replacements, then words. */
+static void orli_encode_piece(const orl_tokenizer *tok, orli_encoder *e, const char *text, size_t n, int begins) {
     orli_str copy = orli_str_new(e->ctx);
     size_t i, end;
-    if (!n) return;
-    if (!tok->prefix_twice &&
-        (text[0] == ' ' || (tok->sentencepiece && n >= 3 && memcmp(text, ORLI_SP_SPACE, 3) == 0)))
-        prefix = 0;
-    if (prefix || tok->sentencepiece) { /* "▁" in the text is a space, as SentencePiece has it */
+    int starts = text[0] == ' ' || (tok->sentencepiece && n >= 3 && memcmp(text, ORLI_SP_SPACE, 3) == 0),
+        prefix = !tok->prefix_twice && !starts && (begins ? !e->continues && tok->prefix != ORLI_PREFIX_NONE
+                                                          : tok->prefix == ORLI_PREFIX_ALWAYS);
+    if (prefix || (tok->sentencepiece && !tok->replaces)) {
         orli_str_add(&copy, " ", prefix ? 1 : 0);
-        for (i = end = 0; tok->sentencepiece && end + 3 <= n; end++) {
-            if (memcmp(text + end, ORLI_SP_SPACE, 3) != 0) continue;
-            orli_str_add(&copy, text + i, end - i);
-            orli_str_add(&copy, " ", 1);
-            i = end + 3;
-            end += 2;
-        }
-        orli_str_add(&copy, text + i, n - i);
-        text = copy.data, n = copy.length;
+        if (tok->sentencepiece) orli_spaces_add(&copy, text, n);
+        else orli_str_add(&copy, text, n);
+        if (copy.failed) n = 0;
+        else text = copy.data, n = copy.length;
     }
+    if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + n / 4 + 16) != ORL_OK) n = 0;
     for (i = 0; i < n && !orl_failed(e->ctx); i = end) {
         end = orli_word_end(tok, text, n, i);
-        orli_encode_word(tok, e, text + i, end - i);
+        orli_encode_word(tok, e, text + i, end - i, n - i);
     }
     orli_str_free(&copy);
 }
 
-/* White space beside text[i], back to `low` or on to `high`. */
-static size_t orli_space_before(const orl_tokenizer *tok, const char *text, size_t low, size_t i) {
-    size_t at, length;
-    while (i > low) {
-        for (at = i - 1; at > low && i - at < 4 && ((unsigned char)text[at] & 0xc0) == 0x80;) at--;
-        if (orli_class_at(tok, text, i, at, &length) != ORLI_SPACE || at + length != i) break;
-        i = at;
-    }
-    return i;
+/* Text as it was given, without the added tokens that are found in such. */
+static void orli_encode_segment(const orl_tokenizer *tok, orli_encoder *e, const char *text, size_t n, int begins) {
+    orli_str made = orli_str_new(e->ctx);
+    orli_normalize(tok, &text, &n, !(begins && e->continues), &made);
+    if (!made.failed) orli_encode_between(tok, e, &tok->added[1], text, n, begins, orli_encode_piece);
+    orli_str_free(&made);
 }
 
 /* orl_encode(); continues: the text goes on from another one, so nothing is put before it. */
 static orl_status orli_encode(const orl_tokenizer *tok, const char *text, size_t bytes,
                               int parse_special, int continues, int32_t **ids, size_t *count) {
     orli_encoder e;
-    size_t at = 0, found_at, end, last = 0;
-    const orli_added *found;
     memset(&e, 0, sizeof e);
     e.ctx = tok->object.ctx;
+    e.parse_special = parse_special, e.continues = continues;
     if (bytes > UINT32_MAX / 2)
         return orli_fail(e.ctx, ORL_ERR_ARGUMENT,
                          "a text of %zu bytes: encode at most 2 GB at once", bytes);
-    do {
-        found_at = end = orli_added_find(tok, text, bytes, at, parse_special, &found);
-        if (found && found->lstrip) end = orli_space_before(tok, text, at, found_at);
-        orli_encode_segment(tok, &e, text + at, end - at, at == 0, continues);
-        if (!found) break;
-        orli_encoder_emit(&e, found->id);
-        at = found_at + found->bytes;
-        if (found->rstrip) at = orli_run(tok, text, bytes, at, ORLI_SPACE, bytes, &last);
-    } while (!orl_failed(e.ctx));
+    orli_encode_between(tok, &e, &tok->added[0], text, bytes, 1, orli_encode_segment);
     orli_encoder_free(&e);
     /* so that there is something to free */
     if (!orl_failed(e.ctx)) ORLI_RESERVE(e.ctx, e.id, e.id_capacity, 1);
@@ -8136,13 +9051,13 @@ static ORLI_UNUSED int orli_token_is_special(const orl_tokenizer *tok, int32_t i
 /* `token` is a text such as " the" or "<|endoftext|>", not a file's spelling of it. */
 ORL_API int32_t orl_token_id(const orl_tokenizer *tok, const char *token) {
     orli_str spelling;
-    size_t n, i;
-    int32_t id = -1;
+    size_t n;
+    int32_t id;
     if (!tok || !token || orl_failed(tok->object.ctx)) return -1;
     n = strlen(token);
-    for (i = 0; i < tok->added_count; i++)
-        if (tok->added[i].bytes == n && memcmp(tok->added[i].text, token, n) == 0)
-            return tok->added[i].id;
+    id = orli_spelling_id(tok, token, n);
+    if (id >= 0 && tok->token[id].added) return id;
+    id = -1;
     spelling = orli_str_new(tok->object.ctx);
     orli_spell(tok, token, n, &spelling);
     if (spelling.data && !spelling.failed)
@@ -8165,6 +9080,14 @@ ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t 
     return t->text ? t->text : "";
 }
 
+/* The bytes of a token, or 0 and an error. */
+static size_t orli_token_bytes(const orl_tokenizer *tok, int32_t id) {
+    size_t n = 0;
+    if (id >= 0 && (size_t)id < tok->tokens) return tok->token[id].bytes;
+    orl_token_text(tok, id, &n);
+    return 0;
+}
+
 /* orl_decode(); continues: as in orli_encode(), so a leading space is the text's own. */
 static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size_t count,
                               int skip_special, int continues, char **text, size_t *bytes) {
@@ -8172,14 +9095,18 @@ static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size
     orli_str out = orli_str_new(ctx);
     size_t i, n, skip;
     /* the space that was put first */
-    int strip = tok->sentencepiece && tok->prefix != ORLI_PREFIX_NONE && !continues;
+    int strip = tok->strips && !continues;
+    for (i = n = 0; i < count && !orl_failed(ctx); i++) n += orli_token_bytes(tok, ids[i]);
+    if (!orl_failed(ctx) && ORLI_RESERVE(ctx, out.data, out.capacity, n + 1) != ORL_OK) out.failed = 1;
     for (i = 0; i < count && !orl_failed(ctx); i++) {
-        const char *t = orl_token_text(tok, ids[i], &n);
-        if (!t || (skip_special && tok->token[ids[i]].special)) continue;
-        skip = strip && n && t[0] == ' ' ? 1 : 0;
-        if (n) strip = 0;
-        orli_str_add(&out, t + skip, n - skip);
+        const orli_token *t = &tok->token[ids[i]];
+        if (!t->bytes || (skip_special && t->special)) continue;
+        skip = strip && t->text[0] == ' ' ? 1 : 0;
+        strip = 0;
+        memcpy(out.data + out.length, t->text + skip, t->bytes - skip);
+        out.length += t->bytes - skip;
     }
+    if (!orl_failed(ctx)) out.data[out.length] = 0;
     if (orl_failed(ctx)) {
         orli_str_free(&out);
         return orl_error_status(ctx);
@@ -8200,6 +9127,17 @@ ORL_API orl_status orl_decode(const orl_tokenizer *tok, const int32_t *ids, size
     return orli_decode(tok, ids, count, skip_special, 0, text, bytes);
 }
 
+ORL_API size_t orl_text_ready(const char *text, size_t bytes) {
+    size_t k, length;
+    for (k = 1; text && k <= 3 && k <= bytes; k++) {
+        unsigned char c = (unsigned char)text[bytes - k];
+        if ((c & 0xc0) == 0x80) continue;
+        length = c >= 0xf5 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 1;
+        return length > k ? bytes - k : bytes;
+    }
+    return bytes;
+}
+
 ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token) {
     orl_ctx *ctx;
     int32_t id;
@@ -8215,199 +9153,558 @@ ORL_API int32_t orl_token_add_special(orl_tokenizer *tok, const char *token) {
         orli_token_enter(tok, token, strlen(token), id, 1);
     }
     if (!orl_failed(ctx)) {
-        orli_added_enter(tok, id, 1, 0, 0);
+        orli_added_plain(tok, id, 1);
         orli_added_sort(tok);
         tok->changed = 1;
     }
     return orl_failed(ctx) ? -1 : id;
 }
 
-/* ---- learning merges ----
- * Words are counted, then the pair of neighbouring symbols that occurs most often becomes a
- * token, again and again. Ties go to the lowest left id, then the lowest right id (ids are
- * given in order of creation). Each pair knows the words it was seen in, so that a merge
- * touches those words only; the counts in the heap may be out of date: a pair that comes up
- * with an old count goes back in with its new one. */
+/* ---- learning: the words of a text and how often they occur ----
+ * A text is cut into pieces where no word can span the cut. Each task counts words in a small table of its own;
+ * when one is full, all are emptied into the shards of the whole, one task a shard. Words are told apart by their
+ * bytes and the merges depend on the counts alone: who counted what, and in which order, makes no difference. */
 
-/* longer words are counted in pieces, so that one endless run cannot make learning quadratic */
+/* longer words are counted in pieces, so that one endless run cannot make encoding or learning slow */
 #define ORLI_WORD_MOST 256
+#define ORLI_LEARN_SHARDS 16                /* by the top bits of a word's hash */
+#define ORLI_LEARN_SLOTS 2048               /* of a shard in a task's table, which stays in its core's cache */
+#define ORLI_LEARN_PIECE ((size_t)1 << 20)  /* bytes of text in a task */
 
-typedef struct orli_pair_count {
-    uint64_t pair, count;
-    uint32_t words; /* 1 + the first orli_pair_word of its list, 0: none */
-} orli_pair_count;
+typedef struct orli_counted {
+    uint64_t head[2]; /* the first 16 bytes, zeros behind the last */
+    const char *text; /* all of them; the whole keeps its own copy of what does not fit in head */
+    uint64_t count;   /* 0: a free slot */
+    size_t length;
+} orli_counted;
 
-typedef struct orli_pair_word {
-    uint32_t word, next;
-} orli_pair_word;
+typedef struct orli_counts { /* open addressing, at most three quarters full */
+    orli_counted *slot;
+    size_t slots, used, long_bytes; /* long_bytes: of words that do not fit in head */
+} orli_counts;
 
-typedef struct orli_bpe_trainer {
-    orl_ctx *ctx;
-    orli_names words;
-    uint64_t *count; /* (words): how often each occurs */
-    size_t count_capacity;
-    int32_t *symbol; /* of all words end to end */
-    size_t *start;   /* (words) */
-    size_t *length;  /* (words): shrinks */
-    orli_pairs index; /* pair → its number below */
-    orli_pair_count *pair;
-    size_t pairs, pair_capacity, fresh; /* fresh: pairs from here on are new since the last merge */
-    orli_pair_word *seen;
-    size_t seen_count, seen_capacity;
-    orli_heap heap;
-} orli_bpe_trainer;
-
-static void orli_bpe_trainer_free(orli_bpe_trainer *t) {
-    orli_names_free(&t->words);
-    orli_free(t->ctx, t->count);
-    orli_free(t->ctx, t->symbol);
-    orli_free(t->ctx, t->start);
-    orli_free(t->ctx, t->length);
-    orli_free(t->ctx, t->index.slot);
-    orli_free(t->ctx, t->pair);
-    orli_free(t->ctx, t->seen);
-    orli_free(t->ctx, t->heap.item);
-}
-
-static void orli_bpe_trainer_word(orli_bpe_trainer *t, const char *word, size_t n) {
-    size_t before = t->words.count, number = orli_names_add(&t->words, word, n);
-    if (number == ORLI_NONE ||
-        ORLI_RESERVE(t->ctx, t->count, t->count_capacity, t->words.count) != ORL_OK)
+static void orli_counted_set(orli_counted *w, const char *text, size_t length, size_t room) {
+    w->text = text;
+    w->count = 1;
+    w->length = length;
+    if (room < 16) {
+        w->head[0] = w->head[1] = 0;
+        memcpy(w->head, text, ORLI_MIN(length, 16));
         return;
-    if (t->words.count > before) t->count[number] = 0;
-    t->count[number]++;
+    }
+    memcpy(w->head, text, 16);
+    if (length <= 8) w->head[0] &= UINT64_MAX >> 8 * (8 - length), w->head[1] = 0;
+    else if (length < 16) w->head[1] &= UINT64_MAX >> 8 * (16 - length);
 }
 
-/* Counts the words of a text; special tokens in it belong to no word. */
-static void orli_bpe_trainer_read(orli_bpe_trainer *t, const orl_tokenizer *tok, const char *text,
-                                  size_t n) {
+static uint64_t orli_counted_hash(const orli_counted *w) {
+    uint64_t h = (w->head[0] ^ w->length) * 0x9E3779B97F4A7C15u;
+    h = (h ^ h >> 32 ^ w->head[1]) * 0xD6E8FEB86659FD93u;
+    if (w->length > 16) h ^= orli_hash(w->text + 16, w->length - 16);
+    h = (h ^ h >> 32) * 0xD6E8FEB86659FD93u;
+    return h ^ h >> 32;
+}
+
+static int orli_counted_same(const orli_counted *a, const orli_counted *b) {
+    return a->head[0] == b->head[0] && a->head[1] == b->head[1] && a->length == b->length &&
+           (a->length <= 16 || memcmp(a->text + 16, b->text + 16, a->length - 16) == 0);
+}
+
+/* Where the word is, or the free slot where it would be. */
+static orli_counted *orli_counts_slot(const orli_counts *c, const orli_counted *w, uint64_t hash) {
+    size_t i = (size_t)hash & (c->slots - 1);
+    while (c->slot[i].count && !orli_counted_same(&c->slot[i], w)) i = (i + 1) & (c->slots - 1);
+    return &c->slot[i];
+}
+
+static orl_status orli_counts_reserve(orl_ctx *ctx, orli_counts *c, size_t n) {
+    orli_counts grown;
+    size_t i;
+    if (orli_mul(n, 4) <= orli_mul(c->slots, 3) && c->slots) return ORL_OK;
+    grown = *c;
+    for (grown.slots = ORLI_LEARN_SLOTS; grown.slots * 3 < orli_mul(n, 4);) grown.slots *= 2;
+    grown.slot = (orli_counted *)orli_alloc_zero(ctx, grown.slots, sizeof *grown.slot);
+    if (!grown.slot) return ORL_ERR_MEMORY;
+    for (i = 0; i < c->slots; i++)
+        if (c->slot[i].count)
+            *orli_counts_slot(&grown, &c->slot[i], orli_counted_hash(&c->slot[i])) = c->slot[i];
+    orli_free(ctx, c->slot);
+    *c = grown;
+    return ORL_OK;
+}
+
+typedef struct orli_piece { /* of a text; it may be left in the middle */
+    const char *text;
+    size_t n, at;   /* counted up to here */
+    size_t end;     /* of the word that `at` is in */
+    size_t stop;    /* where the next special token is, or n … */
+    size_t special; /* … and its bytes */
+} orli_piece;
+
+typedef struct orli_tally {
+    orl_ctx *ctx;
+    const orl_tokenizer *tok;
+    orli_piece *piece;      /* (4 · tables): what a round counts … */
+    size_t pieces, next;    /* … and the next to be taken, atomic */
+    size_t tables;          /* tasks of a round: one a thread, fewer for a short text */
+    orli_counted *slots;    /* (tables, ORLI_LEARN_SHARDS, ORLI_LEARN_SLOTS) */
+    orli_counts *table;     /* (tables, ORLI_LEARN_SHARDS), into slots */
+    unsigned char *full;    /* (tables) */
+    orli_counts whole[ORLI_LEARN_SHARDS];
+    char *room[ORLI_LEARN_SHARDS];       /* for the text of long words … */
+    size_t room_left[ORLI_LEARN_SHARDS]; /* … and how much is left of it */
+    orli_arena arena;                    /* what it is taken from */
+} orli_tally;
+
+static void orli_tally_start(orli_tally *t, const orl_tokenizer *tok) {
+    memset(t, 0, sizeof *t);
+    t->ctx = t->arena.ctx = tok->object.ctx;
+    t->tok = tok;
+}
+
+static void orli_tally_drop_tables(orli_tally *t) {
+    orli_free(t->ctx, t->piece);
+    orli_free(t->ctx, t->slots);
+    orli_free(t->ctx, t->table);
+    orli_free(t->ctx, t->full);
+    t->piece = NULL, t->slots = NULL, t->table = NULL, t->full = NULL, t->tables = 0;
+}
+
+static void orli_tally_free(orli_tally *t) {
+    size_t i;
+    orli_tally_drop_tables(t);
+    for (i = 0; i < ORLI_LEARN_SHARDS; i++) orli_free(t->ctx, t->whole[i].slot);
+    orli_arena_free(&t->arena);
+    orli_tally_start(t, t->tok);
+}
+
+/* Tables for a text of n bytes. */
+static void orli_tally_tables(orli_tally *t, size_t n) {
+    const size_t wanted = ORLI_MIN(t->ctx->pool->threads, 1 + n / ORLI_LEARN_PIECE);
+    size_t i;
+    if (wanted <= t->tables) return;
+    orli_tally_drop_tables(t);
+    t->piece = (orli_piece *)orli_alloc(t->ctx, 4 * wanted, sizeof *t->piece);
+    t->slots = (orli_counted *)orli_alloc_zero(t->ctx, wanted * ORLI_LEARN_SHARDS * ORLI_LEARN_SLOTS, sizeof *t->slots);
+    t->table = (orli_counts *)orli_alloc_zero(t->ctx, wanted * ORLI_LEARN_SHARDS, sizeof *t->table);
+    t->full = (unsigned char *)orli_alloc_zero(t->ctx, wanted, 1);
+    t->tables = wanted;
+    for (i = 0; !orl_failed(t->ctx) && i < wanted * ORLI_LEARN_SHARDS; i++)
+        t->table[i].slot = t->slots + i * ORLI_LEARN_SLOTS, t->table[i].slots = ORLI_LEARN_SLOTS;
+}
+
+/* Counts one word in a table; 1: it is full now. */
+static int orli_tally_count(orli_counts *table, const orli_counted *w) {
+    uint64_t hash = orli_counted_hash(w);
+    orli_counts *c = &table[hash >> 60];
+    orli_counted *slot = orli_counts_slot(c, w, hash);
+    if (slot->count) {
+        slot->count++;
+        return 0;
+    }
+    *slot = *w;
+    if (w->length > sizeof w->head) c->long_bytes += w->length;
+    return ++c->used >= ORLI_LEARN_SLOTS / 4 * 3;
+}
+
+/* Counts words until the piece ends, or the table is full (1); special tokens belong to no word. */
+static int orli_piece_count(const orl_tokenizer *tok, orli_piece *piece, orli_counts *table) {
+    orli_piece p = *piece; /* its neighbours in memory are other threads' */
     const orli_added *found;
-    size_t at, stop, i, end, piece;
-    for (at = 0; at < n && !orl_failed(t->ctx); at = stop + (found ? found->bytes : 0)) {
-        stop = orli_added_find(tok, text, n, at, 1, &found);
-        for (i = at; i < stop; i = end)
-            for (end = orli_word_end(tok, text, stop, i); i < end; i += piece) {
-                piece = ORLI_MIN(end - i, ORLI_WORD_MOST);
-                orli_bpe_trainer_word(t, text + i, piece);
+    orli_counted word;
+    int full = 0;
+    while (!full) {
+        if (p.at == p.end && p.at == p.stop) {
+            p.at = p.end = p.at + p.special;
+            if (p.at >= p.n) break;
+            p.stop = orli_added_find(tok, p.text, p.n, p.at, 1, &found);
+            p.special = found ? found->bytes : 0;
+        } else {
+            if (p.at == p.end) p.end = orli_word_end(tok, p.text, p.stop, p.at);
+            orli_counted_set(&word, p.text + p.at, ORLI_MIN(p.end - p.at, ORLI_WORD_MOST), p.n - p.at);
+            p.at += word.length;
+            full = orli_tally_count(table, &word);
+        }
+    }
+    *piece = p;
+    return full;
+}
+
+static void orli_tally_task(void *arg, size_t task, size_t worker) {
+    orli_tally *t = (orli_tally *)arg;
+    size_t i;
+    (void)worker;
+    while (!t->full[task] && (i = __atomic_fetch_add(&t->next, 1, __ATOMIC_RELAXED)) < t->pieces)
+        t->full[task] =
+            (unsigned char)orli_piece_count(t->tok, &t->piece[i], t->table + task * ORLI_LEARN_SHARDS);
+}
+
+/* Empties one shard of a table into the whole, which has room. */
+static void orli_tally_move(orli_tally *t, orli_counts *from, size_t shard) {
+    orli_counts *to = &t->whole[shard];
+    orli_counted *word, *slot;
+    for (word = from->slot; from->used && word < from->slot + from->slots; word++) {
+        if (!word->count) continue;
+        slot = orli_counts_slot(to, word, orli_counted_hash(word));
+        if (slot->count) {
+            slot->count += word->count;
+        } else {
+            to->used++;
+            *slot = *word;
+            slot->text = NULL;
+            if (word->length > sizeof word->head) {
+                slot->text = (const char *)memcpy(t->room[shard], word->text, word->length);
+                t->room[shard] += word->length, t->room_left[shard] -= word->length;
             }
+        }
+        word->count = 0;
+    }
+    from->used = from->long_bytes = 0;
+}
+
+static void orli_tally_move_task(void *arg, size_t shard, size_t worker) {
+    orli_tally *t = (orli_tally *)arg;
+    size_t i;
+    (void)worker;
+    for (i = 0; i < t->tables; i++) orli_tally_move(t, &t->table[i * ORLI_LEARN_SHARDS + shard], shard);
+}
+
+/* Empties all tables. */
+static void orli_tally_gather(orli_tally *t) {
+    size_t shard, i, words, bytes;
+    for (shard = 0; shard < ORLI_LEARN_SHARDS; shard++) { /* tasks do not allocate */
+        for (i = words = bytes = 0; i < t->tables; i++)
+            words += t->table[i * ORLI_LEARN_SHARDS + shard].used,
+                bytes += t->table[i * ORLI_LEARN_SHARDS + shard].long_bytes;
+        if (orli_counts_reserve(t->ctx, &t->whole[shard], t->whole[shard].used + words) != ORL_OK) return;
+        if (bytes <= t->room_left[shard]) continue;
+        t->room_left[shard] = 4 * bytes;
+        t->room[shard] = (char *)orli_arena_alloc(&t->arena, t->room_left[shard], 1);
+        if (!t->room[shard]) return;
+    }
+    orli_parallel(t->ctx, ORLI_WORK_OTHER, ORLI_LEARN_SHARDS, orli_tally_move_task, t);
+    memset(t->full, 0, t->tables);
+}
+
+/* Does a special token of the text span the place i? */
+static int orli_special_spans(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t set, k, at;
+    for (set = 0; set < 2; set++)
+        for (k = 0; k < tok->added[set].count; k++) {
+            const orli_added *a = &tok->added[set].item[k];
+            for (at = i - ORLI_MIN(i, a->bytes - 1); at < i && at + a->bytes <= n; at++)
+                if (memcmp(text + at, a->text, a->bytes) == 0) return 1;
+        }
+    return 0;
+}
+
+/* The first place from i on where a text may be cut: white space follows something else, outside of special tokens.
+ * A word ends there, and what it would find behind it makes no difference to it. */
+static size_t orli_text_cut(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+    size_t before, length;
+    for (; i < n; i++) {
+        if (text[i] != ' ' && (text[i] < '\t' || text[i] > '\r')) continue;
+        for (before = i - 1; before && i - before < 4 && ((unsigned char)text[before] & 0xc0u) == 0x80;) before--;
+        if (orli_class_at(tok, text, i, before, &length) == ORLI_SPACE) continue;
+        if (!orli_special_spans(tok, text, n, i)) return i;
+    }
+    return n;
+}
+
+/* Counts the words of a text, which may go afterwards. */
+static void orli_tally_read(orli_tally *t, const char *text, size_t n) {
+    size_t at = 0, i, left;
+    int full;
+    orli_tally_tables(t, n);
+    for (t->pieces = 0; !orl_failed(t->ctx) && (t->pieces || at < n);) {
+        for (; t->pieces < 4 * t->tables && at < n; t->pieces++) {
+            orli_piece *p = &t->piece[t->pieces];
+            memset(p, 0, sizeof *p);
+            p->text = text + at;
+            p->n = orli_text_cut(t->tok, text, n, at + ORLI_MIN(n - at, ORLI_LEARN_PIECE)) - at;
+            at += p->n;
+        }
+        t->next = 0;
+        orli_parallel(t->ctx, ORLI_WORK_OTHER, t->tables, orli_tally_task, t);
+        for (i = left = 0; i < t->pieces; i++)
+            if (t->piece[i].at < t->piece[i].n) t->piece[left++] = t->piece[i];
+        t->pieces = left;
+        for (i = 0, full = 0; i < t->tables; i++) full |= t->full[i];
+        if (full || (!left && at >= n)) orli_tally_gather(t);
     }
 }
 
+static size_t orli_tally_total(const orli_tally *t) {
+    size_t i, total = 0;
+    for (i = 0; i < ORLI_LEARN_SHARDS; i++) total += t->whole[i].used;
+    return total;
+}
+
+/* ---- learning: merges ----
+ * The pair of neighbouring symbols that occurs most often becomes a token, again and again. Ties go to the lowest left
+ * id, then the lowest right id (ids are given in order of creation). All words lie end to end in one array, a cell for
+ * each byte: a symbol's first cell holds its id, its last one says how to get back to the first. So neighbours are
+ * found from the symbols' lengths, and an entry of a pair's list, which names a first cell, is out of date just when
+ * the pair is not found there. A merge costs as much as its list is long; counts in the heap may be too high, and a
+ * pair that comes up with an old count goes back in with its new one. */
+
+typedef struct orli_pair_place { /* of a pair */
+    uint32_t at, word;
+} orli_pair_place;
+
+typedef struct orli_pair_count {
+    uint64_t pair, count;
+    const orli_pair_place *place; /* (places): made once, as its newer symbol was */
+    size_t places;
+} orli_pair_count;
+
+typedef struct orli_beside { /* what a merge changes with one neighbour, on one side */
+    uint64_t count;          /* how often it stands there */
+    uint32_t places, at;     /* … in words; where its places go */
+} orli_beside;
+
+typedef struct orli_fresh { /* a place of a pair that a merge makes */
+    orli_pair_place place;
+    int32_t beside;
+} orli_fresh;
+
+typedef struct orli_side { /* what a merge finds to its left, or to its right */
+    orli_beside *beside;   /* (vocabulary) */
+    int32_t *met;          /* ids that were met */
+    size_t met_count, met_capacity;
+    orli_fresh *fresh;
+    size_t fresh_count, fresh_capacity;
+} orli_side;
+
+typedef struct orli_learner {
+    orl_ctx *ctx;
+    orl_tokenizer *tok;
+    uint64_t *count; /* (words): how often each occurs */
+    int32_t *cell;   /* ≥ 0: a symbol begins; APART: between words, within a symbol; below: a symbol ends */
+    size_t cells;
+    orli_pairs index; /* pair → its number below */
+    orli_pair_count *pair;
+    size_t pairs, pair_capacity;
+    orli_arena arena; /* of places */
+    orli_side side[2];
+    orli_heap heap;
+} orli_learner;
+#define ORLI_CELL_APART (-1)
+#define ORLI_CELL_LAST(id) (-2 - (id)) /* its own inverse */
+
+static void orli_learner_free(orli_learner *t) {
+    size_t i;
+    orli_free(t->ctx, t->count);
+    orli_free(t->ctx, t->cell);
+    orli_free(t->ctx, t->index.slot);
+    orli_free(t->ctx, t->pair);
+    orli_arena_free(&t->arena);
+    for (i = 0; i < 2; i++) {
+        orli_free(t->ctx, t->side[i].beside);
+        orli_free(t->ctx, t->side[i].met);
+        orli_free(t->ctx, t->side[i].fresh);
+    }
+    orli_free(t->ctx, t->heap.item);
+}
+
 /* The number of a pair that may be new, or ORLI_NONE if memory ran out. */
-static size_t orli_bpe_trainer_pair(orli_bpe_trainer *t, uint64_t pair) {
+static size_t orli_learner_pair(orli_learner *t, uint64_t pair) {
     uint64_t number = orli_pairs_find(&t->index, pair);
     if (number != ORLI_NO_PAIR) return (size_t)number;
     if (ORLI_RESERVE(t->ctx, t->pair, t->pair_capacity, t->pairs + 1) != ORL_OK ||
         orli_pairs_set(t->ctx, &t->index, pair, t->pairs) != ORL_OK)
         return ORLI_NONE;
+    memset(&t->pair[t->pairs], 0, sizeof *t->pair);
     t->pair[t->pairs].pair = pair;
-    t->pair[t->pairs].count = 0;
-    t->pair[t->pairs].words = 0;
     return t->pairs++;
 }
 
-/* Counts a pair once less, or (in) once more, for each time its word occurs. */
-static void orli_bpe_trainer_count(orli_bpe_trainer *t, size_t word, int32_t left, int32_t right,
-                                   int in) {
-    size_t number = orli_bpe_trainer_pair(t, orli_pair(left, right));
-    orli_pair_count *p;
-    if (number == ORLI_NONE) return;
-    p = &t->pair[number];
-    p->count = in ? p->count + t->count[word] : p->count - t->count[word];
-    /* its list has the word */
-    if (!in || number < t->fresh || (p->words && t->seen[p->words - 1].word == word)) return;
-    if (t->seen_count >= UINT32_MAX - 1 ||
-        ORLI_RESERVE(t->ctx, t->seen, t->seen_capacity, t->seen_count + 1) != ORL_OK) {
-        orli_fail(t->ctx, ORL_ERR_MEMORY,
-                  "a tokenizer cannot be learned from so much text: use a part of it");
+static void orli_learner_push(orli_learner *t, size_t pair) { /* a pair that occurs once is never merged */
+    if (t->pair[pair].count > 1) orli_heap_push(t->ctx, &t->heap, ~t->pair[pair].count, t->pair[pair].pair);
+}
+
+/* Lays out the words: cells, and APART before each word and behind the last. One byte makes no pair. */
+static void orli_learner_lay_out(orli_learner *t, const orli_tally *words) {
+    size_t shard, i, k, n = 0;
+    uint64_t total = 1;
+    for (shard = 0; shard < ORLI_LEARN_SHARDS; shard++)
+        for (i = 0; i < words->whole[shard].slots; i++)
+            if (words->whole[shard].slot[i].length > 1) n++, total += words->whole[shard].slot[i].length + 1;
+    if (total > UINT32_MAX) {
+        orli_fail(t->ctx, ORL_ERR_DATA,
+                  "a tokenizer cannot be learned from more than 4 GB of different words (%zu MB): use part of the text",
+                  (size_t)(total >> 20));
         return;
     }
-    t->seen[t->seen_count].word = (uint32_t)word;
-    t->seen[t->seen_count].next = p->words;
-    p->words = (uint32_t)++t->seen_count;
+    t->count = (uint64_t *)orli_alloc(t->ctx, n, sizeof *t->count);
+    t->cell = (int32_t *)orli_alloc(t->ctx, (size_t)total, sizeof *t->cell);
+    if (orl_failed(t->ctx)) return;
+    for (shard = n = 0; shard < ORLI_LEARN_SHARDS; shard++)
+        for (i = 0; i < words->whole[shard].slots; i++) {
+            const orli_counted *w = &words->whole[shard].slot[i];
+            const unsigned char *text = (const unsigned char *)(w->text ? w->text : (const char *)w->head);
+            if (w->length < 2) continue;
+            t->count[n++] = w->count;
+            t->cell[t->cells++] = ORLI_CELL_APART;
+            for (k = 0; k < w->length; k++) t->cell[t->cells++] = t->tok->byte_id[text[k]];
+        }
+    t->cell[t->cells++] = ORLI_CELL_APART;
 }
 
-/* Lays out the words' symbols and counts all pairs. */
-static void orli_bpe_trainer_start(orli_bpe_trainer *t, const orl_tokenizer *tok) {
-    size_t total = 0, w, i;
-    for (w = 0; w < t->words.count; w++) total += t->words.name[w].length;
-    t->symbol = (int32_t *)orli_alloc(t->ctx, total, sizeof *t->symbol);
-    t->start = (size_t *)orli_alloc(t->ctx, t->words.count, sizeof *t->start);
-    t->length = (size_t *)orli_alloc(t->ctx, t->words.count, sizeof *t->length);
-    for (w = total = 0; w < t->words.count && !orl_failed(t->ctx); w++) {
-        t->start[w] = total;
-        t->length[w] = t->words.name[w].length;
-        for (i = 0; i < t->length[w]; i++, total++) {
-            t->symbol[total] = tok->byte_id[(unsigned char)t->words.name[w].text[i]];
-            if (i) orli_bpe_trainer_count(t, w, t->symbol[total - 1], t->symbol[total], 1);
-        }
+/* Counts the pairs of bytes and lists their places. */
+static void orli_learner_count(orli_learner *t) {
+    uint64_t *count = (uint64_t *)orli_alloc_zero(t->ctx, 65536, sizeof *count);
+    uint32_t *at = (uint32_t *)orli_alloc_zero(t->ctx, 65536, sizeof *at), sum = 0, n;
+    const int32_t first = t->tok->byte_id[0]; /* the bytes' ids follow one another */
+    orli_pair_place *place;
+    size_t i, k, word = (size_t)0 - 1;
+    for (i = 0; !orl_failed(t->ctx) && i + 1 < t->cells; i++) {
+        if (t->cell[i] == ORLI_CELL_APART) word++;
+        if (t->cell[i] == ORLI_CELL_APART || t->cell[i + 1] == ORLI_CELL_APART) continue;
+        k = (size_t)((t->cell[i] - first) * 256 + t->cell[i + 1] - first);
+        count[k] += t->count[word], at[k]++, sum++;
     }
-    for (i = 0; i < t->pairs && !orl_failed(t->ctx); i++)
-        orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
-}
-
-/* Writes `id` for each left-right pair of a word, from left to right, and counts its new
- * neighbours. */
-static void orli_bpe_trainer_rewrite(orli_bpe_trainer *t, size_t word, uint64_t pair, int32_t id) {
-    int32_t *s = t->symbol + t->start[word], left = orli_pair_left(pair),
-            right = orli_pair_right(pair);
-    size_t i, n = t->length[word], out = 0;
-    for (i = 0; i < n; i++, out++) {
-        if (i + 1 >= n || s[i] != left || s[i + 1] != right) {
-            s[out] = s[i];
-            continue;
-        }
-        orli_bpe_trainer_count(t, word, left, right, 0);
-        if (out) {
-            orli_bpe_trainer_count(t, word, s[out - 1], left, 0);
-            orli_bpe_trainer_count(t, word, s[out - 1], id, 1);
-        }
-        if (i + 2 < n) {
-            orli_bpe_trainer_count(t, word, right, s[i + 2], 0);
-            orli_bpe_trainer_count(t, word, id, s[i + 2], 1);
-        }
-        s[out] = id;
-        i++;
+    place = (orli_pair_place *)orli_arena_alloc(&t->arena, sum, sizeof *place);
+    for (k = sum = 0; place && k < 65536 && !orl_failed(t->ctx); k++) {
+        n = at[k], at[k] = sum, sum += n;
+        if (!n) continue;
+        i = orli_learner_pair(t, orli_pair(first + (int32_t)(k / 256), first + (int32_t)(k % 256)));
+        if (i == ORLI_NONE) break;
+        t->pair[i].count = count[k];
+        t->pair[i].place = place + at[k], t->pair[i].places = n;
+        orli_learner_push(t, i);
     }
-    t->length[word] = out;
+    for (i = 0, word = (size_t)0 - 1; !orl_failed(t->ctx) && i + 1 < t->cells; i++) {
+        if (t->cell[i] == ORLI_CELL_APART) word++;
+        if (t->cell[i] == ORLI_CELL_APART || t->cell[i + 1] == ORLI_CELL_APART) continue;
+        k = (size_t)((t->cell[i] - first) * 256 + t->cell[i + 1] - first);
+        place[at[k]].at = (uint32_t)i, place[at[k]++].word = (uint32_t)word;
+    }
+    orli_free(t->ctx, count);
+    orli_free(t->ctx, at);
 }
 
-/* Learns the most frequent pair: 1, or 0 when no pair occurs twice. */
-static int orli_bpe_trainer_merge(orli_bpe_trainer *t, orl_tokenizer *tok) {
-    orli_heap_item best;
-    orli_pair_count *p;
-    orli_str spelling = orli_str_new(t->ctx);
-    const orli_name *left, *right;
-    int32_t id = (int32_t)tok->tokens;
-    uint32_t at;
+/* A merge has made a pair with the symbol `id` on this side, at a place. */
+static void orli_side_add(orli_learner *t, orli_side *s, int32_t id, size_t at, orli_pair_place from) {
+    orli_beside *b = &s->beside[id];
+    if (ORLI_RESERVE(t->ctx, s->met, s->met_capacity, s->met_count + 1) != ORL_OK ||
+        ORLI_RESERVE(t->ctx, s->fresh, s->fresh_capacity, s->fresh_count + 1) != ORL_OK)
+        return;
+    if (!b->places++) s->met[s->met_count++] = id;
+    b->count += t->count[from.word];
+    s->fresh[s->fresh_count].beside = id;
+    s->fresh[s->fresh_count].place.word = from.word;
+    s->fresh[s->fresh_count++].place.at = (uint32_t)at;
+}
+
+/* Writes `id` for each pair of a list, from left to right, and notes its neighbours. */
+static void orli_learner_rewrite(orli_learner *t, const orli_pair_place *place, size_t n, uint64_t pair, int32_t id) {
+    const int32_t left = orli_pair_left(pair), right = orli_pair_right(pair);
+    const size_t left_bytes = t->tok->token[left].bytes, bytes = t->tok->token[id].bytes;
+    int32_t before, behind;
     size_t i;
-    for (;;) {
-        if (!t->heap.count || orl_failed(t->ctx)) return 0;
-        best = orli_heap_pop(&t->heap);
-        p = &t->pair[orli_bpe_trainer_pair(t, best.value)];
-        if (p->count < 2) continue;
-        if (p->count == ~best.key) break;
-        orli_heap_push(t->ctx, &t->heap, ~p->count, best.value);
+    for (i = 0; i < n; i++) {
+        int32_t *cell = t->cell + place[i].at;
+        if (cell[0] != left || cell[left_bytes] != right) continue;
+        before = cell[-1], behind = cell[bytes];
+        if (before < ORLI_CELL_APART) before = ORLI_CELL_LAST(before);
+        if (before >= 0) orli_side_add(t, &t->side[0], before, place[i].at - t->tok->token[before].bytes, place[i]);
+        if (behind >= 0) orli_side_add(t, &t->side[1], behind, place[i].at, place[i]);
+        cell[left_bytes] = ORLI_CELL_APART;
+        cell[bytes - 1] = ORLI_CELL_LAST(id);
+        cell[0] = id;
     }
-    left = &tok->names.name[tok->token[orli_pair_left(best.value)].name];
-    right = &tok->names.name[tok->token[orli_pair_right(best.value)].name];
+}
+
+/* What a merge changed on one side (0: left): each pair with its old symbol there becomes one with `id`. */
+static void orli_learner_settle(orli_learner *t, size_t side, int32_t old, int32_t id) {
+    orli_side *s = &t->side[side];
+    orli_pair_place *place = (orli_pair_place *)orli_arena_alloc(&t->arena, s->fresh_count, sizeof *place);
+    uint32_t sum = 0;
+    size_t i, pair;
+    if (!place) return;
+    for (i = 0; i < s->met_count; i++) {
+        int32_t beside = s->met[i];
+        orli_beside *b = &s->beside[beside];
+        b->at = sum, sum += b->places;
+        pair = orli_learner_pair(t, side ? orli_pair(old, beside) : orli_pair(beside, old));
+        if (pair != ORLI_NONE) t->pair[pair].count -= b->count;
+        pair = orli_learner_pair(t, side ? orli_pair(id, beside) : orli_pair(beside, id));
+        if (pair == ORLI_NONE) return;
+        t->pair[pair].count += b->count;
+        t->pair[pair].place = place + b->at, t->pair[pair].places = b->places;
+    }
+    for (i = 0; i < s->fresh_count; i++) place[s->beside[s->fresh[i].beside].at++] = s->fresh[i].place;
+}
+
+/* Puts the new pairs of one side in the heap. */
+static void orli_learner_offer(orli_learner *t, size_t side, int32_t id) {
+    orli_side *s = &t->side[side];
+    size_t i;
+    for (i = 0; i < s->met_count && !orl_failed(t->ctx); i++) {
+        int32_t beside = s->met[i];
+        orli_learner_push(t, orli_learner_pair(t, side ? orli_pair(id, beside) : orli_pair(beside, id)));
+        memset(&s->beside[beside], 0, sizeof *s->beside);
+    }
+    s->met_count = s->fresh_count = 0;
+}
+
+/* The token that a pair becomes; −1 if a special token is spelled so (two pairs never make the same spelling). */
+static int32_t orli_learner_token(orli_learner *t, uint64_t pair) {
+    orl_tokenizer *tok = t->tok;
+    const orli_name *left = &tok->names.name[tok->token[orli_pair_left(pair)].name],
+                    *right = &tok->names.name[tok->token[orli_pair_right(pair)].name];
+    orli_str spelling = orli_str_new(t->ctx);
+    int32_t id = -1;
     orli_str_add(&spelling, left->text, left->length);
     orli_str_add(&spelling, right->text, right->length);
-    /* one spelling, one token */
     if (!spelling.failed && orli_spelling_id(tok, spelling.data, spelling.length) < 0) {
+        id = (int32_t)tok->tokens;
         orli_token_enter(tok, spelling.data, spelling.length, id, 0);
-        orli_merge_enter(tok, orli_pair_left(best.value), orli_pair_right(best.value), id);
-        t->fresh = t->pairs;
-        for (at = p->words; at && !orl_failed(t->ctx);) {
-            orli_pair_word seen = t->seen[at - 1];
-            orli_bpe_trainer_rewrite(t, seen.word, best.value, id);
-            at = seen.next;
-        }
-        for (i = t->fresh; i < t->pairs && !orl_failed(t->ctx); i++)
-            orli_heap_push(t->ctx, &t->heap, ~t->pair[i].count, t->pair[i].pair);
     }
     orli_str_free(&spelling);
-    return !orl_failed(t->ctx);
+    return id;
+}
+
+static void orli_learner_merge(orli_learner *t, size_t number) {
+    const orli_pair_count p = t->pair[number];
+    const int32_t id = orli_learner_token(t, p.pair);
+    if (id < 0 || orl_failed(t->ctx)) return;
+    orli_merge_enter(t->tok, orli_pair_left(p.pair), orli_pair_right(p.pair), id);
+    orli_learner_rewrite(t, p.place, p.places, p.pair, id);
+    orli_learner_settle(t, 0, orli_pair_left(p.pair), id);
+    orli_learner_settle(t, 1, orli_pair_right(p.pair), id);
+    t->pair[number].count = 0;
+    orli_learner_offer(t, 0, id);
+    orli_learner_offer(t, 1, id);
+}
+
+/* Merges the most frequent pair: 1, or 0 when no pair occurs twice. */
+static int orli_learner_step(orli_learner *t) {
+    while (t->heap.count && !orl_failed(t->ctx)) {
+        orli_heap_item best = orli_heap_pop(&t->heap);
+        size_t number = orli_learner_pair(t, best.value);
+        if (t->pair[number].count == ~best.key) {
+            orli_learner_merge(t, number);
+            return !orl_failed(t->ctx);
+        }
+        orli_learner_push(t, number);
+    }
+    return 0;
+}
+
+static void orli_learner_run(orl_tokenizer *tok, orli_tally *words, size_t vocab) {
+    orli_learner t;
+    size_t i;
+    memset(&t, 0, sizeof t);
+    t.ctx = t.arena.ctx = tok->object.ctx;
+    t.tok = tok;
+    for (i = 0; i < 2; i++) t.side[i].beside = (orli_beside *)orli_alloc_zero(t.ctx, vocab, sizeof *t.side[i].beside);
+    orli_learner_lay_out(&t, words);
+    orli_tally_free(words);
+    if (!orl_failed(t.ctx)) orli_learner_count(&t);
+    while (!orl_failed(t.ctx) && tok->tokens < vocab && orli_learner_step(&t)) {}
+    orli_learner_free(&t);
 }
 
 /* The specials and the 256 bytes. */
@@ -8435,31 +9732,38 @@ static void orli_train_alphabet(orl_tokenizer *tok, const char *const *specials)
     }
 }
 
-ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes,
-                                           size_t vocab, const char *const *specials) {
+/* A tokenizer that knows the specials and the bytes, or NULL. */
+static orl_tokenizer *orli_train_begin(orl_ctx *ctx, size_t vocab, const char *const *specials, const char *lacks) {
     orl_tokenizer *tok;
-    orli_bpe_trainer t;
     size_t least = 256;
     if (orl_failed(ctx)) return NULL;
     while (specials && specials[least - 256]) least++;
-    if (!text || vocab < least || vocab > INT32_MAX / 2) {
+    if (lacks || vocab < least || vocab > INT32_MAX / 2) {
         orli_fail(ctx, ORL_ERR_ARGUMENT,
-                  "orl_tokenizer_train: needs a text, and a vocabulary of %zu (special tokens and "
-                  "256 bytes) or more",
-                  least);
+                  "orl_tokenizer_train: needs %s, and a vocabulary of %zu (special tokens and 256 bytes) or more",
+                  lacks ? lacks : "a text", least);
         return NULL;
     }
     tok = orli_tokenizer_new(ctx);
     if (!orl_failed(ctx)) orli_train_alphabet(tok, specials);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
-    memset(&t, 0, sizeof t);
-    t.ctx = ctx;
-    t.words = orli_names_new(ctx);
-    if (!orl_failed(ctx)) orli_bpe_trainer_read(&t, tok, text, bytes);
-    if (!orl_failed(ctx)) orli_bpe_trainer_start(&t, tok);
-    while (!orl_failed(ctx) && tok->tokens < vocab && orli_bpe_trainer_merge(&t, tok)) {}
-    orli_bpe_trainer_free(&t);
+    return orli_tokenizer_finished(tok);
+}
+
+/* Learns the merges from the words, which go. */
+static orl_tokenizer *orli_train_end(orl_tokenizer *tok, orli_tally *words, size_t vocab) {
+    orl_ctx *ctx = tok->object.ctx;
+    const size_t different = orli_tally_total(words);
+    if (!orl_failed(ctx)) orli_learner_run(tok, words, vocab);
+    orli_tally_free(words);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    if (orl_error_status(ctx) == ORL_ERR_MEMORY) { /* the remedy is another one than a model's */
+        orl_clear_error(ctx);
+        orli_fail(ctx, ORL_ERR_MEMORY,
+                  "no memory to learn a tokenizer from so many different words (%zu were counted): use a part of the "
+                  "text, or a higher memory_limit",
+                  different);
+    }
     if (!orl_failed(ctx) && tok->tokens < vocab)
         orli_note(ctx,
                   "the text has too few pairs that occur twice for a vocabulary of %zu: it is %zu",
@@ -8467,15 +9771,44 @@ ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_
     return orli_tokenizer_finished(tok);
 }
 
+ORL_API orl_tokenizer *orl_tokenizer_train(orl_ctx *ctx, const char *text, size_t bytes,
+                                           size_t vocab, const char *const *specials) {
+    orl_tokenizer *tok = orli_train_begin(ctx, vocab, specials, text ? NULL : "a text");
+    orli_tally words;
+    if (!tok) return NULL;
+    orli_tally_start(&words, tok);
+    orli_tally_read(&words, text, bytes);
+    return orli_train_end(tok, &words, vocab);
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_train_files(orl_ctx *ctx, const char *const *files, size_t n, size_t vocab,
+                                                 const char *const *specials) {
+    orl_tokenizer *tok = orli_train_begin(ctx, vocab, specials, files && n ? NULL : "files");
+    orli_tally words;
+    orli_file file;
+    size_t i;
+    if (!tok) return NULL;
+    orli_tally_start(&words, tok);
+    for (i = 0; i < n && !orl_failed(ctx); i++) {
+        if (!files[i]) orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_train_files: file %zu of %zu is NULL", i + 1, n);
+        else if (orli_file_open(ctx, files[i], &file) == ORL_OK) {
+            orli_tally_read(&words, file.data, file.size);
+            orli_file_close(&file);
+        }
+    }
+    return orli_train_end(tok, &words, vocab);
+}
+
 /* ---- loading tokenizer.json ----
  * Its parts may come in any order, but each needs the ones before it in orli_load_json(): a
  * first pass remembers where each begins (a reader can be copied). */
 
-/* One step of a normalizer, pre-tokenizer or post-processor. */
+/* One step of a normalizer, pre-tokenizer, decoder or post-processor. */
 typedef struct orli_pipeline_part {
     /* cut if longer: then it is none we know */
-    char type[32], behavior[32], text[16], content[16], scheme[16], regex[320];
-    int add_prefix_space, use_regex, split, invert;
+    char type[32], behavior[32], text[16], content[16], scheme[16], regex[520];
+    int add_prefix_space, use_regex, split, invert, individual, prefix_given;
+    int64_t start, stop;
     orli_json at, list; /* where it begins; its list of parts, or special tokens */
     int has_list;
 } orli_pipeline_part;
@@ -8498,7 +9831,11 @@ static void orli_pipeline_read(orli_json *j, orli_pipeline_part *p) {
         else if (orli_json_is(j, "prepend_scheme")) orli_json_short(j, p->scheme, sizeof p->scheme);
         else if (orli_json_is(j, "prepend") || orli_json_is(j, "replacement"))
             orli_json_short(j, p->text, sizeof p->text);
-        else if (orli_json_is(j, "add_prefix_space")) p->add_prefix_space = orli_json_bool(j);
+        else if (orli_json_is(j, "add_prefix_space"))
+            p->add_prefix_space = orli_json_bool(j), p->prefix_given = 1;
+        else if (orli_json_is(j, "individual_digits")) p->individual = orli_json_bool(j);
+        else if (orli_json_is(j, "start")) p->start = orli_json_int(j, 0, 1 << 20);
+        else if (orli_json_is(j, "stop")) p->stop = orli_json_int(j, 0, 1 << 20);
         else if (orli_json_is(j, "use_regex")) p->use_regex = orli_json_bool(j);
         else if (orli_json_is(j, "split")) p->split = orli_json_bool(j);
         else if (orli_json_is(j, "invert")) p->invert = orli_json_bool(j);
@@ -8510,7 +9847,8 @@ static void orli_pipeline_read(orli_json *j, orli_pipeline_part *p) {
             }
         } else {
             if (orli_json_is(j, "normalizers") || orli_json_is(j, "pretokenizers") ||
-                orli_json_is(j, "processors") || orli_json_is(j, "single"))
+                orli_json_is(j, "processors") || orli_json_is(j, "decoders") ||
+                orli_json_is(j, "single"))
                 p->has_list = 1, p->list = *j;
             orli_json_skip(j);
         }
@@ -8543,20 +9881,23 @@ static void orli_part_unknown(orli_pipeline_part *p, const char *kind) {
 }
 
 static void orli_apply_normalizer(orl_tokenizer *tok, orli_pipeline_part *p) {
-    if (strcmp(p->type, "NFC") == 0) {
+    if (strcmp(p->type, "NFC") == 0 && !tok->nfc && !tok->replaces && !tok->prefix_twice) {
         tok->nfc = 1;
-    } else if (strcmp(p->type, "Prepend") == 0 && strcmp(p->text, ORLI_SP_SPACE) == 0) {
+    } else if (strcmp(p->type, "Prepend") == 0 && strcmp(p->text, ORLI_SP_SPACE) == 0 && !tok->replaces) {
         tok->sentencepiece = tok->prefix_twice = 1;
         tok->prefix = ORLI_PREFIX_ALWAYS;
     } else if (strcmp(p->type, "Replace") == 0 && strcmp(p->text, " ") == 0 &&
                strcmp(p->content, ORLI_SP_SPACE) == 0) {
-        tok->sentencepiece = 1;
+        tok->sentencepiece = tok->replaces = 1;
     } else {
         orli_part_unknown(p, "normalizer");
     }
 }
 
-/* The regular expressions that are known, by their exact text. */
+/* The regular expressions that are known, by their exact text; the first of a kind is the one that is saved. */
+#define ORLI_REGEX_CL100K(digits)                                                                        \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" \
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 static const struct {
     orli_split split;
     const char *regex;
@@ -8565,49 +9906,92 @@ static const struct {
      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
     {ORLI_SPLIT_GPT2,
      "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
-    {ORLI_SPLIT_LLAMA3, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
-                        "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-                        "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
-    {ORLI_SPLIT_QWEN2, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-                       "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-                       "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}};
+    {ORLI_SPLIT_LLAMA3, ORLI_REGEX_CL100K("\\p{N}{1,3}")},
+    {ORLI_SPLIT_QWEN2, ORLI_REGEX_CL100K("\\p{N}")},
+    {ORLI_SPLIT_O200K,
+     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
+     "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
+     "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}};
 
-/* Split by a known regex and then ByteLevel, ByteLevel alone, or Metaspace. tok->split begins
- * as NONE. */
-static void orli_apply_pretokenizer(orl_tokenizer *tok, orli_pipeline_part *p) {
+/* Split by a known regex: all of the text falls into matches, so "Isolated" and "Removed" with "invert" are the same.
+ * Or Gemma's: at spaces, of which the normalizer has left none. */
+static int orli_apply_split(orl_tokenizer *tok, const orli_pipeline_part *p) {
     size_t i;
-    if (strcmp(p->type, "ByteLevel") == 0 && !tok->sentencepiece) {
-        if (p->add_prefix_space) tok->prefix = ORLI_PREFIX_ALWAYS;
-        if (p->use_regex && tok->split == ORLI_SPLIT_NONE) tok->split = ORLI_SPLIT_GPT2;
-        else if (p->use_regex || tok->split == ORLI_SPLIT_NONE)
-            orli_part_unknown(p, "pre_tokenizer");
-        return;
+    if (!p->regex[0])
+        return tok->replaces && strcmp(p->text, " ") == 0 && strcmp(p->behavior, "MergedWithPrevious") == 0 &&
+               !p->invert;
+    if (strcmp(p->behavior, p->invert ? "Removed" : "Isolated") != 0 || tok->split != ORLI_SPLIT_NONE || tok->digits ||
+        tok->sentencepiece)
+        return 0;
+    for (i = 0; i < sizeof orli_regexes / sizeof *orli_regexes; i++)
+        if (strcmp(p->regex, orli_regexes[i].regex) == 0) tok->split = orli_regexes[i].split;
+    return tok->split != ORLI_SPLIT_NONE;
+}
+
+/* ByteLevel, with GPT-2's regex of its own, or behind a Split and with neither regex nor prefix (which every word
+ * would get). */
+static int orli_apply_byte_level(orl_tokenizer *tok, const orli_pipeline_part *p) {
+    if (tok->sentencepiece || (p->use_regex && tok->split != ORLI_SPLIT_NONE)) return 0;
+    if (p->add_prefix_space && (tok->digits || !p->use_regex)) return 0;
+    if (p->add_prefix_space) tok->prefix = ORLI_PREFIX_ALWAYS;
+    if (p->use_regex) tok->split = ORLI_SPLIT_GPT2;
+    return tok->split != ORLI_SPLIT_NONE;
+}
+
+static int orli_apply_metaspace(orl_tokenizer *tok, const orli_pipeline_part *p) {
+    if (strcmp(p->text, ORLI_SP_SPACE) != 0 || tok->split != ORLI_SPLIT_NONE || tok->digits || tok->prefix_twice)
+        return 0;
+    tok->sentencepiece = 1;
+    if (p->split) tok->split = ORLI_SPLIT_SPACES;
+    tok->prefix = !strcmp(p->scheme, "first")   ? ORLI_PREFIX_FIRST
+                  : !strcmp(p->scheme, "never") || !p->add_prefix_space ? ORLI_PREFIX_NONE
+                                                                        : ORLI_PREFIX_ALWAYS;
+    return 1;
+}
+
+/* tok->split begins as NONE. */
+static void orli_apply_pretokenizer(orl_tokenizer *tok, orli_pipeline_part *p) {
+    int known = 0;
+    if (strcmp(p->type, "ByteLevel") == 0) {
+        known = orli_apply_byte_level(tok, p);
+    } else if (strcmp(p->type, "Metaspace") == 0) {
+        known = orli_apply_metaspace(tok, p);
+    } else if (strcmp(p->type, "Split") == 0) {
+        known = orli_apply_split(tok, p);
+    } else if (strcmp(p->type, "Digits") == 0 && tok->split == ORLI_SPLIT_NONE && !tok->sentencepiece) {
+        tok->digits = p->individual ? 1 : 2;
+        known = 1;
     }
-    if (strcmp(p->type, "Metaspace") == 0 && strcmp(p->text, ORLI_SP_SPACE) == 0 && !p->split) {
-        tok->sentencepiece = 1;
-        tok->prefix = !strcmp(p->scheme, "first")  ? ORLI_PREFIX_FIRST
-                      : !strcmp(p->scheme, "never") ? ORLI_PREFIX_NONE
-                      : p->add_prefix_space         ? ORLI_PREFIX_ALWAYS
-                                                    : ORLI_PREFIX_NONE;
-        return;
-    }
-    for (i = 0; strcmp(p->type, "Split") == 0 && i < sizeof orli_regexes / sizeof *orli_regexes;
-         i++) {
-        if (strcmp(p->regex, orli_regexes[i].regex) != 0 || tok->split != ORLI_SPLIT_NONE) continue;
-        if (!(strcmp(p->behavior, "Isolated") == 0 && !p->invert) &&
-            !(strcmp(p->behavior, "Removed") == 0 && p->invert))
-            continue;
-        tok->split = orli_regexes[i].split;
-        return;
-    }
-    orli_part_unknown(p, "pre_tokenizer");
+    if (!known) orli_part_unknown(p, "pre_tokenizer");
+}
+
+/* A decoder says but one thing that is not known already: whether a leading space goes. */
+static void orli_apply_decoder(orl_tokenizer *tok, orli_pipeline_part *p) {
+    int known = 0;
+    if (!tok->sentencepiece) known = strcmp(p->type, "ByteLevel") == 0;
+    else if (strcmp(p->type, "Replace") == 0)
+        known = strcmp(p->text, ORLI_SP_SPACE) == 0 && strcmp(p->content, " ") == 0;
+    else if (strcmp(p->type, "Strip") == 0)
+        known = tok->strips = strcmp(p->content, " ") == 0 && p->start == 1 && p->stop == 0;
+    else if (strcmp(p->type, "Metaspace") == 0) {
+        tok->strips = strcmp(p->scheme, "never") != 0 && p->add_prefix_space;
+        known = strcmp(p->text, ORLI_SP_SPACE) == 0;
+    } else
+        known = strcmp(p->type, "ByteFallback") == 0 || strcmp(p->type, "Fuse") == 0;
+    if (!known) orli_part_unknown(p, "decoder");
 }
 
 /* TemplateProcessing whose first piece is a special token adds that token: it is the BOS. */
 static void orli_apply_processor(orl_tokenizer *tok, orli_pipeline_part *p) {
     orli_json j = p->list;
     orli_str id = orli_str_new(tok->object.ctx);
-    if (strcmp(p->type, "TemplateProcessing") != 0 || !p->has_list) return;
+    if (strcmp(p->type, "ByteLevel") == 0) return; /* of offsets alone */
+    if (strcmp(p->type, "TemplateProcessing") != 0 || !p->has_list) {
+        orli_part_unknown(p, "post_processor");
+        return;
+    }
     orli_json_open(&j, ORLI_JSON_ARRAY);
     if (orli_json_item(&j)) {
         for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
@@ -8626,9 +10010,9 @@ static void orli_apply_processor(orl_tokenizer *tok, orli_pipeline_part *p) {
     orli_str_free(&id);
 }
 
-/* The highest id a file of this size may use: a token takes at least six bytes of it, and holes
+/* The highest id a file of this size may use: nearly all tokens take more than eight bytes of it, and holes
  * between ids are few. */
-static int64_t orli_id_limit(size_t size) { return (int64_t)ORLI_MIN(size / 4 + 1024, 1u << 30); }
+static int64_t orli_id_limit(size_t size) { return (int64_t)ORLI_MIN(size / 8 + 1024, (size_t)1 << 29); }
 
 /* {"spelling": id, …} */
 static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
@@ -8744,61 +10128,75 @@ static void orli_load_model(orl_tokenizer *tok, orli_json j) {
     orli_str_free(&unk);
 }
 
-/* [{"id": …, "content": "…", "special": …, "lstrip": …, "rstrip": …}, …]. The first of the usual
+/* One of added_tokens: its flags, and its content in `content`; 1, or an error and 0. */
+static int orli_load_added_one(orli_json *j, orli_added *flags, orli_str *content) {
+    memset(flags, 0, sizeof *flags);
+    flags->id = -1;
+    content->length = 0;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "id")) flags->id = (int32_t)orli_json_int(j, 0, orli_id_limit(j->size));
+        else if (orli_json_is(j, "content")) orli_json_string(j, content);
+        else if (orli_json_is(j, "special")) flags->special = orli_json_bool(j);
+        else if (orli_json_is(j, "lstrip")) flags->lstrip = orli_json_bool(j);
+        else if (orli_json_is(j, "rstrip")) flags->rstrip = orli_json_bool(j);
+        else if (orli_json_is(j, "single_word")) flags->single_word = orli_json_bool(j);
+        else if (orli_json_is(j, "normalized")) flags->normalized = orli_json_bool(j);
+        else orli_json_skip(j);
+    }
+    if (content->failed || orl_failed(j->ctx)) return 0;
+    if (flags->id < 0 || !content->length)
+        orli_json_fail_at(j, j->start, "added_tokens: a token without id or content");
+    return !orl_failed(j->ctx);
+}
+
+/* [{"id": …, "content": "…", "special": …, "lstrip": …, …}, …]. The first of the usual
  * end-of-text tokens is the EOS until tokenizer_config.json says otherwise. */
 static void orli_load_added(orl_tokenizer *tok, orli_json j) {
     orli_str s = orli_str_new(tok->object.ctx);
+    orli_added flags;
+    int32_t known;
     if (!j.ctx || orli_json_null(&j)) return;
     for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) {
-        int32_t id = -1, known;
-        int special = 0, lstrip = 0, rstrip = 0, single = 0;
-        s.length = 0;
-        for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-            if (orli_json_is(&j, "id"))
-                id =
-                    (int32_t)orli_json_int(&j, 0, orli_id_limit(j.size));
-            else if (orli_json_is(&j, "content")) orli_json_string(&j, &s);
-            else if (orli_json_is(&j, "special")) special = orli_json_bool(&j);
-            else if (orli_json_is(&j, "lstrip")) lstrip = orli_json_bool(&j);
-            else if (orli_json_is(&j, "rstrip")) rstrip = orli_json_bool(&j);
-            else if (orli_json_is(&j, "single_word")) single = orli_json_bool(&j);
-            else orli_json_skip(&j);
-        }
-        if (s.failed || orl_failed(j.ctx)) break;
-        known = s.length ? orli_spelling_id(tok, s.data, s.length) : -1;
-        if (!s.length || id < 0)
-            orli_json_fail_at(&j, j.start, "added_tokens: a token without id or content");
-        else if (single)
-            orli_json_fail_at(
-                &j, j.start,
-                "added_tokens: \"%.60s\" has single_word, which is not known here: set it to false",
-                s.data);
-        else if (known < 0 ? !orli_token_enter(tok, s.data, s.length, id, 1) : known != id)
+        if (!orli_load_added_one(&j, &flags, &s)) break;
+        known = orli_spelling_id(tok, s.data, s.length);
+        if (known < 0 ? !orli_token_enter(tok, s.data, s.length, flags.id, 1) : known != flags.id)
             orli_json_fail_at(
                 &j, j.start,
                 "added_tokens: \"%.60s\" or its id %ld is another token's in the vocabulary",
-                s.data, (long)id);
+                s.data, (long)flags.id);
+        else if (!orl_failed(j.ctx) && tok->token[flags.id].added)
+            orli_json_fail_at(&j, j.start, "added_tokens: \"%.60s\" occurs twice: remove one", s.data);
         if (orl_failed(j.ctx)) break;
-        orli_added_enter(tok, id, special, lstrip, rstrip);
-        if (special && tok->eos < 0 &&
+        orli_added_enter(tok, flags);
+        if (flags.special && tok->eos < 0 &&
             (strcmp(s.data, "<|endoftext|>") == 0 || strcmp(s.data, "</s>") == 0))
-            tok->eos = id;
+            tok->eos = flags.id;
     }
     orli_str_free(&s);
 }
 
+/* Between ids there may be a few that no token has, but memory goes by the highest. */
+static void orli_check_holes(const orl_tokenizer *tok, orli_json *j) {
+    size_t i, used = 0;
+    for (i = 0; i < tok->tokens; i++) used += tok->token[i].text != NULL;
+    if (tok->tokens - used > used + 1024)
+        orli_json_fail_at(j, j->start,
+                          "model: the vocabulary has ids up to %zu but only %zu tokens: number them 0, 1, …",
+                          tok->tokens - 1, used);
+}
+
 static void orli_load_json(orl_tokenizer *tok, const char *path) {
     orl_ctx *ctx = tok->object.ctx;
-    static const char *const key[5] = {"normalizer", "pre_tokenizer", "model", "added_tokens",
-                                       "post_processor"};
-    orli_json part[5], j;
+    static const char *const key[6] = {"normalizer", "pre_tokenizer", "model", "added_tokens",
+                                       "post_processor", "decoder"};
+    orli_json part[6], j;
     orli_file file;
     int i;
     memset(part, 0, sizeof part);
     if (orli_file_open(ctx, path, &file) != ORL_OK) return;
     j = orli_json_new(ctx, file.data, file.size, path, 1);
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j); orli_json_skip(&j))
-        for (i = 0; i < 5; i++) {
+        for (i = 0; i < 6; i++) {
             if (!orli_json_is(&j, key[i])) continue;
             if (part[i].ctx)
                 orli_json_fail_at(&j, j.start, "the key \"%s\" occurs twice: remove one", key[i]);
@@ -8814,8 +10212,13 @@ static void orli_load_json(orl_tokenizer *tok, const char *path) {
         orli_json_fail_at(&j, 0,
                           "neither a pre_tokenizer ByteLevel nor one of SentencePiece's: only such "
                           "tokenizers are known here");
+    tok->strips = tok->sentencepiece && tok->prefix != ORLI_PREFIX_NONE;
+    if (part[5].ctx && tok->sentencepiece && orli_json_peek(&part[5]) != ORLI_JSON_NULL) tok->strips = 0;
+    if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[5], orli_apply_decoder);
+    if (!orl_failed(ctx) && tok->nfc) orli_nfc_expand(tok);
     if (!orl_failed(ctx)) orli_load_model(tok, part[2]);
     if (!orl_failed(ctx)) orli_load_added(tok, part[3]);
+    if (!orl_failed(ctx)) orli_check_holes(tok, &part[2]);
     if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[4], orli_apply_processor);
     orli_file_close(&file);
 }
@@ -8861,7 +10264,7 @@ static void orli_load_vocab_json(orl_tokenizer *tok, const char *path) {
     if (orl_failed(ctx)) return;
     end = orli_spelling_id(tok, "<|endoftext|>", 13);
     if (end < 0) return;
-    orli_added_enter(tok, end, 1, 0, 0);
+    orli_added_plain(tok, end, 1);
     tok->eos = end;
 }
 
@@ -8912,45 +10315,11 @@ static const char *const orli_tokenizer_files[] = {
     "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", NULL};
 #define ORLI_TOKENIZER_FILES_WITH_TOKENS 7
 
-ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
-    static const char *const vocab[] = {"vocab.json", "encoder.json"}, *const merges[] = {
-                                                                           "merges.txt",
-                                                                           "vocab.bpe"};
-    orl_tokenizer *tok;
-    char path[4096], second[4096];
-    int i, found = 0;
-    if (orl_failed(ctx)) return NULL;
-    if (!dir) {
-        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load: the directory is NULL");
-        return NULL;
-    }
-    tok = orli_tokenizer_new(ctx);
-    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "tokenizer.json") == ORL_OK &&
-        orli_exists(path)) {
-        found = 1;
-        orli_load_json(tok, path);
-    }
-    for (i = 0; i < 2 && !found && !orl_failed(ctx); i++) {
-        if (orli_join(ctx, path, dir, vocab[i]) != ORL_OK ||
-            orli_join(ctx, second, dir, merges[i]) != ORL_OK || !orli_exists(path))
-            continue;
-        found = 1;
-        orli_load_vocab_json(tok, path);
-        if (!orl_failed(ctx)) orli_load_merges_txt(tok, second);
-    }
-    if (!found)
-        orli_fail(ctx, ORL_ERR_IO,
-                  "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt "
-                  "nor encoder.json and vocab.bpe",
-                  dir);
-    if (!orl_failed(ctx)) orli_load_config(tok, dir);
-    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
-    if (!orl_failed(ctx)) orli_kept_read(ctx, &tok->kept, dir, orli_tokenizer_files);
-    return orli_tokenizer_finished(tok);
-}
-
 /* ---- llama2.c's tokenizer.bin: int max_token_length; vocab × (float score; int length; bytes)
  * ---- */
+
+/* Bytes of a token, in the forms whose merges are found by trying where to cut it. */
+#define ORLI_TOKEN_MOST 1024
 
 typedef struct orli_scored { /* a merge and the score of what it makes */
     float score;
@@ -8994,6 +10363,11 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
             break;
         }
         at += 8 + (size_t)length;
+        if (length > ORLI_TOKEN_MOST) {
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu at byte %zu has %ld bytes: more than %d are not known here", path,
+                      i, at - 8 - (size_t)length, (long)length, ORLI_TOKEN_MOST);
+            break;
+        }
         for (; i < 3 && length > 2 && text[0] == '\n' && text[length - 1] == '\n'; length -= 2)
             text++;
         spelling.length = 0;
@@ -9006,19 +10380,21 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
     orli_str_free(&spelling);
 }
 
-/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. */
-static void orli_llama2c_merges(orl_tokenizer *tok, const float *score) {
+/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. Tokens below `from` and
+ * SentencePiece's bytes take no part. */
+static void orli_scored_merges(orl_tokenizer *tok, const float *score, int32_t from) {
     orl_ctx *ctx = tok->object.ctx;
     orli_scored *found = NULL;
     size_t count = 0, capacity = 0, i, k;
-    for (i = 3; i < tok->tokens && !orl_failed(ctx); i++) {
+    for (i = (size_t)from; i < tok->tokens && !orl_failed(ctx); i++) {
         const orli_name *name = &tok->names.name[tok->token[i].name];
-        if (orli_byte_token(name->text, name->length) >= 0) continue;
+        if (!tok->token[i].text || (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0)) continue;
         for (k = 1; k < name->length; k++) {
             int32_t left = orli_spelling_id(tok, name->text, k),
-                    right = left < 3 ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
-            if (right < 3 || orli_byte_token(name->text, k) >= 0 ||
-                orli_byte_token(name->text + k, name->length - k) >= 0)
+                    right = left < from ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
+            if (left < from || right < from ||
+                (tok->sentencepiece && (orli_byte_token(name->text, k) >= 0 ||
+                                        orli_byte_token(name->text + k, name->length - k) >= 0)))
                 continue;
             if (ORLI_RESERVE(ctx, found, capacity, count + 1) != ORL_OK) break;
             found[count].score = score[i];
@@ -9068,19 +10444,230 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
     score = (float *)orli_alloc(ctx, vocab, sizeof *score);
     if (!orl_failed(ctx)) {
         tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos =
-            tok->rank_by_token = tok->prefix_twice = 1;
+            tok->rank_by_token = tok->prefix_twice = tok->replaces = tok->strips = 1;
         tok->prefix = ORLI_PREFIX_ALWAYS;
         tok->split = ORLI_SPLIT_NONE;
         orli_llama2c_read(tok, &file, path, vocab, score);
     }
-    if (!orl_failed(ctx)) orli_llama2c_merges(tok, score);
-    for (i = 0; i < 3 && !orl_failed(ctx); i++) orli_added_enter(tok, (int32_t)i, 1, 0, 0);
+    if (!orl_failed(ctx)) orli_scored_merges(tok, score, 3);
+    for (i = 0; i < 3 && !orl_failed(ctx); i++) orli_added_plain(tok, (int32_t)i, 1);
     if (!orl_failed(ctx)) {
         tok->unk = 0, tok->bos = 1, tok->eos = 2;
         orli_tokenizer_index(tok);
     }
     orli_free(ctx, score);
     orli_file_close(&file);
+    return orli_tokenizer_finished(tok);
+}
+
+/* ---- tiktoken's rank files: lines of a token's bytes in base64, a blank, its rank, which is its id ---- */
+
+typedef struct orli_rank_kind {
+    const char *name;
+    size_t ranks; /* how many the file has, if its name does not tell */
+    orli_split split;
+    int nfc;
+    int32_t first;       /* id of the first special token */
+    const char *special; /* their texts, each in its place: "a b - c": "-" is an id without a token; in the end …#n: the
+                          * number n and those that follow, as far as to `last` */
+    int32_t last;
+} orli_rank_kind;
+
+static const orli_rank_kind orli_rank_kinds[] = {
+    {"cl100k_base", 100256, ORLI_SPLIT_LLAMA3, 0, 100257,
+     "<|endoftext|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> - - - - - - - - - - - - - - - <|endofprompt|>", 100276},
+    {"o200k_base", 199998, ORLI_SPLIT_O200K, 0, 199999,
+     "<|endoftext|> - - - - - - - - - - - - - - - - - - <|endofprompt|>", 200018},
+    {"llama3", 128000, ORLI_SPLIT_LLAMA3, 0, 128000,
+     "<|begin_of_text|> <|end_of_text|> <|reserved_special_token_0|> <|reserved_special_token_1|> "
+     "<|reserved_special_token_2|> <|reserved_special_token_3|> <|start_header_id|> <|end_header_id|> "
+     "<|reserved_special_token_4|> <|eot_id|> <|reserved_special_token_#5", 128255},
+    {"qwen", 151643, ORLI_SPLIT_QWEN2, 1, 151643, "<|endoftext|> <|im_start|> <|im_end|> <|extra_#0", 151850},
+    {"gpt2", 50256, ORLI_SPLIT_GPT2, 0, 50256, "<|endoftext|>", 50256},
+    {"r50k_base", 50256, ORLI_SPLIT_GPT2, 0, 50256, "<|endoftext|>", 50256},
+    {"p50k_base", 50280, ORLI_SPLIT_GPT2, 0, 50256, "<|endoftext|>", 50256}};
+
+/* Appends the bytes of n characters of base64; 0 if they are none. */
+static int orli_base64(const char *text, size_t n, orli_str *out) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    uint32_t bits = 0;
+    size_t i, held = 0, padding = 0;
+    for (; padding < 2 && n > padding && text[n - 1 - padding] == '='; padding++) {}
+    if (n % 4 || n == 0) return 0;
+    for (i = 0; i < n - padding; i++) {
+        const char *digit = text[i] ? strchr(digits, text[i]) : NULL;
+        char c;
+        if (!digit) return 0;
+        bits = bits << 6 | (uint32_t)(digit - digits);
+        held += 6;
+        if (held < 8) continue;
+        held -= 8;
+        c = (char)(bits >> held & 0xff);
+        orli_str_add(out, &c, 1);
+    }
+    return !(bits & ((1u << held) - 1)); /* what is left over is zero */
+}
+
+/* A line's token and rank: 1, or 0 and an error. */
+static int orli_rank_line(orl_tokenizer *tok, const char *path, size_t line, const char *text, size_t n, size_t most,
+                          orli_str *bytes, orli_str *spelling) {
+    orl_ctx *ctx = tok->object.ctx;
+    const char *space = (const char *)memchr(text, ' ', n);
+    const size_t encoded = space ? (size_t)(space - text) : n;
+    size_t rank = 0, i;
+    bytes->length = spelling->length = 0;
+    if (!orli_base64(text, encoded, bytes)) {
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: \"%.*s\" is not a token in base64", path, line,
+                  (int)ORLI_MIN(encoded, 60), text);
+        return 0;
+    }
+    for (i = encoded + 1; i < n && rank < most && text[i] >= '0' && text[i] <= '9'; i++)
+        rank = 10 * rank + (size_t)(text[i] - '0');
+    if (i < n || i <= encoded + 1 || rank >= most)
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: \"%.*s\" is not a token, a blank and a rank below %zu", path, line,
+                  (int)ORLI_MIN(n, 60), text, most);
+    else if (bytes->length > ORLI_TOKEN_MOST)
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: a token of %zu bytes: more than %d are not known here", path, line,
+                  bytes->length, ORLI_TOKEN_MOST);
+    if (bytes->failed || orl_failed(ctx)) return 0;
+    orli_spell(tok, bytes->data, bytes->length, spelling);
+    if (!spelling->failed && !orli_token_enter(tok, spelling->data, spelling->length, (int32_t)rank, 0))
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: the token or its rank %zu occurs twice", path, line, rank);
+    return !orl_failed(ctx);
+}
+
+/* Reads the lines; gives their number. */
+static size_t orli_ranks_read(orl_tokenizer *tok, const orli_file *file, const char *path) {
+    orli_str bytes = orli_str_new(tok->object.ctx), spelling = orli_str_new(tok->object.ctx);
+    size_t at, end, line = 1, count = 0, next, most = (size_t)orli_id_limit(file->size);
+    if (file->size && (file->data[0] == '\n' || !file->data[0]))
+        orli_fail(tok->object.ctx, ORL_ERR_FORMAT,
+                  "%s: not lines of tokens and ranks (SentencePiece's own form is not known here): convert it to "
+                  "tokenizer.json", path);
+    for (at = 0; at < file->size && !orl_failed(tok->object.ctx); at = next, line++) {
+        const char *stop = (const char *)memchr(file->data + at, '\n', file->size - at);
+        end = stop ? (size_t)(stop - file->data) : file->size;
+        next = end + 1;
+        if (end > at && file->data[end - 1] == '\r') end--;
+        if (end > at)
+            count += (size_t)orli_rank_line(tok, path, line, file->data + at, end - at, most, &bytes, &spelling);
+    }
+    orli_str_free(&bytes);
+    orli_str_free(&spelling);
+    return count;
+}
+
+/* Which kind the caller, or the file's name, or the number of its ranks says it is; NULL and an error. */
+static const orli_rank_kind *orli_rank_kind_of(orl_ctx *ctx, const char *path, const char *name, size_t ranks) {
+    const char *slash = strrchr(path, '/');
+    size_t i, n = sizeof orli_rank_kinds / sizeof *orli_rank_kinds;
+    for (i = 0; i < n; i++)
+        if (name && strcmp(name, orli_rank_kinds[i].name) == 0) return &orli_rank_kinds[i];
+    for (i = 0; i < n && !name; i++)
+        if (strstr(slash ? slash : path, orli_rank_kinds[i].name)) return &orli_rank_kinds[i];
+    for (i = 0; i < n && !name; i++)
+        if (ranks == orli_rank_kinds[i].ranks) return &orli_rank_kinds[i];
+    orli_fail(ctx, name ? ORL_ERR_ARGUMENT : ORL_ERR_FORMAT,
+              "%s: %s%s%s (%zu ranks): name one of cl100k_base, o200k_base, llama3, qwen, gpt2, r50k_base and p50k_base", path,
+              name ? "there is no kind \"" : "neither its name nor its size tells how it splits text", name ? name : "",
+              name ? "\"" : "", ranks);
+    return NULL;
+}
+
+/* The special tokens that the file does not have. */
+static void orli_rank_specials(orl_tokenizer *tok, const orli_rank_kind *kind, const char *path) {
+    orl_ctx *ctx = tok->object.ctx;
+    const char *at = kind->special;
+    int32_t id, number = -1;
+    for (id = kind->first; id <= kind->last && !orl_failed(ctx); id++) {
+        char text[64];
+        size_t n = strcspn(at, " "), hash = strcspn(at, " #");
+        if (hash < n && number < 0) number = (int32_t)(at[hash + 1] - '0');
+        if (hash < n) snprintf(text, sizeof text, "%.*s%ld|>", (int)hash, at, (long)number++);
+        else snprintf(text, sizeof text, "%.*s", (int)n, at);
+        if (hash == n && at[n]) at += n + 1;
+        if (strcmp(text, "-") == 0) continue;
+        if (!orli_token_enter(tok, text, strlen(text), id, 1))
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: has a token %ld or \"%s\", which %s keeps for itself", path, (long)id, text,
+                      kind->name);
+        else if (!orl_failed(ctx)) orli_added_plain(tok, id, 1);
+    }
+    if (orl_failed(ctx)) return;
+    tok->bos = orli_spelling_id(tok, "<|begin_of_text|>", 17);
+    tok->add_bos = tok->bos >= 0;
+    tok->eos = orli_spelling_id(tok, tok->add_bos ? "<|end_of_text|>" : "<|endoftext|>", tok->add_bos ? 15 : 13);
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *path, const char *name) {
+    orl_tokenizer *tok;
+    const orli_rank_kind *kind = NULL;
+    orli_file file;
+    float *score = NULL;
+    size_t ranks, i;
+    if (orl_failed(ctx)) return NULL;
+    if (!path) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load_tiktoken: the file is NULL");
+        return NULL;
+    }
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
+    tok = orli_tokenizer_new(ctx);
+    if (!orl_failed(ctx)) {
+        ranks = orli_ranks_read(tok, &file, path);
+        if (!orl_failed(ctx)) kind = orli_rank_kind_of(ctx, path, name, ranks);
+        score = (float *)orli_alloc(ctx, tok->tokens, sizeof *score);
+    }
+    if (!orl_failed(ctx)) {
+        for (i = 0; i < tok->tokens; i++) score[i] = -(float)i;
+        tok->split = kind->split, tok->nfc = kind->nfc;
+        tok->ignore_merges = tok->rank_by_token = 1;
+        orli_scored_merges(tok, score, 0);
+    }
+    if (!orl_failed(ctx) && tok->nfc) orli_nfc_expand(tok);
+    if (!orl_failed(ctx)) orli_rank_specials(tok, kind, path);
+    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    orli_free(ctx, score);
+    orli_file_close(&file);
+    return orli_tokenizer_finished(tok);
+}
+
+/* ---- loading a directory ---- */
+
+/* The first of some files that is in a directory, and its path; −1: none. */
+static int orli_first_file(orl_ctx *ctx, char *path, const char *dir, const char *const *names) {
+    int i;
+    for (i = 0; names[i] && orli_join(ctx, path, dir, names[i]) == ORL_OK; i++)
+        if (orli_exists(path)) return i;
+    return -1;
+}
+
+ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
+    static const char *const json[] = {"tokenizer.json", "vocab.json", "encoder.json", NULL},
+        *const merges[] = {NULL, "merges.txt", "vocab.bpe"},
+        *const ranks[] = {"tokenizer.model", "qwen.tiktoken", "cl100k_base.tiktoken", "o200k_base.tiktoken",
+                          "r50k_base.tiktoken", "p50k_base.tiktoken", NULL};
+    orl_tokenizer *tok;
+    char path[4096], second[4096];
+    int which;
+    if (orl_failed(ctx)) return NULL;
+    if (!dir) {
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load: the directory is NULL");
+        return NULL;
+    }
+    which = orli_first_file(ctx, path, dir, json);
+    if (which < 0 && orli_first_file(ctx, path, dir, ranks) >= 0) return orl_tokenizer_load_tiktoken(ctx, path, NULL);
+    if (which < 0 && !orl_failed(ctx))
+        orli_fail(ctx, ORL_ERR_IO,
+                  "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt nor encoder.json and "
+                  "vocab.bpe nor a rank file of tiktoken", dir);
+    tok = orli_tokenizer_new(ctx);
+    if (!tok) return NULL;
+    if (which == 0) orli_load_json(tok, path);
+    if (which > 0) orli_load_vocab_json(tok, path);
+    if (which > 0 && !orl_failed(ctx) && orli_join(ctx, second, dir, merges[which]) == ORL_OK)
+        orli_load_merges_txt(tok, second);
+    if (!orl_failed(ctx)) orli_load_config(tok, dir);
+    if (!orl_failed(ctx)) orli_tokenizer_index(tok);
+    if (!orl_failed(ctx)) orli_kept_read(ctx, &tok->kept, dir, orli_tokenizer_files);
     return orli_tokenizer_finished(tok);
 }
 
@@ -9091,23 +10678,34 @@ static void orli_save_spelling(const orl_tokenizer *tok, orli_str *s, int32_t id
     orli_json_put_string(s, name->text, name->length);
 }
 
+static const char *orli_json_word(int value) { return value ? "true" : "false"; }
+
+static int orli_added_id_order(const void *a, const void *b) {
+    const orli_added *s = (const orli_added *)a, *t = (const orli_added *)b;
+    return s->id < t->id ? -1 : s->id > t->id;
+}
+
 static void orli_save_added(const orl_tokenizer *tok, orli_str *s) {
-    size_t id, i, first = 1;
+    const size_t before = tok->added[0].count, count = before + tok->added[1].count;
+    orli_added *all = (orli_added *)orli_alloc(s->ctx, count, sizeof *all);
+    size_t i;
+    if (all && count) {
+        for (i = 0; i < count; i++) all[i] = i < before ? tok->added[0].item[i] : tok->added[1].item[i - before];
+        orli_sort(all, count, sizeof *all, orli_added_id_order);
+    }
     orli_str_puts(s, "  \"added_tokens\": [");
-    for (id = 0; id < tok->tokens; id++) {
-        if (!tok->token[id].added) continue;
-        for (i = 0; tok->added[i].id != (int32_t)id; i++) {}
-        orli_str_printf(s, "%s\n    {\"id\": %zu, \"content\": ", first ? "" : ",", id);
-        orli_save_spelling(tok, s, (int32_t)id);
+    for (i = 0; all && i < count; i++) {
+        orli_str_printf(s, "%s\n    {\"id\": %ld, \"content\": ", i ? "," : "", (long)all[i].id);
+        orli_save_spelling(tok, s, all[i].id);
         orli_str_printf(s,
-                        ", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": "
-                        "false, \"special\": %s}",
-                        tok->added[i].lstrip ? "true" : "false",
-                        tok->added[i].rstrip ? "true" : "false",
-                        tok->added[i].special ? "true" : "false");
-        first = 0;
+                        ", \"single_word\": %s, \"lstrip\": %s, \"rstrip\": %s, \"normalized\": "
+                        "%s, \"special\": %s}",
+                        orli_json_word(all[i].single_word), orli_json_word(all[i].lstrip),
+                        orli_json_word(all[i].rstrip), orli_json_word(all[i].normalized),
+                        orli_json_word(all[i].special));
     }
     orli_str_puts(s, "],\n");
+    orli_free(s->ctx, all);
 }
 
 /* normalizer, pre_tokenizer and decoder of a byte-level tokenizer */
@@ -9117,10 +10715,16 @@ static void orli_save_byte_level(const orl_tokenizer *tok, orli_str *s) {
     orli_str_puts(s, tok->nfc ? "  \"normalizer\": {\"type\": \"NFC\"},\n"
                               : "  \"normalizer\": null,\n");
     if (tok->split == ORLI_SPLIT_GPT2) {
+        orli_str_puts(s, "  \"pre_tokenizer\": ");
+        if (tok->digits)
+            orli_str_printf(s,
+                            "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", "
+                            "\"individual_digits\": %s}, ",
+                            orli_json_word(tok->digits == 1));
         orli_str_printf(s,
-                        "  \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": %s, "
-                        "\"trim_offsets\": true, \"use_regex\": true},\n",
-                        prefix);
+                        "{\"type\": \"ByteLevel\", \"add_prefix_space\": %s, "
+                        "\"trim_offsets\": true, \"use_regex\": true}%s,\n",
+                        prefix, tok->digits ? "]}" : "");
     } else {
         for (i = 0; orli_regexes[i].split != tok->split; i++) {}
         orli_str_puts(s, "  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": "
@@ -9139,24 +10743,34 @@ static void orli_save_byte_level(const orl_tokenizer *tok, orli_str *s) {
 /* the same of a SentencePiece-style one, in the form of Llama 2's, or with Metaspace where that
  * was read */
 static void orli_save_sentencepiece(const orl_tokenizer *tok, orli_str *s) {
-    if (tok->prefix != ORLI_PREFIX_NONE && !tok->prefix_twice) {
+    const int metaspace = (tok->prefix != ORLI_PREFIX_NONE && !tok->prefix_twice) || tok->split == ORLI_SPLIT_SPACES ||
+                          !tok->replaces;
+    const char *between = "";
+    orli_str_puts(s, tok->replaces || tok->prefix_twice || tok->nfc
+                         ? "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": ["
+                         : "  \"normalizer\": null,\n");
+    if (tok->nfc) orli_str_puts(s, "{\"type\": \"NFC\"}"), between = ", ";
+    if (tok->prefix_twice)
+        orli_str_printf(s, "%s{\"type\": \"Prepend\", \"prepend\": \"" ORLI_SP_SPACE "\"}", between), between = ", ";
+    if (tok->replaces)
+        orli_str_printf(s, "%s{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
+                           "\"" ORLI_SP_SPACE "\"}", between);
+    if (tok->replaces || tok->prefix_twice || tok->nfc) orli_str_puts(s, "]},\n");
+    if (metaspace)
         orli_str_printf(s,
-                        "  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", "
+                        "  \"pre_tokenizer\": {\"type\": \"Metaspace\", "
                         "\"replacement\": \"" ORLI_SP_SPACE
-                        "\", \"prepend_scheme\": \"%s\", \"split\": false},\n",
-                        tok->prefix == ORLI_PREFIX_FIRST ? "first" : "always");
-    } else {
-        orli_str_puts(s, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
-        if (tok->prefix_twice)
-            orli_str_puts(s, "{\"type\": \"Prepend\", \"prepend\": \"" ORLI_SP_SPACE "\"}, ");
-        orli_str_puts(s, "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
-                         "\"" ORLI_SP_SPACE "\"}]},\n  \"pre_tokenizer\": null,\n");
-    }
+                        "\", \"prepend_scheme\": \"%s\", \"split\": %s},\n",
+                        tok->prefix == ORLI_PREFIX_FIRST    ? "first"
+                        : tok->prefix == ORLI_PREFIX_ALWAYS ? "always"
+                                                            : "never",
+                        orli_json_word(tok->split == ORLI_SPLIT_SPACES));
+    else orli_str_puts(s, "  \"pre_tokenizer\": null,\n");
     orli_str_puts(s,
                   "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", "
                   "\"pattern\": {\"String\": \"" ORLI_SP_SPACE
                   "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
-    if (tok->prefix != ORLI_PREFIX_NONE)
+    if (tok->strips)
         orli_str_puts(s, ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}");
     orli_str_puts(s, "]},\n");
 }
@@ -9296,17 +10910,18 @@ ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir)
 
 #if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 11
 /* =================================================================================================
- * >>model   11. MODEL: transformers of the GPT-2 and Llama families, language or reward head
+ * >>model   11. MODEL: transformers of nine families, language or reward head; adapters; frozen weights
  * =================================================================================================
  * Purpose:    one forward pass for every family and use; weights in from and out to Hugging Face
- *             directories.
- * Depends on: tensor, formats, tokenizer.   Owns: a model owns its parameters, not its tokenizer.
- * Invariants: what differs between families is data: a table of weights with their names on disk, and
- *             four choices in the block (norm, positions, feed-forward, biases). A file's config is
- *             taken in full or refused with the key's name; a missing or odd-shaped tensor is an error.
+ *             directories, out to GGUF; low-rank adapters in PEFT's layout.
+ * Depends on: tensor, formats, tokenizer.   Owns: a model owns its parameters and its adapter, not its
+ *             tokenizer. Frozen bf16 weights belong to all copies that read them.
+ * Invariants: what differs between families is data: a table of weights with their names on disk. A block
+ *             computes what its weights imply. A file's config is taken in full or refused with the key's
+ *             name and value; a missing, odd-shaped or superfluous tensor is an error.
  * Source:     GPT-2: Radford et al. 2019; Llama: Touvron et al., arXiv 2302.13971; grouped queries:
- *             Ainslie et al., arXiv 2305.13245.
- * Tested by:  tests/test_11_model.c, tests/test_golden.c */
+ *             Ainslie et al., arXiv 2305.13245; the others: the modeling files of transformers 5.
+ * Tested by:  tests/test_11_model.c, test_11_families.c, test_11_lora.c, test_11_gguf.c, test_golden.c */
 
 /* ---- 11.1 families: the weights of a block, and of the whole ---- */
 
@@ -9831,7 +11446,8 @@ ORL_API orl_status orl_lora_add(orl_model *m, const orl_lora_options *options) {
     if (orl_has_lora(m))
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: %s has an adapter: merge it first", m->name);
     if (!o.rank || o.rank > m->config.dim || !(o.alpha > 0))
-        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: rank must be 1 to %zu and alpha positive", m->config.dim);
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: rank must be 1 to %zu and alpha positive",
+                         m->config.dim);
     if (m->params->grads)
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: %s is being trained: add the adapter before", m->name);
     if (!m->down) m->down = (orl_param **)orli_alloc_zero(ctx, orli_model_slots(m), sizeof *m->down);
@@ -9847,7 +11463,7 @@ ORL_API orl_status orl_lora_add(orl_model *m, const orl_lora_options *options) {
         }
     if (!found)
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_add: no linear layer of a %s model is called \"%s\": %s is",
-                  orli_families[m->config.arch].model_type, o.targets ? o.targets : "", found ? "" : strrchr(module, '.') + 1);
+                  orli_families[m->config.arch].model_type, o.targets, strrchr(module, '.') + 1);
     if (m->reward && !orl_failed(ctx)) orli_lora_take_head(m);
     if (orl_failed(ctx)) orli_lora_drop(m);
     return orl_error_status(ctx);
@@ -10017,8 +11633,9 @@ static orl_tensor *orli_model_norm(orl_tape *tape, const orl_model *m, orl_tenso
 
 static orl_tensor *orli_model_linear(orl_tape *tape, const orl_model *m, orl_tensor *x, orli_weight w, orli_weight bias,
                                      size_t layer) {
-    orl_tensor *y = orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer)), *low;
+    orl_tensor *y, *low;
     orl_param *down = m->down ? m->down[orli_slot(w, layer)] : NULL;
+    y = orl_linear(tape, x, orli_weight_use(tape, m, w, layer), orli_weight_use(tape, m, bias, layer));
     if (!down) return y;
     low = orl_scale(tape, orl_linear(tape, x, orl_use(tape, down), NULL), orli_lora_scale(m));
     return orli_linear_onto(tape, y, low, orl_use(tape, m->up[orli_slot(w, layer)]));
@@ -10748,8 +12365,9 @@ static void orli_config_write_gpt(orli_str *s, const orl_model_config *c) {
 static void orli_config_write_rope(orli_str *s, const orl_rotation *r) {
     orli_config_put_real(s, "rope_theta", r->theta);
     if (!(r->factor > 0)) return;
-    orli_str_puts(s, r->original ? "  \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": "
-                                 : "  \"rope_scaling\": {\"type\": \"linear\", \"rope_type\": \"linear\", \"factor\": ");
+    orli_str_puts(s, "  \"rope_scaling\": {");
+    orli_str_puts(s, r->original ? "\"rope_type\": \"llama3\", \"factor\": "
+                                 : "\"type\": \"linear\", \"rope_type\": \"linear\", \"factor\": ");
     orli_json_put_double(s, r->factor);
     if (r->original) {
         orli_str_puts(s, ", \"low_freq_factor\": ");
@@ -11970,10 +13588,12 @@ static void orli_gguf_put_merges(orli_gguf *g, const orl_tokenizer *tok) {
 
 /* What llama.cpp calls the way text falls into words; NULL: it has none like it. */
 static const char *orli_gguf_pre(const orl_tokenizer *tok) {
+    if (tok->digits) return tok->split == ORLI_SPLIT_GPT2 && tok->digits == 1 ? "smollm" : NULL;
     switch (tok->split) {
     case ORLI_SPLIT_GPT2: return "gpt-2";
     case ORLI_SPLIT_LLAMA3: return "llama-bpe";
     case ORLI_SPLIT_QWEN2: return "qwen2";
+    case ORLI_SPLIT_O200K: return "gpt-4o";
     default: return NULL;
     }
 }
@@ -12788,44 +14408,228 @@ static void orli_row_ids(orl_dataset *d, orli_json *j, orl_row *r, orl_text *t) 
     orli_free(j->ctx, ids);
 }
 
-/* The tag that opens turn `turn` of `role`. */
-static void orli_template_turn(orli_str *s, orl_template which, size_t turn, const char *role) {
-    if (which == ORL_TEMPLATE_CHATML) orli_str_printf(s, "%s<|im_start|>%s\n", turn ? "<|im_end|>\n" : "", role);
-    else if (strcmp(role, "assistant") == 0) orli_str_puts(s, "\n\nAssistant:");
-    else if (strcmp(role, "system") != 0) orli_str_puts(s, "\n\nHuman:");
+/* ---- templates ----
+ * What stands around the messages of system, user and assistant. In tags \1 is the role, \2 the begin token, \3 the
+ * end token. The assistant's turn is open, lead, content, rest, end, close: its response begins with lead, and the end
+ * token is appended to it as an id. */
+
+#define ORLI_ROLES_ANY 1u    /* a role that is not known is written like the user's */
+#define ORLI_ROLES_IN_TURN 2u /* user and assistant alternate, after one system message at most */
+#define ORLI_INSIDE 4u       /* the system message stands within the first user's turn */
+#define ORLI_TRIM 8u         /* contents lose the white space around them … */
+#define ORLI_TRIM_WHOLE 16u  /* … with the system message in front of them */
+#define ORLI_BLANK 32u       /* a blank before a content that is not empty */
+#define ORLI_NO_THOUGHTS 64u /* what stands before </think> is left out */
+
+enum { ORLI_SYSTEM, ORLI_USER, ORLI_ASSISTANT };
+
+typedef struct orli_template {
+    const char *name, *bos, *eos; /* of the published models */
+    const char *begin, *open[3], *close[3];
+    const char *lead, *rest, *end;
+    const char *answer; /* opens the last answer instead of open[2], if not NULL */
+    const char *system; /* the message where there is none, if not NULL */
+    unsigned traits;
+} orli_template;
+
+#define ORLI_IM_OPEN "<|im_start|>\1\n"
+#define ORLI_IM_CLOSE "<|im_end|>\n"
+#define ORLI_CHATML \
+    {ORLI_IM_OPEN, ORLI_IM_OPEN, ORLI_IM_OPEN}, {ORLI_IM_CLOSE, ORLI_IM_CLOSE, "\n"}, "", "", "<|im_end|>"
+static const orli_template orli_templates[ORL_TEMPLATE_COUNT] = {
+    {"hh", "", "", "", {"", "\n\nHuman:", "\n\nAssistant:"}, {"", "", ""}, "", "", "", NULL, NULL,
+     ORLI_ROLES_ANY | ORLI_BLANK},
+    {"chatml", "", "", "", ORLI_CHATML, NULL, NULL, ORLI_ROLES_ANY},
+    {"qwen", "", "", "", ORLI_CHATML, NULL, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", 0},
+    {"qwen3", "", "", "", ORLI_CHATML, ORLI_IM_OPEN "<think>\n\n</think>\n\n", NULL, ORLI_NO_THOUGHTS},
+    {"llama2", "<s>", "</s>", "", {"<<SYS>>\n", "\2[INST] ", ""}, {"\n<</SYS>>\n\n", " [/INST]", ""}, " ", " ", "\3",
+     NULL, NULL, ORLI_ROLES_IN_TURN | ORLI_INSIDE | ORLI_TRIM | ORLI_TRIM_WHOLE},
+    {"llama3", "<|begin_of_text|>", "<|eot_id|>", "\2",
+     {"<|start_header_id|>\1<|end_header_id|>\n\n", "<|start_header_id|>\1<|end_header_id|>\n\n",
+      "<|start_header_id|>\1<|end_header_id|>\n\n"},
+     {"<|eot_id|>", "<|eot_id|>", ""}, "", "", "<|eot_id|>", NULL, NULL, ORLI_ROLES_ANY | ORLI_TRIM},
+    {"zephyr", "", "</s>", "", {"<|\1|>\n", "<|\1|>\n", "<|\1|>\n"}, {"\3\n", "\3\n", "\n"}, "", "", "\3",
+     NULL, NULL, 0},
+    {"alpaca", "<s>", "</s>", "\2", {"", "### Instruction:\n", "### Response:\n"}, {"\n\n", "\n\n", "\n\n"},
+     "", "", "\3", NULL, NULL, ORLI_ROLES_IN_TURN | ORLI_TRIM},
+    {"gemma", "<bos>", "<eos>", "\2", {"", "<start_of_turn>user\n", "<start_of_turn>model\n"},
+     {"\n\n", "<end_of_turn>\n", "\n"}, "", "", "<end_of_turn>", NULL, NULL,
+     ORLI_ROLES_IN_TURN | ORLI_INSIDE | ORLI_TRIM},
+    {"mistral", "<s>", "</s>", "\2", {"", " [INST] ", ""}, {"\n\n", " [/INST]", ""}, " ", "", "\3", NULL, NULL,
+     ORLI_ROLES_IN_TURN | ORLI_INSIDE}};
+
+/* White space as Python's str.strip() has it, which the templates were written for. */
+static int orli_blank(uint32_t c) {
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+        (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/* s from `from` on without the white space around it. */
+static void orli_str_trim(orli_str *s, size_t from) {
+    size_t i, length, first = from, last = from;
+    uint32_t code;
+    for (i = from; i < s->length; i += length) {
+        length = orli_utf8_decode(s->data + i, s->length - i, &code);
+        if (!length) length = 1, code = 0;
+        if (!orli_blank(code)) last = i + length;
+        else if (last == from) first = i + length;
+    }
+    if (last == from) first = from;
+    if (last > first) memmove(s->data + from, s->data + first, last - first);
+    s->length = from + (last - first);
+    if (s->data) s->data[s->length] = 0;
+}
+
+/* Rows of messages, written in one template. */
+typedef struct orli_chat {
+    const orli_template *t;
+    const char *bos, *eos;
+} orli_chat;
+
+static orli_chat orli_chat_of(orl_template which) {
+    orli_chat c;
+    c.t = &orli_templates[which], c.bos = c.t->bos, c.eos = c.t->eos;
+    return c;
+}
+
+static void orli_chat_tag(const orli_chat *c, orli_str *s, const char *tag, const char *role) {
+    for (; *tag; tag++)
+        if (*tag > '\3') orli_str_add(s, tag, 1);
+        else orli_str_puts(s, *tag == '\1' ? role : *tag == '\2' ? c->bos : c->eos);
+}
+
+typedef struct orli_turns { /* messages on their way into a text */
+    const orli_chat *chat;
+    orli_json *j;
+    orli_str text, role, content; /* role, content: of the message that is to be written */
+    orli_str inside;              /* the system message, until the first user's turn takes it in */
+    size_t messages, turns;       /* written; turns: but for system messages */
+    size_t border;                /* where the response begins */
+} orli_turns;
+
+/* The role of the message, or −1 if it cannot stand here. */
+static int orli_turns_role(orli_turns *t) {
+    const char *role = t->role.data;
+    const unsigned traits = t->chat->t->traits;
+    const int known = strcmp(role, "system") == 0 ? ORLI_SYSTEM
+        : strcmp(role, "assistant") == 0          ? ORLI_ASSISTANT
+                                                  : ORLI_USER;
+    if (known == ORLI_USER && !(traits & ORLI_ROLES_ANY) && strcmp(role, "user") != 0) {
+        orli_json_fail_at(t->j, t->j->start, "a message of a role that its template does not have");
+        return -1;
+    }
+    if ((traits & ORLI_ROLES_IN_TURN) &&
+        (known == ORLI_SYSTEM ? t->messages > 0 : t->turns % 2 != (known == ORLI_ASSISTANT))) {
+        orli_json_fail_at(t->j, t->j->start,
+                          "roles out of turn: in its template a user and the assistant alternate, and a system message "
+                          "comes first");
+        return -1;
+    }
+    return known;
+}
+
+/* What stands between a turn's tags. */
+static void orli_turns_content(orli_turns *t, int role, int last) {
+    const unsigned traits = t->chat->t->traits, silent = role == ORLI_ASSISTANT ? traits & ORLI_NO_THOUGHTS : 0;
+    const char *content = t->content.length ? t->content.data : "";
+    const size_t begin = t->text.length, n = t->content.length;
+    size_t i, first = 0, trim = begin;
+    for (i = 0; silent && i + 8 <= n; i++)
+        if (memcmp(content + i, "</think>", 8) == 0) first = i + 8;
+    while (silent && (first || last) && first < n && content[first] == '\n') first++;
+    if (role == ORLI_USER && t->inside.length) {
+        orli_str_add(&t->text, t->inside.data, t->inside.length);
+        t->inside.length = 0;
+        if (!(traits & ORLI_TRIM_WHOLE)) trim = t->text.length;
+    }
+    if ((traits & ORLI_BLANK) && role != ORLI_SYSTEM && n) orli_str_puts(&t->text, " ");
+    orli_str_add(&t->text, content + first, n - first);
+    if (traits & ORLI_TRIM) orli_str_trim(&t->text, trim);
+}
+
+/* Writes the message; of an answer that is the last one, no more than its response. */
+static void orli_turns_write(orli_turns *t, int last) {
+    const orli_template *form = t->chat->t;
+    const int role = orli_turns_role(t), answer = role == ORLI_ASSISTANT;
+    const char *name = t->role.data;
+    if (role < 0 || t->text.failed) return;
+    t->messages++, t->turns += role != ORLI_SYSTEM;
+    if (role == ORLI_SYSTEM && (form->traits & ORLI_INSIDE)) {
+        orli_chat_tag(t->chat, &t->inside, form->open[role], name);
+        orli_str_add(&t->inside, t->content.data ? t->content.data : "", t->content.length);
+        orli_chat_tag(t->chat, &t->inside, form->close[role], name);
+        return;
+    }
+    orli_chat_tag(t->chat, &t->text, answer && last && form->answer ? form->answer : form->open[role], name);
+    if (answer) t->border = t->text.length, orli_str_puts(&t->text, form->lead);
+    orli_turns_content(t, role, last);
+    if (answer) orli_str_puts(&t->text, form->rest);
+    if (answer && last) return;
+    if (answer) orli_chat_tag(t->chat, &t->text, form->end, name);
+    orli_chat_tag(t->chat, &t->text, form->close[role], name);
+}
+
+/* What comes before the first message: the begin token, and the template's own system message if it has one. */
+static void orli_turns_begin(orli_turns *t) {
+    const orli_template *form = t->chat->t;
+    orli_chat_tag(t->chat, &t->text, form->begin, "");
+    if (!form->system || strcmp(t->role.data, "system") == 0) return;
+    orli_chat_tag(t->chat, &t->text, form->open[ORLI_SYSTEM], "system");
+    orli_str_puts(&t->text, form->system);
+    orli_chat_tag(t->chat, &t->text, form->close[ORLI_SYSTEM], "system");
+}
+
+/* Behind the last message: the tag of an answer that is waited for. */
+static void orli_turns_ask(orli_turns *t) {
+    const orli_template *form = t->chat->t;
+    if (t->inside.length)
+        orli_json_fail_at(t->j, t->j->start, "a system message alone: its template writes it into a user's turn");
+    orli_chat_tag(t->chat, &t->text, form->answer ? form->answer : form->open[ORLI_ASSISTANT], "assistant");
+    t->border = t->text.length;
+}
+
+/* Reads one message. */
+static void orli_turns_read(orli_turns *t) {
+    orli_json *j = t->j;
+    t->role.length = t->content.length = 0;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "role")) orli_json_string(j, &t->role);
+        else if (orli_json_is(j, "content")) orli_json_string(j, &t->content);
+        else orli_json_skip(j);
+    }
+    if (!t->role.length) orli_json_fail_at(j, j->start, "a message without a role");
 }
 
 /* [{"role", "content"}, …] → prompt (all before the assistant's last turn, and its tag) and response (that turn). If
  * the last turn is another's there is no response: a prompt that waits for its answer. 1 if there is one. */
-static int orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, orl_template which) {
-    orli_str all = orli_str_new(j->ctx), role = orli_str_new(j->ctx), content = orli_str_new(j->ctx);
-    size_t border = 0, turns = 0;
+static int orli_row_messages(orl_dataset *d, orli_json *j, orl_row *r, const orli_chat *chat) {
+    orli_turns t;
+    size_t read = 0;
     int answered = 0;
-    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j); turns++) {
-        role.length = content.length = 0;
-        for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-            if (orli_json_is(j, "role")) orli_json_string(j, &role);
-            else if (orli_json_is(j, "content")) orli_json_string(j, &content);
-            else orli_json_skip(j);
-        }
-        if (!role.length) orli_json_fail_at(j, j->start, "a message without a role");
+    memset(&t, 0, sizeof t);
+    t.chat = chat, t.j = j;
+    t.text = t.role = t.content = t.inside = orli_str_new(j->ctx);
+    orli_json_open(j, ORLI_JSON_ARRAY);
+    for (; orli_json_item(j); read++) { /* one behind: is there another? */
+        if (read) orli_turns_write(&t, 0);
+        orli_turns_read(&t);
         if (orl_failed(j->ctx)) break;
-        orli_template_turn(&all, which, turns, role.data);
-        border = all.length;
-        if (which == ORL_TEMPLATE_HH && content.length && strcmp(role.data, "system") != 0) orli_str_puts(&all, " ");
-        orli_str_add(&all, content.data ? content.data : "", content.length);
+        if (!read) orli_turns_begin(&t);
     }
-    if (!orl_failed(j->ctx) && !turns) orli_json_fail_at(j, j->start, "no messages");
-    if (!orl_failed(j->ctx)) answered = strcmp(role.data, "assistant") == 0;
-    if (!orl_failed(j->ctx) && !answered) orli_template_turn(&all, which, turns, "assistant"), border = all.length;
-    if (!orl_failed(j->ctx) && !all.failed) {
-        const char *text = (const char *)orli_store_copy(d->store, all.data, all.length);
-        r->prompt.text = text, r->prompt.bytes = border;
-        r->response.text = text && answered ? text + border : NULL, r->response.bytes = all.length - border;
+    if (!orl_failed(j->ctx) && !read) orli_json_fail_at(j, j->start, "no messages");
+    if (!orl_failed(j->ctx)) orli_turns_write(&t, 1);
+    if (!orl_failed(j->ctx)) answered = strcmp(t.role.data, "assistant") == 0;
+    if (!orl_failed(j->ctx) && !answered) orli_turns_ask(&t);
+    if (!orl_failed(j->ctx)) {
+        const char *text = (const char *)orli_store_copy(d->store, t.text.data, t.text.length);
+        r->prompt.text = text, r->prompt.bytes = t.border;
+        r->response.text = text && answered ? text + t.border : NULL, r->response.bytes = t.text.length - t.border;
+        r->flags = (r->flags & ~ORL_TEMPLATED) | (chat->t == orli_templates ? 0 : ORL_TEMPLATED);
     }
-    orli_str_free(&all);
-    orli_str_free(&role);
-    orli_str_free(&content);
+    orli_str_free(&t.text);
+    orli_str_free(&t.role);
+    orli_str_free(&t.content);
+    orli_str_free(&t.inside);
     return answered;
 }
 
@@ -12855,6 +14659,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
     orli_json j = orli_json_new(ctx, json, bytes, d->name, line);
     orli_names seen = orli_names_new(ctx);
     orl_row *r = orli_dataset_append(d);
+    const orli_chat hh = orli_chat_of(ORL_TEMPLATE_HH);
     int raw = 0, prompt = 0, response = 0, chosen = 0, rejected = 0, raw_rejected = 0;
     if (!r) return ORL_ERR_MEMORY;
     r->json = json, r->json_bytes = bytes, r->line = line;
@@ -12870,7 +14675,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "rejected_ids")) rejected = 1, orli_row_ids(d, &j, r, &r->rejected);
         else if (orli_json_is(&j, "messages") && (prompt || response || chosen))
             orli_json_fail_at(&j, j.start, "\"messages\" beside a prompt or a response: keep one of them");
-        else if (orli_json_is(&j, "messages")) prompt = 1, response = orli_row_messages(d, &j, r, ORL_TEMPLATE_HH);
+        else if (orli_json_is(&j, "messages")) prompt = 1, response = orli_row_messages(d, &j, r, &hh);
         else if (orli_json_is(&j, "reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
         else if (orli_json_is(&j, "reward_raw")) r->reward_raw = orli_json_number(&j), raw = 1;
         else if (orli_json_is(&j, "chosen_reward")) r->reward = orli_json_number(&j), r->flags |= ORL_LABELLED;
@@ -12887,6 +14692,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         else if (orli_json_is(&j, "sample"))
             r->sample = (size_t)orli_json_int(&j, 0, INT32_MAX), r->flags |= ORL_SAMPLED;
         else if (orli_json_is(&j, "truncated")) r->flags |= orli_json_bool(&j) ? ORL_TRUNCATED : 0;
+        else if (orli_json_is(&j, "templated")) r->flags |= orli_json_bool(&j) ? ORL_TEMPLATED : 0;
         else orli_json_skip(&j);
     }
     orli_json_end(&j);
@@ -12980,19 +14786,95 @@ ORL_API orl_status orl_dataset_add_pair(orl_dataset *d, const char *prompt, cons
     return orli_dataset_add_row(d, prompt, chosen, rejected) ? ORL_OK : orl_error_status(orl_dataset_ctx(d));
 }
 
-ORL_API orl_status orl_dataset_set_template(orl_dataset *d, orl_template which) {
-    orl_ctx *ctx = orl_dataset_ctx(d);
-    size_t i;
-    for (i = 0; d && i < d->count && !orl_failed(ctx); i++) {
+/* Writes the rows of messages anew; how many there are. A sample has its prompt from before. */
+static size_t orli_dataset_chat(orl_dataset *d, const orli_chat *chat) {
+    orl_ctx *ctx = d->object.ctx;
+    size_t i, rows = 0;
+    for (i = 0; i < d->count && !orl_failed(ctx); i++) {
         orl_row *r = &d->row[i];
         orli_json j;
-        if (!r->json) continue;
+        if (!r->json || (r->flags & ORL_SAMPLED)) continue;
         j = orli_json_new(ctx, r->json, r->json_bytes, d->name, r->line);
         for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-            if (orli_json_is(&j, "messages")) orli_row_messages(d, &j, r, which), orli_dataset_group(d, r);
+            if (orli_json_is(&j, "messages")) rows++, orli_row_messages(d, &j, r, chat), orli_dataset_group(d, r);
             else orli_json_skip(&j);
         }
     }
+    return rows;
+}
+
+ORL_API const char *orl_template_name(orl_template which) {
+    return (unsigned)which < ORL_TEMPLATE_COUNT ? orli_templates[which].name : NULL;
+}
+
+ORL_API orl_template orl_template_find(const orl_tokenizer *tok) {
+    if (orl_token_id(tok, "<|im_start|>") >= 0)
+        return orl_token_id(tok, "<think>") >= 0          ? ORL_TEMPLATE_QWEN3
+            : orl_token_id(tok, "<|object_ref_start|>") >= 0 ? ORL_TEMPLATE_QWEN
+                                                             : ORL_TEMPLATE_CHATML;
+    if (orl_token_id(tok, "<|start_header_id|>") >= 0) return ORL_TEMPLATE_LLAMA3;
+    if (orl_token_id(tok, "<start_of_turn>") >= 0) return ORL_TEMPLATE_GEMMA;
+    /* with <|end|> it is Phi's, which is not one of these */
+    if (orl_token_id(tok, "<|user|>") >= 0 && orl_token_id(tok, "<|end|>") < 0) return ORL_TEMPLATE_ZEPHYR;
+    return ORL_TEMPLATE_HH;
+}
+
+ORL_API orl_status orl_dataset_set_template(orl_dataset *d, orl_template which) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    orli_chat chat;
+    if (!d || orl_failed(ctx)) return orl_error_status(ctx);
+    if ((unsigned)which >= ORL_TEMPLATE_COUNT)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_dataset_set_template: there is no template %d", (int)which);
+    chat = orli_chat_of(which);
+    orli_dataset_chat(d, &chat);
+    return orl_error_status(ctx);
+}
+
+static orl_status orli_template_named(orl_ctx *ctx, const char *name, orl_template *which) {
+    orli_str all = orli_str_new(ctx);
+    size_t i;
+    for (i = 0; i < ORL_TEMPLATE_COUNT; i++) {
+        if (strcmp(orli_templates[i].name, name) == 0) break;
+        orli_str_printf(&all, "%s%s", i ? ", " : "", orli_templates[i].name);
+    }
+    *which = (orl_template)i;
+    if (i == ORL_TEMPLATE_COUNT)
+        orli_fail(ctx, ORL_ERR_ARGUMENT, "there is no template \"%.40s\": choose one of %s", name,
+                  all.data ? all.data : "those the manual names");
+    orli_str_free(&all);
+    return orl_error_status(ctx);
+}
+
+/* Makes a token the one that training appends to responses; sampling still stops where it did. */
+static void orli_model_end(orl_model *m, int32_t id) {
+    size_t i;
+    for (i = 0; i < m->stops && m->stop[i] != id; i++) {}
+    if (i == m->stops && m->stops < sizeof m->stop / sizeof *m->stop) m->stops++;
+    else if (i == m->stops) i--;
+    memmove(m->stop + 1, m->stop, i * sizeof *m->stop);
+    m->stop[0] = m->config.eos = id;
+}
+
+ORL_API orl_status orl_dataset_use_template(orl_dataset *d, orl_model *m, const char *name) {
+    orl_ctx *ctx = orl_dataset_ctx(d);
+    const orl_tokenizer *tok = m ? m->tokenizer : NULL;
+    orl_template which = orl_template_find(tok);
+    orli_str bos = orli_str_new(ctx), eos = orli_str_new(ctx);
+    orli_chat chat;
+    size_t bytes;
+    int32_t end;
+    if (!d || !m || orl_failed(ctx)) return orl_error_status(ctx);
+    if (name && orli_template_named(ctx, name, &which) != ORL_OK) return orl_error_status(ctx);
+    chat = orli_chat_of(which);
+    if (tok && tok->bos >= 0) orli_str_puts(&bos, orl_token_text(tok, tok->bos, &bytes));
+    if (tok && tok->eos >= 0) orli_str_puts(&eos, orl_token_text(tok, tok->eos, &bytes));
+    if (tok) chat.bos = bos.data ? bos.data : "", chat.eos = eos.data ? eos.data : "";
+    if (!bos.failed && !eos.failed && orli_dataset_chat(d, &chat) && tok && chat.t->end[0]) {
+        end = chat.t->end[0] == '\3' ? tok->eos : orl_token_id(tok, chat.t->end);
+        if (end >= 0 && (size_t)end < m->config.vocab) orli_model_end(m, end);
+    }
+    orli_str_free(&bos);
+    orli_str_free(&eos);
     return orl_error_status(ctx);
 }
 
@@ -13019,7 +14901,7 @@ static int orli_row_owns(const orl_row *r, const orli_json *j) {
     static const char *const sampled[] = {
         "completion", "completion_ids", "sample",     "truncated", "logprob",    "tokens",
         "text",       "messages",       "chosen",     "rejected",  "chosen_ids", "rejected_ids",
-        "margin",     "reward",         "reward_raw", "condition", NULL};
+        "margin",     "reward",         "reward_raw", "condition", "templated", NULL};
     static const char *const labelled[] = {"reward", "reward_raw", NULL}, *const logp[] = {"logprob", "tokens", NULL};
     static const char *const pair[] = {"chosen_reward", "chosen_reward_raw", "rejected_reward", "rejected_reward_raw",
                                        NULL};
@@ -13064,6 +14946,7 @@ static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const ch
     if (r->flags & ORL_SAMPLED)
         orli_str_printf(s, ", \"sample\": %zu, \"truncated\": %s", r->sample,
                         r->flags & ORL_TRUNCATED ? "true" : "false");
+    if ((r->flags & ORL_SAMPLED) && (r->flags & ORL_TEMPLATED)) orli_str_puts(s, ", \"templated\": true");
     if (r->flags & (ORL_SAMPLED | ORL_LOGP)) {
         orli_row_put_number(s, "logprob", r->logp);
         orli_str_printf(s, ", \"tokens\": %zu", r->tokens);
@@ -13399,7 +15282,7 @@ static orl_status orli_examples_prompt(orli_examples *e, const orl_model *m, con
     size_t n;
     x->prompt = e->id_count;
     if (ORLI_RESERVE(ctx, e->ids, e->id_capacity, e->id_count + 1) != ORL_OK) return ORL_ERR_MEMORY;
-    if (!given && bos >= 0) e->ids[e->id_count++] = bos;
+    if (!given && bos >= 0 && !(r->flags & ORL_TEMPLATED)) e->ids[e->id_count++] = bos;
     n = orli_examples_encode(e, m, d, r, &r->prompt, given, 0);
     if (n == ORLI_NONE) return orl_error_status(ctx);
     if (n && e->id_count - n > x->prompt && e->ids[x->prompt + 1] == bos) /* the text begins with it already */
@@ -13570,11 +15453,12 @@ ORL_API char *orl_dataset_dump(orl_dataset *d, orl_model *m, size_t n) {
     orli_examples e;
     orli_str s = orli_str_new(ctx);
     size_t i, rows = 0;
-    int side, pairs;
+    int side, pairs, sides;
     if (!d || !m || orl_failed(ctx) || !d->count) return NULL;
     pairs = (d->row[0].flags & ORL_PAIR) != 0;
+    sides = pairs ? 2 : d->row[0].response.text || d->row[0].response.ids; /* 0: prompts */
     memset(&e, 0, sizeof e);
-    if (orli_condition_attach(m, d) == ORL_OK && orli_examples_build(&e, m, d, pairs ? 2 : 1) == ORL_OK) {
+    if (orli_condition_attach(m, d) == ORL_OK && orli_examples_build(&e, m, d, sides) == ORL_OK) {
         for (i = 0; i < e.count && rows < n; i++, rows++) {
             const orli_example *x = &e.example[i];
             const orl_row *r = &d->row[x->row];
@@ -14458,7 +16342,7 @@ static double orli_trunk_flops(const orl_model *m, const orli_examples *e, int s
         p = orli_model_weight(m, (orli_weight)w, 0);
         if (p && p->rank >= 2) per_token -= (double)p->rows * (double)p->cols;
     }
-    if (orl_has_lora(m)) per_token = per_token * 4 / 6 + (double)m->adapter->count; /* frozen weights want no gradient */
+    if (orl_has_lora(m)) per_token = per_token * 4 / 6 + (double)m->adapter->count; /* W has no gradient */
     *tokens = 0;
     for (i = 0; i < e->count; i++) {
         const orli_example *x = &e->example[i];
@@ -14884,7 +16768,8 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
             if (!r) break;
             *r = asked->row[e->example[i].row];
             r->flags =
-                (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN)) | ORL_SAMPLED | (s->truncated ? ORL_TRUNCATED : 0);
+                (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN | ORL_TEMPLATED)) | ORL_SAMPLED |
+                (s->truncated ? ORL_TRUNCATED : 0);
             r->sample = k, r->tokens = s->count, r->weight = 1;
             r->reward = r->reward_raw = r->logp = 0;
             for (t = 0; t < s->count; t++) r->logp += (double)s->logp[t];
@@ -15726,7 +17611,8 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
     if (!orl_failed(ctx)) orli_adam_create(&p.critic_adam, orli_model_trained(p.critic));
     if (!orl_failed(ctx)) orli_tape_reserve(p.tape, orli_ppo_plan(&p));
     part[0].name = "policy", part[0].set = orli_model_trained(policy), part[0].adam = &p.actor_adam;
-    part[1].name = "critic", part[1].set = p.critic ? orli_model_trained(p.critic) : NULL, part[1].adam = &p.critic_adam;
+    part[1].name = "critic", part[1].adam = &p.critic_adam;
+    part[1].set = p.critic ? orli_model_trained(p.critic) : NULL;
     progress.stage = "ppo", progress.seed = o.seed, progress.rows = p.prompts.count, progress.steps = o.iterations;
     if (!orl_failed(ctx) && o.resume && o.checkpoint) {
         if (!orli_exists(o.checkpoint))

@@ -146,7 +146,7 @@ typedef struct options {
     int filter_rule, condition_kind, baseline;
     double filter_x, beta, weight_clip;
     /* switches */
-    int quiet, strict, resume, overwrite, estimate, dump_batch, merge, lines, per_token, help;
+    int quiet, strict, resume, overwrite, estimate, dump_batch, dump, merge, lines, per_token, help;
     unsigned char given[128]; /* by index in option_table */
     const char *command;
 } options;
@@ -187,6 +187,7 @@ static const option option_table[] = {
     {"model", "DIR", LIST, ENCODE | DECODE | EXPORT | TRAINS | SAMPLES | LOGPROB, ONE(models),
      "a Hugging Face directory (eval: several; the first is what the others are compared with)"},
     {"data", "FILE", TEXT, READS, ONE(data), "JSONL rows; - is stdin"},
+    {"data", "FILE", TEXT, ENCODE, ONE(data), "with --dump: JSONL rows instead of text, as training sees them"},
     {"prompt", "TEXT", TEXT, GENERATE, ONE(prompt), "one prompt instead of --data"},
     {"rm", "DIR", TEXT, SCORE | ALIGN | EVAL, ONE(rm), "a reward model"},
     {"out", "DIR|FILE", TEXT, WRITES & ~SPLIT, ONE(out), "where the result goes; rows without it go to stdout"},
@@ -196,11 +197,13 @@ static const option option_table[] = {
     {"overwrite", NULL, FLAG, WRITES, ONE(overwrite), "replace an existing output"},
     {"ledger", "FILE", TEXT, TRAINS | SAMPLES | SCORE, ONE(ledger),
      "a line of cost (tokens, FLOPs, seconds) is added here; eval reads it and reports each model's"},
-    {"template", "hh|chatml", CHOICE, READS, ONE(template_kind), "how rows of messages become text; default hh"},
+    {"template", "hh|chatml|qwen|qwen3|llama2|llama3|zephyr|alpaca|gemma|mistral", CHOICE, READS | ENCODE,
+     ONE(template_kind), "how messages become text; default: what the tokenizer's special tokens tell of, else hh"},
     /* tokenizer, encode, decode */
     {"train", "FILE…", LIST, TOKENIZER, ONE(train_files), "text to learn from; of .jsonl files the text fields"},
     {"vocab", "N", COUNT, TOKENIZER | INIT, ONE(vocab), "tokens in all"},
     {"special", "TOKEN…", LIST, TOKENIZER, ONE(specials), "special tokens beside <|endoftext|>"},
+    {"dump", NULL, FLAG, ENCODE, ONE(dump), "a line for each token: id and text; of rows, its loss weight too"},
     {"lines", NULL, FLAG, ENCODE | DECODE, ONE(lines), "each line by itself"},
     /* init, import, export, split */
     {"arch", "gpt2|llama|gpt_neo|gpt_neox|mistral|qwen2|qwen3|smollm3|gemma3", CHOICE, INIT, ONE(arch),
@@ -512,7 +515,7 @@ static int each_entry(const char *dir, void (*entry)(void *user, const char *pat
 static void note_entry(void *user, const char *path, const char *name) {
     int *seen = (int *)user; /* [0] something of ours, [1] a directory */
     struct stat info;
-    seen[0] |= choose("config.json|tokenizer.json|results.jsonl|checkpoint|log.jsonl", name) >= 0;
+    seen[0] |= choose("config.json|tokenizer.json|results.jsonl|checkpoint|log.jsonl|rows.txt", name) >= 0;
     seen[1] |= lstat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 /* Only what this tool may have written is ever removed: a flat directory with a known file in it. */
@@ -593,7 +596,9 @@ static int end_dir(orl_ctx *ctx, const options *o, const char *partial) {
 
 /* ---- rows ---- */
 
-static orl_dataset *load_data(orl_ctx *ctx, const options *o, const char *path) {
+/* model: what is to see the rows, which says how messages become text; NULL if nothing is. */
+static orl_dataset *load_data(orl_ctx *ctx, const options *o, const char *path, orl_model *model) {
+    const char *chosen = given(o, "template") ? orl_template_name((orl_template)o->template_kind) : NULL;
     orl_dataset *data;
     size_t bytes = 0;
     if (!strcmp(path, "-")) {
@@ -603,7 +608,8 @@ static orl_dataset *load_data(orl_ctx *ctx, const options *o, const char *path) 
     } else {
         data = orl_dataset_load(ctx, path);
     }
-    if (given(o, "template")) orl_dataset_set_template(data, (orl_template)o->template_kind);
+    if (model) orl_dataset_use_template(data, model, chosen);
+    else if (chosen) orl_dataset_set_template(data, (orl_template)o->template_kind);
     return data;
 }
 
@@ -860,8 +866,8 @@ static int train(orl_ctx *ctx, options *o, const char *stage, trainer how, orl_m
         if (!given(o, "lora-alpha")) o->lora.alpha = 2.0 * (double)o->lora.rank;
         orl_lora_add(model, &o->lora);
     }
-    if (o->eval_data) o->train.eval = load_data(ctx, o, o->eval_data);
-    if (o->ptx_data) o->ppo.ptx_data = load_data(ctx, o, o->ptx_data);
+    if (o->eval_data) o->train.eval = load_data(ctx, o, o->eval_data, model);
+    if (o->ptx_data) o->ppo.ptx_data = load_data(ctx, o, o->ptx_data, model);
     if (o->dump_batch) {
         char *text = orl_dataset_dump(data, model, o->train.batch);
         if (text) fputs(text, stdout);
@@ -920,64 +926,99 @@ static int cmd_demo(orl_ctx *ctx, options *o) {
 
 /* ---- tokenizer, encode, decode ---- */
 
-typedef struct buffer {
-    char *data;
-    size_t length, capacity;
-} buffer;
+static void put_text(FILE *f, const orl_text *t) {
+    if (t->text) fwrite(t->text, 1, t->bytes, f);
+}
 
-static int append(buffer *b, const char *bytes, size_t n) {
-    if (b->length + n + 1 > b->capacity) {
-        size_t capacity = (b->length + n + 1) * 2;
-        char *grown = (char *)realloc(b->data, capacity);
-        if (!grown) return fail("no memory for %zu bytes of text", capacity);
-        b->data = grown;
-        b->capacity = capacity;
+/* Writes a file's text where it can be read as a stream: of JSONL its rows' text fields, of a pipe all of it. */
+static int spool(orl_ctx *ctx, const options *o, const char *path, int jsonl, FILE *to) {
+    if (jsonl) {
+        orl_dataset *data = load_data(ctx, o, path, NULL);
+        size_t i;
+        for (i = 0; i < orl_dataset_count(data); i++) {
+            const orl_row *row = orl_dataset_row(data, i);
+            put_text(to, &row->prompt);
+            put_text(to, &row->response);
+            putc('\n', to);
+            if (!(row->flags & ORL_PAIR)) continue;
+            put_text(to, &row->rejected);
+            putc('\n', to);
+        }
+        orl_dataset_free(data);
+        if (!data) return finish(ctx);
+    } else {
+        size_t bytes = 0;
+        char *text = read_file(path, &bytes);
+        if (!text) return 1;
+        fwrite(text, 1, bytes, to);
+        free(text);
     }
-    if (n) memcpy(b->data + b->length, bytes, n);
-    b->data[b->length += n] = 0;
     return GO;
 }
 
-/* Adds a file's text: of JSONL its rows' text fields, of anything else all of it. */
-static int append_file(orl_ctx *ctx, const options *o, const char *path, buffer *b) {
-    size_t length = strlen(path), bytes = 0, i;
+/* The files to learn from: those given, and `rows` in place of what cannot be read as a stream of text. */
+static int text_files(orl_ctx *ctx, const options *o, const char *rows, const char **files, size_t *count) {
+    FILE *to = NULL;
+    size_t i;
     int code = GO;
-    if (length > 6 && !strcmp(path + length - 6, ".jsonl")) {
-        orl_dataset *data = load_data(ctx, o, path);
-        for (i = 0; i < orl_dataset_count(data) && code == GO; i++) {
-            const orl_row *row = orl_dataset_row(data, i);
-            code = append(b, row->prompt.text, row->prompt.text ? row->prompt.bytes : 0);
-            if (code == GO) code = append(b, row->response.text, row->response.text ? row->response.bytes : 0);
-            if (code == GO) code = append(b, "\n", 1);
-            if (code == GO && (row->flags & ORL_PAIR) && row->rejected.text)
-                code = append(b, row->rejected.text, row->rejected.bytes);
-            if (code == GO && (row->flags & ORL_PAIR)) code = append(b, "\n", 1);
+    for (i = 0; i < o->train_files.count && code == GO; i++) {
+        const char *path = o->train_files.item[i];
+        size_t length = strlen(path);
+        int jsonl = length > 6 && !strcmp(path + length - 6, ".jsonl");
+        struct stat info;
+        if (!jsonl && (stat(path, &info) != 0 || S_ISREG(info.st_mode))) {
+            files[(*count)++] = path;
+            continue;
         }
-        orl_dataset_free(data);
-    } else {
-        char *text = read_file(path, &bytes);
-        code = text ? append(b, text, bytes) : 1;
-        free(text);
+        if (!to && !(to = fopen(rows, "wb"))) return fail("%s: cannot be written: %s", rows, strerror(errno));
+        code = spool(ctx, o, path, jsonl, to);
     }
+    if (to) files[(*count)++] = rows;
+    if (to && (ferror(to) | fclose(to)) && code == GO) code = fail("%s: cannot be written: %s", rows, strerror(errno));
     return code;
 }
 
 static int cmd_tokenizer(orl_ctx *ctx, options *o) {
-    const char *specials[MAX_LIST + 2] = {"<|endoftext|>"};
-    char partial[PATH_SIZE];
-    buffer text = {NULL, 0, 0};
-    orl_tokenizer *tok;
-    size_t i;
+    const char *specials[MAX_LIST + 2] = {"<|endoftext|>"}, *files[MAX_LIST + 1];
+    char partial[PATH_SIZE], rows[PATH_SIZE];
+    orl_tokenizer *tok = NULL;
+    size_t i, n = 0;
     int code = begin_dir(o, partial);
     if (code != GO) return code;
+    if ((code = make_dir(partial)) != GO || (code = join(rows, partial, "/rows.txt")) != GO) return code;
     for (i = 0; i < o->specials.count; i++) specials[i + 1] = o->specials.item[i];
-    for (i = 0; i < o->train_files.count && code == GO; i++) code = append_file(ctx, o, o->train_files.item[i], &text);
-    if (code == GO && !orl_failed(ctx)) {
-        tok = orl_tokenizer_train(ctx, text.data, text.length, o->vocab, specials);
-        if (tok && (code = make_dir(partial)) == GO) orl_tokenizer_save(tok, partial);
+    code = text_files(ctx, o, rows, files, &n);
+    if (code == GO) tok = orl_tokenizer_train_files(ctx, files, n, o->vocab, specials);
+    remove(rows);
+    if (tok) orl_tokenizer_save(tok, partial);
+    if (code == GO) return end_dir(ctx, o, partial);
+    remove_dir(partial);
+    return code;
+}
+
+/* Is it whole characters? A token may be a part of one. */
+static int is_utf8(const char *s, size_t n) {
+    size_t i, more = 0;
+    for (i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if ((c & 0xc0u) == 0x80 ? more-- == 0 : more) return 0;
+        if (c >= 0xc0) more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
     }
-    free(text.data);
-    return code == GO ? end_dir(ctx, o, partial) : code;
+    return more == 0;
+}
+
+/* A token's bytes between quotation marks; what cannot be printed as \\xNN. */
+static void put_quoted(const char *s, size_t n) {
+    size_t i;
+    putchar('"');
+    for (i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c == '\n') fputs("\\n", stdout);
+        else if (c == '"' || c == '\\') printf("\\%c", c);
+        else if (c < 32 || c == 127 || (c >= 128 && !is_utf8(s, n))) printf("\\x%02x", (unsigned)c);
+        else putchar(c);
+    }
+    putchar('"');
 }
 
 static void print_ids(const int32_t *ids, size_t n) {
@@ -1024,6 +1065,43 @@ static int encode_piece(orl_ctx *ctx, orl_tokenizer *tok, const char *text, size
     return orl_failed(ctx) ? finish(ctx) : GO;
 }
 
+/* The same, a token a line. */
+static int dump_piece(orl_ctx *ctx, orl_tokenizer *tok, const char *text, size_t bytes, size_t line) {
+    int32_t *ids = NULL;
+    size_t n = 0, i, length = 0;
+    if (line) printf("line %zu\n", line);
+    if (orl_encode(tok, text, bytes, 1, &ids, &n) == ORL_OK) puts("      id  token");
+    for (i = 0; i < n && !orl_failed(ctx); i++) {
+        const char *token = orl_token_text(tok, ids[i], &length);
+        printf("%8ld  ", (long)ids[i]);
+        put_quoted(token, length);
+        putchar('\n');
+    }
+    orl_free(ctx, ids);
+    return orl_failed(ctx) ? finish(ctx) : GO;
+}
+
+/* Rows as training sees them. A tokenizer alone gets the smallest of models: what is shown are its ids, no results. */
+static int dump_rows(orl_ctx *ctx, options *o) {
+    orl_model_config c = orl_model_config_default(ORL_LLAMA);
+    orl_model *model = NULL;
+    orl_tokenizer *tok;
+    orl_dataset *data;
+    char path[PATH_SIZE], *text;
+    if (join(path, o->models.item[0], "/config.json") != GO) return 1;
+    if (exists(path)) {
+        model = orl_model_load(ctx, o->models.item[0]);
+    } else if ((tok = orl_tokenizer_load(ctx, o->models.item[0])) != NULL) {
+        c.layers = c.heads = c.kv_heads = 1, c.dim = c.ffn = 2, c.vocab = orl_vocab(tok), c.context = 1 << 20;
+        model = orl_model_create(ctx, &c, tok);
+    }
+    data = load_data(ctx, o, o->data, model);
+    text = orl_dataset_dump(data, model, orl_dataset_count(data));
+    if (text) fputs(text, stdout);
+    orl_free(ctx, text);
+    return finish(ctx);
+}
+
 static int decode_piece(orl_ctx *ctx, orl_tokenizer *tok, const char *text, size_t bytes, size_t line) {
     int32_t *ids = NULL;
     size_t n = 0, capacity = 0;
@@ -1057,7 +1135,10 @@ static int each_piece(orl_ctx *ctx, options *o,
         code = fail("stdout: cannot be written: %s", strerror(errno));
     return code == GO ? 0 : code;
 }
-static int cmd_encode(orl_ctx *ctx, options *o) { return each_piece(ctx, o, encode_piece); }
+static int cmd_encode(orl_ctx *ctx, options *o) {
+    if (o->data && !o->dump) return usage(o, "orl encode --data goes with --dump");
+    return o->data ? dump_rows(ctx, o) : each_piece(ctx, o, o->dump ? dump_piece : encode_piece);
+}
 static int cmd_decode(orl_ctx *ctx, options *o) { return each_piece(ctx, o, decode_piece); }
 
 /* ---- init, import, export, split ---- */
@@ -1122,7 +1203,7 @@ static int cmd_split(orl_ctx *ctx, options *o) {
     int code = check_out(o, o->out_train, 0);
     if (code == GO) code = check_out(o, o->out_test, 0);
     if (code != GO) return code;
-    data = load_data(ctx, o, o->data);
+    data = load_data(ctx, o, o->data, NULL);
     orl_dataset_split(data, o->by, o->test_fraction, o->config.seed, &part[0], &part[1]);
     code = write_rows(ctx, part[1], o->out_test, 1, NULL);
     if (code == 0) code = write_rows(ctx, part[0], o->out_train, 1, NULL);
@@ -1144,13 +1225,16 @@ static int cmd_pretrain(orl_ctx *ctx, options *o) {
     int code = check_out(o, o->out, 1);
     if (code != GO) return code;
     model = load_to_train(ctx, o);
-    return train(ctx, o, "pretrain", LANGUAGE, model, NULL, orl_dataset_blocks(load_data(ctx, o, o->data), model));
+    return train(ctx, o, "pretrain", LANGUAGE, model, NULL,
+                 orl_dataset_blocks(load_data(ctx, o, o->data, model), model));
 }
 
 static int cmd_sft(orl_ctx *ctx, options *o) {
+    orl_model *model;
     int code = check_out(o, o->out, 1);
     if (code != GO) return code;
-    return train(ctx, o, "sft", LANGUAGE, load_to_train(ctx, o), NULL, load_data(ctx, o, o->data));
+    model = load_to_train(ctx, o);
+    return train(ctx, o, "sft", LANGUAGE, model, NULL, load_data(ctx, o, o->data, model));
 }
 
 /* Accuracy on pairs that orl_score has seen. */
@@ -1176,9 +1260,9 @@ static int cmd_rm(orl_ctx *ctx, options *o) {
     o->train.loss = orl_loss_reward;
     o->train.loss_user = &o->rm_loss;
     o->train.per_pair = 1;
-    code = train(ctx, o, "rm", REWARD, model, NULL, load_data(ctx, o, o->data));
+    code = train(ctx, o, "rm", REWARD, model, NULL, load_data(ctx, o, o->data, model));
     if (code == 0 && o->eval_data && !o->estimate && !o->dump_batch) {
-        orl_dataset *held_out = load_data(ctx, o, o->eval_data);
+        orl_dataset *held_out = load_data(ctx, o, o->eval_data, model);
         orl_score(model, held_out);
         say_accuracy(held_out);
         code = finish(ctx);
@@ -1202,7 +1286,7 @@ static int cmd_generate(orl_ctx *ctx, options *o) {
     if (code != GO) return code;
     if (!o->data == !o->prompt) return usage(o, "orl generate needs either --data or --prompt");
     model = orl_model_load(ctx, o->models.item[0]);
-    prompts = o->prompt ? orl_dataset_create(ctx) : load_data(ctx, o, o->data);
+    prompts = o->prompt ? orl_dataset_create(ctx) : load_data(ctx, o, o->data, model);
     if (o->prompt) orl_dataset_add(prompts, o->prompt, NULL);
     start_line(ctx, o, model, orl_memory_now(ctx));
     o->generate.progress = on_sample;
@@ -1219,7 +1303,7 @@ static int cmd_logprob(orl_ctx *ctx, options *o) {
     int code = check_out(o, o->out, 0);
     if (code != GO) return code;
     model = orl_model_load(ctx, o->models.item[0]);
-    data = load_data(ctx, o, o->data);
+    data = load_data(ctx, o, o->data, model);
     start_line(ctx, o, model, orl_memory_now(ctx));
     orl_logprob(model, data, o->per_token ? &per_token : NULL, NULL);
     code = write_rows(ctx, data, o->out, 0, per_token);
@@ -1234,7 +1318,7 @@ static int cmd_score(orl_ctx *ctx, options *o) {
     int code = check_out(o, o->out, 0);
     if (code != GO) return code;
     model = orl_model_load(ctx, o->rm);
-    data = load_data(ctx, o, o->data);
+    data = load_data(ctx, o, o->data, model);
     start_line(ctx, o, model, orl_memory_now(ctx));
     before = orl_cost_now(ctx);
     orl_score(model, data);
@@ -1323,7 +1407,7 @@ static int cmd_align(orl_ctx *ctx, options *o) {
     if (code == GO) code = check_out(o, o->out, 1);
     if (code != GO) return code;
     model = load_to_train(ctx, o);
-    data = load_data(ctx, o, o->data);
+    data = load_data(ctx, o, o->data, model);
     if (o->rm) rm = orl_model_load(ctx, o->rm);
     if (orl_failed(ctx)) return finish(ctx);
     if (p.filter || p.weigh || p.condition) {
@@ -1516,7 +1600,7 @@ static int cmd_eval(orl_ctx *ctx, options *o) {
         orl_model_set_name(models[i], slash && slash[1] ? slash + 1 : o->models.item[i]);
     }
     rm = orl_model_load(ctx, o->rm);
-    prompts = load_data(ctx, o, o->data);
+    prompts = load_data(ctx, o, o->data, models[0]);
     start_line(ctx, o, models[0], orl_memory_now(ctx));
     o->generate.progress = on_sample;
     evaluation.generate = o->generate;
@@ -1572,7 +1656,7 @@ static const command command_table[] = {
      "--train FILE… --vocab N --out DIR",
      "learn a byte-level BPE tokenizer"},
     {"encode", ENCODE, "model", cmd_encode,
-     "--model DIR < text",
+     "--model DIR [--dump [--data FILE]] < text",
      "text on stdin to a JSON array of token ids; adds neither BOS nor EOS"},
     {"decode", DECODE, "model", cmd_decode,
      "--model DIR < ids",
@@ -1629,10 +1713,10 @@ static void print_help(const command *c, const options *o) {
     for (i = 0; i < OPTIONS; i++) {
         const option *t = &option_table[i];
         const void *value = (const char *)o + t->target;
-        char left[64];
+        char left[96];
         if (!(t->commands & c->bit)) continue;
         snprintf(left, sizeof left, "%s%s %s", dashes(t->name), t->name, t->value ? t->value : "");
-        printf("  %-32s %s", left, t->help);
+        printf(strlen(left) > 32 ? "  %s\n%35s%s" : "  %-32s%s%s", left, strlen(left) > 32 ? "" : " ", t->help);
         if (t->kind == COUNT && *(const size_t *)value) printf(" (default %zu)", *(const size_t *)value);
         if (t->kind == INTEGER && *(const int *)value) printf(" (default %d)", *(const int *)value);
         if (t->kind == REAL && *(const double *)value != 0) printf(" (default %g)", *(const double *)value);

