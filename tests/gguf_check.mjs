@@ -104,7 +104,7 @@ add("llama-qwen", [qwen], () => orl(["init", "--arch", "llama", ...shape, "--kv-
 const texts = ["Once upon a time", "Lily and Tom went to the park. They", " two  spaces, 12345 and\n\na tab\t!",
     "don't we'll I'VE", "caf\u00e9 na\u00efve \u20ac \u4e16\u754c \ud83d\ude00"];
 // the largest difference of log-probabilities; llama.cpp rounds activations too where weights are rounded
-const tolerance = { f32: 2e-4, f16: 1e-2, bf16: 0.1, q8_0: 0.15 };
+const tolerance = { f32: 5e-4, f16: 1e-2, bf16: 0.1, q8_0: 0.15 };
 const codes = { f32: 0, f16: 1, bf16: 30, q8_0: 8 };
 
 async function checkParsed(file, dtype, config) {
