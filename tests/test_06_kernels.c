@@ -106,6 +106,21 @@ static void test_simple(size_t n) {
     check_near(kern->dot(n, x, y), product, 40 * EPS * (double)(n + 1));
     check_near(kern->sum_squares(n, x), squares, 1e-12);
     check((double)kern->max(n, x) == top);
+    memcpy((uint16_t *)(void *)(z + n) - n, x, n * sizeof(uint16_t)); /* the last that is there */
+    for (i = 0; i < n; i++) {
+        uint16_t half;
+        uint32_t bits;
+        float wide;
+        memcpy(&half, (uint16_t *)(void *)(z + n) - n + i, sizeof half);
+        half &= 0xbfffu; /* no infinities */
+        memcpy((uint16_t *)(void *)(z + n) - n + i, &half, sizeof half);
+        bits = (uint32_t)half << 16;
+        memcpy(&wide, &bits, sizeof wide);
+        e[0][i] = (double)wide;
+    }
+    kern->widen(n, y, (uint16_t *)(void *)(z + n) - n);
+    check_all("widen", y, e[0], n, 0);
+    for (i = 0; i < n; i++) y[i] = (orl_real)uniform(-1, 1);
     for (i = 0; i < n; i++) e[0][i] = (double)y[i] + (double)x[i];
     kern->add(n, y, x);
     check_all("add", y, e[0], n, EPS);
