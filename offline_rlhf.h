@@ -13578,7 +13578,8 @@ static void orli_gguf_put_scores(orli_gguf *g, const orl_tokenizer *tok, size_t 
         int32_t type = orli_gguf_token_type(tok, i);
         score[i] = type == ORLI_GGUF_NORMAL ? -(float)(tok->merges + 1) : 0;
     }
-    for (i = tok->merges; i-- > 0;) score[tok->merge[i].id] = -(float)i; /* the first that makes it counts */
+    for (i = tok->merges; i-- > 0;) /* the first that makes it counts */
+        if ((size_t)tok->merge[i].id < vocab) score[tok->merge[i].id] = -(float)i;
     orli_gguf_array(g, "tokenizer.ggml.scores", ORLI_GGUF_F32, vocab);
     orli_str_add(&g->pairs, (const char *)score, vocab * sizeof *score);
     orli_free(g->ctx, score);
