@@ -183,7 +183,7 @@
  * what orl_model_save_as() is told. Settings that are not used here, and the tokenizer's files with
  * their chat template, go out as they came; a new special token makes a new tokenizer.json.
  * orl_model_save_gguf() makes one file for llama.cpp (F32, F16, BF16, Q8_0), which reads it as we do:
- * the same token ids, log-probabilities equal to 1e-4 in F32.
+ * the same token ids, log-probabilities equal to 2e-4 in F32.
  *
  * A reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
  * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
@@ -13690,7 +13690,8 @@ static void orli_gguf_put_scores(orli_gguf *g, const orl_tokenizer *tok, size_t 
         int32_t type = orli_gguf_token_type(tok, i);
         score[i] = type == ORLI_GGUF_NORMAL ? -(float)(tok->merges + 1) : 0;
     }
-    for (i = tok->merges; i-- > 0;) score[tok->merge[i].id] = -(float)i; /* the first that makes it counts */
+    for (i = tok->merges; i-- > 0;) /* the first that makes it counts */
+        if ((size_t)tok->merge[i].id < vocab) score[tok->merge[i].id] = -(float)i;
     orli_gguf_array(g, "tokenizer.ggml.scores", ORLI_GGUF_F32, vocab);
     orli_str_add(&g->pairs, (const char *)score, vocab * sizeof *score);
     orli_free(g->ctx, score);
@@ -13711,10 +13712,12 @@ static void orli_gguf_put_merges(orli_gguf *g, const orl_tokenizer *tok) {
 
 /* What llama.cpp calls the way text falls into words; NULL: it has none like it. */
 static const char *orli_gguf_pre(const orl_tokenizer *tok) {
+    if (tok->digits) return tok->split == ORLI_SPLIT_GPT2 && tok->digits == 1 ? "smollm" : NULL;
     switch (tok->split) {
     case ORLI_SPLIT_GPT2: return "gpt-2";
     case ORLI_SPLIT_LLAMA3: return "llama-bpe";
     case ORLI_SPLIT_QWEN2: return "qwen2";
+    case ORLI_SPLIT_O200K: return "gpt-4o";
     default: return NULL;
     }
 }

@@ -1191,7 +1191,7 @@ static int cmd_export(orl_ctx *ctx, options *o) {
     if (!file && o->dtype == (int)ORL_Q8_0) return usage(o, "--dtype q8_0 needs an --out that ends with .gguf");
     code = file ? check_out(o, o->out, 0) : begin_dir(o, partial);
     if (code != GO) return code;
-    model = orl_model_load(ctx, from);
+    model = orl_model_load_frozen(ctx, from); /* BF16 stays in its file: memory for no more than a row of it */
     orl_lora_merge(model); /* of an adapter's directory: the model as a whole */
     if (!file) return save_new_model(ctx, o, model, partial);
     orl_model_save_gguf(model, o->out, (orl_dtype)o->dtype);

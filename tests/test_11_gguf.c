@@ -562,6 +562,29 @@ static void test_types(void) {
     check(!orl_failed(ctx));
 }
 
+/* Weights that stay in their file, in BF16, give the same bytes as those that were read. */
+static void test_frozen(void) {
+    int arch, i;
+    char from[600], *bytes;
+    size_t n = 0;
+    snprintf(from, sizeof from, "%s", in_dir("half"));
+    for (arch = 0; arch < 2; arch++) {
+        orl_model *m = make_model((orl_arch)arch, NULL, 0), *read, *lies;
+        check(orl_model_save_as(m, from, ORL_BF16) == ORL_OK);
+        read = orl_model_load(ctx, from), lies = orl_model_load_frozen(ctx, from);
+        for (i = 0; i < 4; i++) {
+            check(orl_model_save_gguf(read, in_dir("read"), (orl_dtype)i) == ORL_OK);
+            check(orl_model_save_gguf(lies, in_dir("lies"), (orl_dtype)i) == ORL_OK);
+            read_gguf(in_dir("read"));
+            bytes = read_bytes(in_dir("lies"), &n);
+            check(bytes && n == g.size && memcmp(bytes, g.bytes, n) == 0);
+            free(bytes);
+        }
+        orl_model_free(m), orl_model_free(read), orl_model_free(lies);
+        remove_tree(from);
+    }
+}
+
 static void put(const char *where, const char *name, const char *text) {
     char path[700];
     snprintf(path, sizeof path, "%s/%s", where, name);
@@ -682,6 +705,7 @@ int main(void) {
     test_sentencepiece();
     test_refused();
     test_types();
+    test_frozen();
     test_kept();
     test_faults();
     check(!orl_failed(ctx));
