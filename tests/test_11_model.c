@@ -318,6 +318,28 @@ static const damage damages[] = {
     {"llama", "model.safetensors", NULL, NULL, 6000, "model.safetensors"},
     {"llama", "tokenizer.json", NULL, NULL, 100, "tokenizer.json"}};
 
+/* Published tokenizers may have added tokens beyond the embedding; text with one of them is an error. */
+static void test_added_beyond(void) {
+    static const char text[] = "a<image>b";
+    orl_tokenizer *tok = make_tokenizer();
+    orl_model *m = make_model(ctx, ORL_LLAMA, 1, tok);
+    orl_dataset *data;
+    char path[400];
+    size_t known = orl_vocab(tok);
+    snprintf(path, sizeof path, "%s/beyond", dir);
+    check((size_t)orl_token_add_special(tok, "<image>") == known);
+    check(orl_model_save(m, path) == ORL_OK);
+    orl_model_free(m);
+    m = orl_model_load(ctx, path);
+    check(m && orl_vocab(orl_model_tokenizer(m)) == known + 1 && m->config.vocab == known);
+    data = orl_dataset_create(ctx);
+    orl_dataset_add(data, text, "c");
+    check(m && orl_logprob(m, data, NULL, NULL) != ORL_OK);
+    check_contains(orl_error(ctx), "outside the vocabulary of 262");
+    orl_clear_error(ctx);
+    orl_dataset_free(data), orl_model_free(m), orl_tokenizer_free(tok);
+}
+
 static void test_damaged(void) {
     size_t i, before;
     orl_model *m;
@@ -630,6 +652,7 @@ int main(void) {
     test_gradients();
     test_round_trips();
     test_damaged();
+    test_added_beyond();
     test_hostile_memory();
     test_wrong_use();
     test_stories();

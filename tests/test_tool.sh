@@ -236,6 +236,27 @@ ppo="--threads 1 --steps 2 --rollouts 4 --minibatch 2 --ppo-epochs 2 --max-token
 run 0 align $ppo --method ppo --kl 0.05 --model sft --rm rm --data prompts.jsonl --out a_ppo; has a_ppo/config.json
 run 0 align $fast --method rwr --model sft --rm rm --data sft.jsonl --out a_rm; says 'scores all of them'
 
+# ---- adapters: trained alone, used as a model, merged ----
+run 0 export $one --model sft --dtype bf16 --out sft_bf16
+run 0 sft $fast --model sft_bf16 --data sft.jsonl --lora 2 --out lora; says 'adapter|lora: done'
+has lora/adapter_config.json lora/adapter_model.safetensors; gone lora/model.safetensors lora/config.json lora/checkpoint
+check "rank in adapter_config.json" grep -q '"r": 2' lora/adapter_config.json
+run 0 logprob $one --model lora --data sft.jsonl --out lora.logprob
+run 0 logprob $one --model sft_bf16 --data sft.jsonl --out base.logprob; differ lora.logprob base.logprob
+run 0 export $one --model lora --out lora_whole; has lora_whole/model.safetensors lora_whole/tokenizer.json
+run 0 sft $fast --model sft_bf16 --data sft.jsonl --lora 2 --merge --out lora_merged; gone lora_merged/adapter_config.json
+same "$(weights lora_whole)" "$(weights lora_merged)"
+run 0 generate $one --model lora --data prompts.jsonl --max-tokens 4 --out lora.samples
+run 0 align $fast --method dt --model sft --data labelled.jsonl --lora 2 --lora-targets q_proj,v_proj --out lora_dt
+check "the condition is lost" grep -q orl_condition lora_dt/orl_adapter.json
+run 0 generate $one --model lora_dt --target-reward 1 --data prompts.jsonl --max-tokens 4 --out lora_dt.samples
+run 0 rm $fast --model sft --data pairs.jsonl --lora 2 --out lora_rm; run 0 score $one --rm lora_rm --data sft.jsonl --out s.jsonl
+run 0 align $ppo --method ppo --kl 0.05 --model sft --rm lora_rm --data prompts.jsonl --lora 2 --out lora_ppo
+has lora_ppo/adapter_config.json
+run 1 sft $fast --model sft --data sft.jsonl --lora 2 --lora-targets wq --out lora_no; says '"wq"'; gone lora_no lora_no.partial
+run 1 align $fast --method dt --condition bins --model sft --data labelled.jsonl --lora 2 --out lora_bins; says 'condition by text'
+run 1 generate $one --model sft/../lora_nowhere --prompt x; says 'lora_nowhere'
+
 # ---- the same bits: threads, runs ----
 run 0 sft $fast --threads 3 --model pre --data sft.jsonl --out sft3; same "$(weights sft)" "$(weights sft3)"
 run 0 sft $fast --seed 9 --model pre --data sft.jsonl --out sft9; differ "$(weights sft)" "$(weights sft9)"
