@@ -6951,7 +6951,7 @@ typedef struct orli_added_set { /* in order of their bytes */
 } orli_added_set;
 
 typedef struct orli_merge {
-    int32_t left, right, id;
+    int32_t left, right, id, rank; /* rank: less goes first */
 } orli_merge;
 
 typedef enum orli_split { /* how text falls into words; merges stay within a word */
@@ -6988,7 +6988,8 @@ struct orl_tokenizer {
     orli_texts texts;
     orli_merge *merge;               /* in order of rank */
     size_t merges, merge_capacity;
-    orli_pairs pairs;                /* (left, right) → orli_pair(rank, id) */
+    uint32_t *merge_slot;            /* 1 + number of a merge, by its pair, 0 empty; open addressing, at most half full */
+    size_t merge_slots;
     orli_pairs forms;                /* for NFC: see orli_nfc_expand() */
     orli_added_set added[2];         /* those found in the text, those found in the normalized text */
     orli_words *cache;               /* written while encoding */
@@ -7017,7 +7018,7 @@ static void orli_tokenizer_destroy(orli_object *object) {
     orli_free(ctx, tok->token);
     orli_arena_free(&tok->texts.arena);
     orli_free(ctx, tok->merge);
-    orli_free(ctx, tok->pairs.slot);
+    orli_free(ctx, tok->merge_slot);
     orli_free(ctx, tok->forms.slot);
     orli_free(ctx, tok->added[0].item);
     orli_free(ctx, tok->added[1].item);
@@ -7392,12 +7393,46 @@ static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, 
     return 1;
 }
 
-static void orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, int32_t id) {
+/* Where the merge of a pair is, or the empty slot where it would be. */
+static size_t orli_merge_place(const orl_tokenizer *tok, int32_t left, int32_t right) {
+    uint64_t h = orli_pair(left, right) * 0x9E3779B97F4A7C15u;
+    size_t i = (size_t)(h ^ h >> 32) & (tok->merge_slots - 1);
+    for (; tok->merge_slot[i]; i = (i + 1) & (tok->merge_slots - 1)) {
+        const orli_merge *m = &tok->merge[tok->merge_slot[i] - 1];
+        if (m->left == left && m->right == right) break;
+    }
+    return i;
+}
+
+/* orli_pair(rank, id) of the merge of a pair, or ORLI_NO_PAIR. */
+static uint64_t orli_merge_of(const orl_tokenizer *tok, int32_t left, int32_t right) {
+    uint32_t number = tok->merge_slots ? tok->merge_slot[orli_merge_place(tok, left, right)] : 0;
+    return number ? orli_pair(tok->merge[number - 1].rank, tok->merge[number - 1].id) : ORLI_NO_PAIR;
+}
+
+static orl_status orli_merges_grow(orl_tokenizer *tok) {
+    size_t slots = tok->merge_slots ? 2 * tok->merge_slots : 64, i;
+    orli_free(tok->object.ctx, tok->merge_slot);
+    tok->merge_slot = (uint32_t *)orli_alloc_zero(tok->object.ctx, slots, sizeof *tok->merge_slot);
+    tok->merge_slots = tok->merge_slot ? slots : 0;
+    for (i = 0; tok->merge_slot && i < tok->merges; i++)
+        tok->merge_slot[orli_merge_place(tok, tok->merge[i].left, tok->merge[i].right)] = (uint32_t)(i + 1);
+    return orl_error_status(tok->object.ctx);
+}
+
+/* Enters the merge that comes next in rank. 0: there is one of this pair (no error set). */
+static int orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, int32_t id) {
     orli_merge *m;
-    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK)
-        return;
+    size_t place;
+    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK ||
+        (2 * (tok->merges + 1) > tok->merge_slots && orli_merges_grow(tok) != ORL_OK))
+        return 1;
+    place = orli_merge_place(tok, left, right);
+    if (tok->merge_slot[place]) return 0;
     m = &tok->merge[tok->merges++];
-    m->left = left, m->right = right, m->id = id;
+    m->left = left, m->right = right, m->id = id, m->rank = (int32_t)(tok->merges - 1);
+    tok->merge_slot[place] = (uint32_t)tok->merges;
+    return 1;
 }
 
 static int orli_added_order(const void *a, const void *b) {
@@ -7485,20 +7520,18 @@ static void orli_joined_mark(orl_tokenizer *tok) {
     orli_str_free(&text);
 }
 
-/* Enters the merges in tok->pairs. rank_by_token: the first merge that makes a token lends its rank to all that do. */
-static void orli_pairs_enter(orl_tokenizer *tok) {
-    orl_ctx *ctx = tok->object.ctx;
-    int32_t *first = (int32_t *)orli_alloc(ctx, tok->tokens, sizeof *first);
+/* rank_by_token: the first merge that makes a token lends its rank to all that do. */
+static void orli_ranks_share(orl_tokenizer *tok) {
+    int32_t *first = (int32_t *)orli_alloc(tok->object.ctx, tok->tokens, sizeof *first);
     size_t i;
-    if (first && orli_pairs_reserve(ctx, &tok->pairs, tok->merges) == ORL_OK) {
-        memset(first, 0xff, tok->tokens * sizeof *first);
-        for (i = 0; i < tok->merges; i++) {
-            const orli_merge *m = &tok->merge[i];
-            if (first[m->id] < 0 || !tok->rank_by_token) first[m->id] = (int32_t)i;
-            orli_pairs_set(ctx, &tok->pairs, orli_pair(m->left, m->right), orli_pair(first[m->id], m->id));
-        }
+    if (!first) return;
+    memset(first, 0xff, tok->tokens * sizeof *first);
+    for (i = 0; i < tok->merges; i++) {
+        orli_merge *m = &tok->merge[i];
+        if (first[m->id] < 0) first[m->id] = (int32_t)i;
+        m->rank = first[m->id];
     }
-    orli_free(ctx, first);
+    orli_free(tok->object.ctx, first);
 }
 
 /* Tables that follow from vocabulary and merges. */
@@ -7517,7 +7550,7 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
         tok->char_id[i] =
             i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
     }
-    if (!orl_failed(ctx)) orli_pairs_enter(tok);
+    if (!orl_failed(ctx) && tok->rank_by_token) orli_ranks_share(tok);
     orli_free(ctx, tok->joined);
     tok->joined = NULL;
     if (!orl_failed(ctx)) orli_joined_mark(tok);
@@ -7782,7 +7815,7 @@ static void orli_symbols(const orl_tokenizer *tok, orli_encoder *e, const char *
 static void orli_merge_few(const orl_tokenizer *tok, orli_encoder *e, int32_t *id, size_t count) {
     uint64_t merge[ORLI_FEW + 1];
     size_t i, best, left = count;
-    for (i = 0; i + 1 < count; i++) merge[i] = orli_pairs_find(&tok->pairs, orli_pair(id[i], id[i + 1]));
+    for (i = 0; i + 1 < count; i++) merge[i] = orli_merge_of(tok, id[i], id[i + 1]);
     while (left > 1) {
         for (best = 0, i = 1; i + 1 < left; i++)
             if (merge[i] >> 32 < merge[best] >> 32) best = i;
@@ -7791,8 +7824,8 @@ static void orli_merge_few(const orl_tokenizer *tok, orli_encoder *e, int32_t *i
         left--;
         for (i = best + 1; i < left; i++) id[i] = id[i + 1];
         for (i = best; i + 1 < left; i++) merge[i] = merge[i + 1];
-        if (best + 1 < left) merge[best] = orli_pairs_find(&tok->pairs, orli_pair(id[best], id[best + 1]));
-        if (best) merge[best - 1] = orli_pairs_find(&tok->pairs, orli_pair(id[best - 1], id[best]));
+        if (best + 1 < left) merge[best] = orli_merge_of(tok, id[best], id[best + 1]);
+        if (best) merge[best - 1] = orli_merge_of(tok, id[best - 1], id[best]);
     }
     if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + left) != ORL_OK) return;
     memcpy(e->id + e->ids, id, left * sizeof *id);
@@ -7803,7 +7836,7 @@ static void orli_merge_few(const orl_tokenizer *tok, orli_encoder *e, int32_t *i
 static uint64_t orli_merge_at(const orl_tokenizer *tok, const orli_encoder *e, size_t i) {
     const orli_symbol *s = &e->symbol[i];
     if (s->id < 0 || s->next >= e->count) return ORLI_NO_PAIR;
-    return orli_pairs_find(&tok->pairs, orli_pair(s->id, e->symbol[s->next].id));
+    return orli_merge_of(tok, s->id, e->symbol[s->next].id);
 }
 
 static void orli_place_add(orli_encoder *e, size_t rank, size_t i) {
@@ -8812,12 +8845,19 @@ static void orli_apply_processor(orl_tokenizer *tok, orli_pipeline_part *p) {
  * between ids are few. */
 static int64_t orli_id_limit(size_t size) { return (int64_t)ORLI_MIN(size / 8 + 1024, (size_t)1 << 29); }
 
+#define ORLI_SPELLING_MOST 65536
+
 /* {"spelling": id, …} */
 static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
     orli_str s = orli_str_new(j->ctx);
     int32_t id;
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
         size_t key = j->start;
+        if (j->end - j->start > ORLI_SPELLING_MOST) {
+            orli_json_fail_at(j, key, "model: a token of %zu bytes: more than %d are not known here", j->end - j->start,
+                              ORLI_SPELLING_MOST);
+            break;
+        }
         s.length = 0;
         orli_str_add(&s, "", 0);
         orli_json_text(j, &s);
@@ -8832,26 +8872,27 @@ static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
     orli_str_free(&s);
 }
 
-/* Enters the merge of two spellings; 0 if one of the three tokens does not exist. */
-static int orli_load_merge(orl_tokenizer *tok, const char *left, size_t left_bytes,
-                           const char *right, size_t right_bytes, orli_str *whole) {
+/* Enters the merge of two spellings; NULL, or what is wrong with it. */
+static const char *orli_load_merge(orl_tokenizer *tok, const char *left, size_t left_bytes,
+                                   const char *right, size_t right_bytes, orli_str *whole) {
     int32_t a = orli_spelling_id(tok, left, left_bytes),
             b = orli_spelling_id(tok, right, right_bytes), id;
     whole->length = 0;
     orli_str_add(whole, left, left_bytes);
     orli_str_add(whole, right, right_bytes);
-    if (whole->failed) return 1;
+    if (whole->failed) return NULL;
     id = orli_spelling_id(tok, whole->data, whole->length);
-    if (a < 0 || b < 0 || id < 0) return 0;
-    orli_merge_enter(tok, a, b, id);
-    return 1;
+    if (!left_bytes || !right_bytes) return "it is not two tokens";
+    if (a < 0 || b < 0) return "one of them is not in the vocabulary";
+    if (id < 0) return "what they make is not in the vocabulary";
+    return orli_merge_enter(tok, a, b, id) ? NULL : "it occurs twice: remove one";
 }
 
 /* ["a b", …] or [["a", "b"], …] */
 static void orli_load_merges(orl_tokenizer *tok, orli_json *j) {
     orli_str left = orli_str_new(j->ctx), right = orli_str_new(j->ctx),
              whole = orli_str_new(j->ctx);
-    const char *space;
+    const char *space, *wrong;
     for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
         if (orli_json_peek(j) == ORLI_JSON_ARRAY) {
             orli_json_open(j, ORLI_JSON_ARRAY);
@@ -8868,12 +8909,10 @@ static void orli_load_merges(orl_tokenizer *tok, orli_json *j) {
             }
         }
         if (left.failed || right.failed || orl_failed(j->ctx)) break;
-        if (!left.length || !right.length ||
-            !orli_load_merge(tok, left.data, left.length, right.data, right.length, &whole))
-            orli_json_fail_at(j, j->start,
-                              "merge %zu, \"%.60s\" with \"%.60s\": they or what they make are not "
-                              "in the vocabulary",
-                              tok->merges + 1, left.data, right.data ? right.data : "");
+        wrong = orli_load_merge(tok, left.data, left.length, right.data ? right.data : "", right.length, &whole);
+        if (wrong)
+            orli_json_fail_at(j, j->start, "model: merge %zu, \"%.60s\" with \"%.60s\": %s", tok->merges + 1, left.data,
+                              right.data ? right.data : "", wrong);
     }
     orli_str_free(&left);
     orli_str_free(&right);
@@ -9032,18 +9071,18 @@ static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
     if (orli_file_open(ctx, path, &file) != ORL_OK) return;
     for (at = 0; at < file.size && !orl_failed(ctx); at = next, line++) {
         const char *text = file.data + at, *stop = (const char *)memchr(text, '\n', file.size - at),
-                   *space;
+                   *space, *wrong;
         end = stop ? (size_t)(stop - file.data) : file.size;
         next = end + 1;
         if (end > at && file.data[end - 1] == '\r') end--;
         if (end == at || (line == 1 && end - at >= 8 && memcmp(text, "#version", 8) == 0)) continue;
         space = (const char *)memchr(text, ' ', end - at);
-        if (!space || !orli_load_merge(tok, text, (size_t)(space - text), space + 1,
-                                       end - (size_t)(space + 1 - file.data), &whole))
-            orli_fail(ctx, ORL_ERR_FORMAT,
-                      "%s:%zu: \"%.*s\" is not two tokens, with a space between, that make a third "
-                      "in the vocabulary",
-                      path, line, (int)ORLI_MIN(end - at, 60), text);
+        wrong = space ? orli_load_merge(tok, text, (size_t)(space - text), space + 1,
+                                        end - (size_t)(space + 1 - file.data), &whole)
+                      : "it is not two tokens with a space between";
+        if (wrong)
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: merge \"%.*s\": %s", path, line, (int)ORLI_MIN(end - at, 60), text,
+                      wrong);
     }
     orli_file_close(&file);
     orli_str_free(&whole);

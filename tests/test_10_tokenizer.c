@@ -873,8 +873,9 @@ static void bad_files(orl_ctx *ctx) {
         {HEAD "\"model\": {\"vocab\": {\"a\": \"b\"}, \"merges\": []}}",
          "a string stands where a number should be"},
         {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"a b\"]}}",
-         "merge 1, \"a\" with \"b\": they or what they make"},
-        {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"ab\"]}}", "merge 1"},
+         "merge 1, \"a\" with \"b\": what they make is not in the vocabulary"},
+        {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"ab\"]}}", "merge 1, \"ab\" with \"\": it is not two tokens"},
+        {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\", \"a b\"]}}", "merge 2, \"a\" with \"b\": it occurs twice"},
         {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [[\"a\"]]}}",
          "stands where a string should be"},
         {HEAD "\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"dropout\": 0.1}}",
@@ -940,7 +941,7 @@ static void bad_files(orl_ctx *ctx) {
     orl_clear_error(ctx);
     made("half", "merges.txt", "#version: 0.2\na b\n");
     check(!orl_tokenizer_load(ctx, in_dir("half")));
-    check_contains(orl_error(ctx), "merges.txt:2: \"a b\" is not two tokens");
+    check_contains(orl_error(ctx), "merges.txt:2: merge \"a b\": one of them is not in the vocabulary");
     orl_clear_error(ctx);
     /* the golden file cut or damaged anywhere: an error or a tokenizer, never a crash */
     snprintf(path, sizeof path, "%s/tokenizer_small.json", golden);
