@@ -7147,10 +7147,14 @@ enum { ORLI_NFC_PARTS = -1, ORLI_NFC_ORDER = -2 };
 static void orli_nfc_mark(orl_tokenizer *tok, uint32_t code) {
     tok->unicode[code / 2] |= (unsigned char)(ORLI_NOT_NFC << code % 2 * 4);
 }
+static int orli_nfc_marked(const orl_tokenizer *tok, uint32_t code) {
+    return code < ORLI_UNICODE_END && (tok->unicode[code / 2] >> code % 2 * 4 & ORLI_NOT_NFC);
+}
 
 /* A decomposition: twice the step from the last code, plus 1 if there is a second part; the first part as a
- * step (2 n forwards, 2 n − 1 back); the second by its place. Those that compose come first. */
-static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const uint32_t *second) {
+ * step (2 n forwards, 2 n − 1 back); the second by its place. Those that compose come first. enter: puts them into
+ * tok->forms; then: marks those whose first part is marked, as it may join what stands before. */
+static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const uint32_t *second, int enter) {
     int composes, two;
     for (composes = 1; composes >= 0; composes--) {
         size_t code = 0, n;
@@ -7160,6 +7164,10 @@ static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const ui
             n = orli_unicode_number(&at);
             first += n % 2 ? -(int32_t)((n + 1) / 2) : (int32_t)(n / 2);
             other = two ? (int32_t)second[orli_unicode_number(&at)] : -1;
+            if (!enter) {
+                if (orli_nfc_marked(tok, (uint32_t)first)) orli_nfc_mark(tok, (uint32_t)code);
+                continue;
+            }
             orli_pairs_set(tok->object.ctx, &tok->forms, orli_pair((int32_t)code, ORLI_NFC_PARTS),
                            orli_pair(first, other));
             if (composes) orli_pairs_set(tok->object.ctx, &tok->forms, orli_pair(first, other), code);
@@ -7176,7 +7184,7 @@ static void orli_nfc_expand(orl_tokenizer *tok) {
     ORL_ASSERT(seconds <= sizeof second / sizeof *second);
     if (orli_pairs_reserve(tok->object.ctx, &tok->forms, 4096) != ORL_OK) return;
     for (i = 0; i < seconds; i++) second[i] = (i ? second[i - 1] : 0) + (uint32_t)orli_unicode_number(&at);
-    orli_nfc_parts(tok, at, second);
+    for (i = 0; i < 3; i++) orli_nfc_parts(tok, at, second, i == 0);
     for (at = orli_unicode_orders; (n = (uint32_t)orli_unicode_number(&at)) != 0;) {
         code += (uint32_t)orli_unicode_number(&at), order = (uint32_t)orli_unicode_number(&at);
         for (; n; n--, code++) {
@@ -7273,9 +7281,7 @@ static void orli_nfc_compose(const orl_tokenizer *tok, orli_nfc_run *r) {
 static size_t orli_nfc_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
     size_t length;
     uint32_t code = 0;
-    while ((length = orli_utf8_decode(text + i, n - i, &code)) > 1 && code < ORLI_UNICODE_END &&
-           (tok->unicode[code / 2] >> code % 2 * 4 & ORLI_NOT_NFC))
-        i += length;
+    while ((length = orli_utf8_decode(text + i, n - i, &code)) > 1 && orli_nfc_marked(tok, code)) i += length;
     return i;
 }
 
@@ -9152,19 +9158,21 @@ static void orli_load_config(orl_tokenizer *tok, const char *dir) {
 /* Bytes of a token, in the forms whose merges are found by trying where to cut it. */
 #define ORLI_TOKEN_MOST 1024
 
-typedef struct orli_scored { /* a merge and the score of what it makes */
+typedef struct orli_scored {
     float score;
-    orli_merge merge;
+    int32_t id;
 } orli_scored;
 
-/* Best score first; then by token (so that one token's pairs stay together), left part, right
- * part. */
-static int orli_scored_order(const void *a, const void *b) {
+static int orli_scored_order(const void *a, const void *b) { /* best score first, then lowest id */
     const orli_scored *s = (const orli_scored *)a, *t = (const orli_scored *)b;
     if (s->score < t->score || s->score > t->score) return s->score > t->score ? -1 : 1;
-    if (s->merge.id != t->merge.id) return s->merge.id < t->merge.id ? -1 : 1;
-    if (s->merge.left != t->merge.left) return s->merge.left < t->merge.left ? -1 : 1;
-    return s->merge.right < t->merge.right ? -1 : s->merge.right > t->merge.right;
+    return s->id < t->id ? -1 : s->id > t->id;
+}
+
+static int orli_merge_order(const void *a, const void *b) { /* of merges that make one token */
+    const orli_merge *s = (const orli_merge *)a, *t = (const orli_merge *)b;
+    if (s->left != t->left) return s->left < t->left ? -1 : 1;
+    return s->right < t->right ? -1 : s->right > t->right;
 }
 
 /* Reads the tokens and their scores. Spaces are spelled "▁"; the newlines some writers put
@@ -9211,33 +9219,40 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
     orli_str_free(&spelling);
 }
 
-/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. Tokens below `from` and
- * SentencePiece's bytes take no part. */
+/* Enters every pair of tokens from `from` on that makes this one; SentencePiece's bytes take no part. */
+static void orli_token_merges(orl_tokenizer *tok, int32_t id, int32_t from) {
+    const orli_name *name = &tok->names.name[tok->token[id].name];
+    orli_merge found[ORLI_TOKEN_MOST * 2];
+    size_t count = 0, k;
+    memset(found, 0, sizeof *found);
+    if (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0) return;
+    for (k = 1; k < name->length && count < sizeof found / sizeof *found; k++) {
+        int32_t left = orli_spelling_id(tok, name->text, k),
+                right = left < from ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
+        if (left < from || right < from ||
+            (tok->sentencepiece && (orli_byte_token(name->text, k) >= 0 ||
+                                    orli_byte_token(name->text + k, name->length - k) >= 0)))
+            continue;
+        found[count].left = left, found[count].right = right;
+        count++;
+    }
+    orli_sort(found, count, sizeof *found, orli_merge_order);
+    for (k = 0; k < count; k++) orli_merge_enter(tok, found[k].left, found[k].right, id);
+}
+
+/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. */
 static void orli_scored_merges(orl_tokenizer *tok, const float *score, int32_t from) {
     orl_ctx *ctx = tok->object.ctx;
-    orli_scored *found = NULL;
-    size_t count = 0, capacity = 0, i, k;
-    for (i = (size_t)from; i < tok->tokens && !orl_failed(ctx); i++) {
-        const orli_name *name = &tok->names.name[tok->token[i].name];
-        if (!tok->token[i].text || (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0)) continue;
-        for (k = 1; k < name->length; k++) {
-            int32_t left = orli_spelling_id(tok, name->text, k),
-                    right = left < from ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
-            if (left < from || right < from ||
-                (tok->sentencepiece && (orli_byte_token(name->text, k) >= 0 ||
-                                        orli_byte_token(name->text + k, name->length - k) >= 0)))
-                continue;
-            if (ORLI_RESERVE(ctx, found, capacity, count + 1) != ORL_OK) break;
-            found[count].score = score[i];
-            found[count].merge.left = left, found[count].merge.right = right,
-            found[count].merge.id = (int32_t)i;
-            count++;
-        }
+    orli_scored *order = (orli_scored *)orli_alloc(ctx, tok->tokens, sizeof *order);
+    size_t count = 0, i;
+    for (i = (size_t)from; order && i < tok->tokens; i++) {
+        if (!tok->token[i].text) continue;
+        order[count].score = score[i], order[count].id = (int32_t)i;
+        count++;
     }
-    orli_sort(found, count, sizeof *found, orli_scored_order);
-    for (i = 0; i < count && !orl_failed(ctx); i++)
-        orli_merge_enter(tok, found[i].merge.left, found[i].merge.right, found[i].merge.id);
-    orli_free(ctx, found);
+    orli_sort(order, count, sizeof *order, orli_scored_order);
+    for (i = 0; i < count && !orl_failed(ctx); i++) orli_token_merges(tok, order[i].id, from);
+    orli_free(ctx, order);
 }
 
 /* vocab 0: as many tokens as the file has. */
@@ -9295,7 +9310,7 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
 
 typedef struct orli_rank_kind {
     const char *name;
-    size_t ranks; /* how many the file has, if its name does not tell */
+    size_t ranks; /* how many the file has */
     orli_split split;
     int nfc;
     int32_t first;       /* id of the first special token */
@@ -9367,25 +9382,28 @@ static int orli_rank_line(orl_tokenizer *tok, const char *path, size_t line, con
     return !orl_failed(ctx);
 }
 
-/* Reads the lines; gives their number. */
-static size_t orli_ranks_read(orl_tokenizer *tok, const orli_file *file, const char *path) {
+/* The number of lines with anything on them. */
+static size_t orli_ranks_count(const orli_file *file) {
+    size_t at, count = 0, inside = 0;
+    for (at = 0; at < file->size; at++) {
+        if (file->data[at] == '\n') inside = 0;
+        else if (file->data[at] != '\r' && !inside) inside = 1, count++;
+    }
+    return count;
+}
+
+static void orli_ranks_read(orl_tokenizer *tok, const orli_file *file, const char *path) {
     orli_str bytes = orli_str_new(tok->object.ctx), spelling = orli_str_new(tok->object.ctx);
-    size_t at, end, line = 1, count = 0, next, most = (size_t)orli_id_limit(file->size);
-    if (file->size && (file->data[0] == '\n' || !file->data[0]))
-        orli_fail(tok->object.ctx, ORL_ERR_FORMAT,
-                  "%s: not lines of tokens and ranks (SentencePiece's own form is not known here): convert it to "
-                  "tokenizer.json", path);
+    size_t at, end, line = 1, next, most = (size_t)orli_id_limit(file->size);
     for (at = 0; at < file->size && !orl_failed(tok->object.ctx); at = next, line++) {
         const char *stop = (const char *)memchr(file->data + at, '\n', file->size - at);
         end = stop ? (size_t)(stop - file->data) : file->size;
         next = end + 1;
         if (end > at && file->data[end - 1] == '\r') end--;
-        if (end > at)
-            count += (size_t)orli_rank_line(tok, path, line, file->data + at, end - at, most, &bytes, &spelling);
+        if (end > at) orli_rank_line(tok, path, line, file->data + at, end - at, most, &bytes, &spelling);
     }
     orli_str_free(&bytes);
     orli_str_free(&spelling);
-    return count;
 }
 
 /* Which kind the caller, or the file's name, or the number of its ranks says it is; NULL and an error. */
@@ -9399,7 +9417,7 @@ static const orli_rank_kind *orli_rank_kind_of(orl_ctx *ctx, const char *path, c
     for (i = 0; i < n && !name; i++)
         if (ranks == orli_rank_kinds[i].ranks) return &orli_rank_kinds[i];
     orli_fail(ctx, name ? ORL_ERR_ARGUMENT : ORL_ERR_FORMAT,
-              "%s: %s%s%s (%zu ranks): name one of cl100k_base, o200k_base, llama3, qwen, gpt2, r50k_base and p50k_base", path,
+              "%s: %s%s%s (%zu lines of ranks; SentencePiece's own form is not known here): name one of cl100k_base, o200k_base, llama3, qwen, gpt2, r50k_base and p50k_base", path,
               name ? "there is no kind \"" : "neither its name nor its size tells how it splits text", name ? name : "",
               name ? "\"" : "", ranks);
     return NULL;
@@ -9434,19 +9452,20 @@ ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *pat
     const orli_rank_kind *kind = NULL;
     orli_file file;
     float *score = NULL;
-    size_t ranks, i;
+    size_t i;
     if (orl_failed(ctx)) return NULL;
     if (!path) {
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load_tiktoken: the file is NULL");
         return NULL;
     }
     if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
+    kind = orli_rank_kind_of(ctx, path, name, orli_ranks_count(&file));
     tok = orli_tokenizer_new(ctx);
-    if (!orl_failed(ctx)) {
-        ranks = orli_ranks_read(tok, &file, path);
-        if (!orl_failed(ctx)) kind = orli_rank_kind_of(ctx, path, name, ranks);
-        score = (float *)orli_alloc(ctx, tok->tokens, sizeof *score);
-    }
+    if (!orl_failed(ctx)) orli_ranks_read(tok, &file, path);
+    if (!orl_failed(ctx) && orli_ranks_count(&file) != kind->ranks)
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s: has %zu ranks where %s has %zu: is the file complete, and of that kind?", path,
+                  orli_ranks_count(&file), kind->name, kind->ranks);
+    if (!orl_failed(ctx)) score = (float *)orli_alloc(ctx, tok->tokens, sizeof *score);
     if (!orl_failed(ctx)) {
         for (i = 0; i < tok->tokens; i++) score[i] = -(float)i;
         tok->split = kind->split, tok->nfc = kind->nfc;
