@@ -632,7 +632,7 @@ static void training_limits(orl_ctx *ctx) {
 static void bytes_survive(orl_ctx *ctx) {
     orl_tokenizer *tok = small_tokenizer(ctx), *sp = small_sentencepiece(ctx);
     orli_rng r = orli_rng_new(7, 7);
-    char text[300];
+    char text[301];
     size_t i, k, n;
     for (i = 0; i < 3000; i++) {
         n = orli_rng_below(&r, i % 10 ? 40 : 300);
@@ -642,6 +642,7 @@ static void bytes_survive(orl_ctx *ctx) {
                       : i % 3 == 1 ? " aeht's\n\r1\xc3\xa9\xe2"[u % 13]
                                    : (char)(u % 96 + 32);
         }
+        text[n] = 0;
         check(round_trips(tok, text, n, 1) && round_trips(tok, text, n, 0));
         if (i % 3) check(round_trips(sp, text, n, 0));
         else if (!strstr(text, "\xe2\x96\x81")) check(round_trips(sp, text, n, 0));
