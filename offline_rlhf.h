@@ -179,10 +179,10 @@
  * shards with an index), tokenizer.json, or vocab.json + merges.txt, or GPT-2's encoder.json +
  * vocab.bpe, or a rank file of tiktoken. Of tokenizer.json BPE is known: byte-level (split as in
  * GPT-2, Llama 3, Qwen, GPT-4o or SmolLM; NFC) or as SentencePiece has it (Llama 2, Mistral,
- * Gemma), with all flags of added tokens; another part of it is an error that names it. F32, F16, BF16 and F64 weights are read, F32 is written (F64 in the double build). A
- * reward model is a sequence classifier with one label: its head is score.weight (1, dim), read at
- * the last token of the response; its normalisation is orl_reward {mean, std} in config.json. A
- * conditioned model carries orl_condition there (kind, template, quantiles, default target), and
+ * Gemma), with all flags of added tokens; another part of it is an error that names it. F32, F16,
+ * BF16 and F64 weights are read, F32 is written (F64 in the double build). A reward model is a
+ * sequence classifier with one label: its head is score.weight (1, dim), read at the last token of
+ * the response; its normalisation is orl_reward {mean, std} in config.json. A conditioned model carries orl_condition there (kind, template, quantiles, default target), and
  * sampling applies it. Settings that are known to change the computation and are not implemented
  * (another activation, RoPE scaling, biases, …) are refused by name; a missing or odd-shaped tensor
  * is an error. llama2.c checkpoints and its tokenizer.bin are read too.
@@ -7506,7 +7506,7 @@ static void orli_added_sort(orl_tokenizer *tok) {
 static int orli_never_cut(const orl_tokenizer *tok, int all_bytes, size_t second) {
     if (!tok->sentencepiece) return !all_bytes;
     if (tok->ignore_merges) return 1; /* the whole text may be a token */
-    return (second & 0xc0) == 0x80 || (second != ' ' && !(all_bytes && tok->byte_fallback)) || tok->char_id[' '] < 0;
+    return (second & 0xc0) == 0x80 || (second != ' ' && !(all_bytes && tok->byte_fallback)) || tok->char_id[0x20] < 0;
 }
 
 static void orli_joined_mark(orl_tokenizer *tok) {
