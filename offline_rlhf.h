@@ -9343,7 +9343,7 @@ static const orli_rank_kind orli_rank_kinds[] = {
 static int orli_base64(const char *text, size_t n, orli_str *out) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint32_t bits = 0;
-    size_t i, held = 0, padding = 0;
+    size_t i, waiting = 0, padding = 0;
     for (; padding < 2 && n > padding && text[n - 1 - padding] == '='; padding++) {}
     if (n % 4 || n == 0) return 0;
     for (i = 0; i < n - padding; i++) {
@@ -9351,13 +9351,13 @@ static int orli_base64(const char *text, size_t n, orli_str *out) {
         char c;
         if (!digit) return 0;
         bits = bits << 6 | (uint32_t)(digit - digits);
-        held += 6;
-        if (held < 8) continue;
-        held -= 8;
-        c = (char)(bits >> held & 0xff);
+        waiting += 6;
+        if (waiting < 8) continue;
+        waiting -= 8;
+        c = (char)(bits >> waiting & 0xff);
         orli_str_add(out, &c, 1);
     }
-    return !(bits & ((1u << held) - 1)); /* what is left over is zero */
+    return !(bits & ((1u << waiting) - 1)); /* what is left over is zero */
 }
 
 /* A line's token and rank: 1, or 0 and an error. */
