@@ -182,10 +182,11 @@
  * Gemma), with all flags of added tokens; another part of it is an error that names it. F32, F16,
  * BF16 and F64 weights are read, F32 is written (F64 in the double build). A reward model is a
  * sequence classifier with one label: its head is score.weight (1, dim), read at the last token of
- * the response; its normalisation is orl_reward {mean, std} in config.json. A conditioned model carries orl_condition there (kind, template, quantiles, default target), and
- * sampling applies it. Settings that are known to change the computation and are not implemented
- * (another activation, RoPE scaling, biases, …) are refused by name; a missing or odd-shaped tensor
- * is an error. llama2.c checkpoints and its tokenizer.bin are read too.
+ * the response; its normalisation is orl_reward {mean, std} in config.json. A conditioned model
+ * carries orl_condition there (kind, template, quantiles, default target), and sampling applies it.
+ * Settings that are known to change the computation and are not implemented (another activation,
+ * RoPE scaling, biases, …) are refused by name; a missing or odd-shaped tensor is an error.
+ * llama2.c checkpoints and its tokenizer.bin are read too.
  *
  * J. DATA
  * JSONL, one object a line, with the field names of TRL:
@@ -273,9 +274,10 @@
  * Schulman et al., 1707.06347; GAE: 1506.02438; adaptive KL: Ziegler et al., 1909.08593. AdamW:
  * Loshchilov and Hutter, 1711.05101. GPT-2: Radford et al. 2019; Llama: Touvron et al., 2302.13971;
  * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864. BPE:
- * Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018; NFC: Unicode 16.0, UAX #15. Random numbers: Philox, Salmon et
- * al., SC 2011. exp, tanh and log: after Moshier's Cephes. Formats: RFC 8259, safetensors, Hugging
- * Face's config.json and tokenizer.json, TRL's data sets.
+ * Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018; NFC: Unicode 16.0, Annex 15.
+ * Random numbers: Philox, Salmon et al., SC 2011. exp, tanh and log: after Moshier's Cephes.
+ * Formats: RFC 8259, safetensors, Hugging Face's config.json and tokenizer.json, tiktoken's ranks,
+ * TRL's data sets.
  *
  * Licence: MIT, in full at the end of the file. */
 #ifndef OFFLINE_RLHF_H
