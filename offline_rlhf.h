@@ -179,7 +179,11 @@
  * I. MODEL FILES
  * A model is a directory as Hugging Face's transformers have it: config.json, model.safetensors (or
  * shards with an index), tokenizer.json, or vocab.json + merges.txt, or GPT-2's encoder.json +
- * vocab.bpe. F32, F16, BF16 and F64 weights are read; F32 is written (F64 in the double build), or
+ * vocab.bpe, or a rank file of tiktoken. Of tokenizer.json BPE is known: byte-level (split as in
+ * GPT-2, Llama 3, Qwen, GPT-4o or SmolLM; NFC) or as SentencePiece has it (Llama 2, Mistral,
+ * Gemma), with all flags of added tokens; another part of it is an error that names it.
+ *
+ * F32, F16, BF16 and F64 weights are read; F32 is written (F64 in the double build), or
  * what orl_model_save_as() is told. Settings that are not used here, and the tokenizer's files with
  * their chat template, go out as they came; a new special token makes a new tokenizer.json.
  * orl_model_save_gguf() makes one file for llama.cpp (F32, F16, BF16, Q8_0), which reads it as we do:
@@ -290,10 +294,11 @@
  * Schulman et al., 1707.06347; GAE: 1506.02438; adaptive KL: Ziegler et al., 1909.08593. AdamW:
  * Loshchilov and Hutter, 1711.05101. GPT-2: Radford et al. 2019; Llama: Touvron et al., 2302.13971;
  * grouped queries: Ainslie et al., 2305.13245; rotary positions: Su et al., 2104.09864; LoRA: Hu et
- * al., 2106.09685; the other families: as transformers 5 computes them. BPE:
- * Sennrich et al. 2016; SentencePiece: Kudo and Richardson 2018. Random numbers: Philox, Salmon et
- * al., SC 2011. exp, tanh and log: after Moshier's Cephes. Formats: RFC 8259, safetensors, Hugging
- * Face's config.json and tokenizer.json, TRL's data sets, GGUF 3 as llama.cpp reads it.
+ * al., 2106.09685; the other families: as transformers 5 computes them. BPE: Sennrich et al. 2016;
+ * SentencePiece: Kudo and Richardson 2018; NFC: Unicode 16.0, Annex 15. Random numbers: Philox, Salmon
+ * et al., SC 2011. exp, tanh, log and Φ: after Moshier's Cephes. Formats: RFC 8259, safetensors, Hugging
+ * Face's config.json and tokenizer.json, tiktoken's ranks, PEFT's adapters, TRL's data sets, GGUF 3 as
+ * llama.cpp reads it.
  *
  * Licence: MIT, in full at the end of the file. */
 #ifndef OFFLINE_RLHF_H
@@ -7423,9 +7428,10 @@ static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
  *             words on all threads, and what it learns does not depend on how many there are.
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
  *             Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019;
- *             Kudo and Richardson, "SentencePiece", 2018.
- * Tested by:  tests/test_10_tokenizer.c (golden ids of Hugging Face's tokenizers), test_10_learn.c (merges
- *             of a trainer written from the definition, and Hugging Face's) */
+ *             Kudo and Richardson, "SentencePiece", 2018; Unicode 16.0.0 and its Annex #15 (NFC).
+ * Tested by:  tests/test_10_tokenizer.c (ids of Hugging Face's tokenizers, tiktoken and
+ *             llama-tokenizer-js on 10,000 strings for each of some thirty tokenizers), test_10_learn.c
+ *             (merges of a trainer written from the definition, and Hugging Face's) */
 
 /* Classes of characters as bits, so that a set of them is a byte. */
 typedef enum orli_class {
@@ -7866,7 +7872,7 @@ typedef struct orli_added_set { /* in order of their bytes */
 } orli_added_set;
 
 typedef struct orli_merge {
-    int32_t left, right, id;
+    int32_t left, right, id, rank; /* rank: less goes first */
 } orli_merge;
 
 typedef enum orli_split { /* how text falls into words; merges stay within a word */
@@ -7903,7 +7909,8 @@ struct orl_tokenizer {
     orli_texts texts;
     orli_merge *merge;               /* in order of rank */
     size_t merges, merge_capacity;
-    orli_pairs pairs;                /* (left, right) → orli_pair(rank, id) */
+    uint32_t *merge_slot;            /* 1 + number of a merge, by its pair, 0 empty; at most half full */
+    size_t merge_slots;
     orli_pairs forms;                /* for NFC: see orli_nfc_expand() */
     orli_added_set added[2];         /* those found in the text, those found in the normalized text */
     orli_words *cache;               /* written while encoding */
@@ -7934,7 +7941,7 @@ static void orli_tokenizer_destroy(orli_object *object) {
     orli_free(ctx, tok->token);
     orli_arena_free(&tok->texts.arena);
     orli_free(ctx, tok->merge);
-    orli_free(ctx, tok->pairs.slot);
+    orli_free(ctx, tok->merge_slot);
     orli_free(ctx, tok->forms.slot);
     orli_free(ctx, tok->added[0].item);
     orli_free(ctx, tok->added[1].item);
@@ -8064,10 +8071,14 @@ enum { ORLI_NFC_PARTS = -1, ORLI_NFC_ORDER = -2 };
 static void orli_nfc_mark(orl_tokenizer *tok, uint32_t code) {
     tok->unicode[code / 2] |= (unsigned char)(ORLI_NOT_NFC << code % 2 * 4);
 }
+static int orli_nfc_marked(const orl_tokenizer *tok, uint32_t code) {
+    return code < ORLI_UNICODE_END && ((unsigned)tok->unicode[code / 2] >> code % 2 * 4 & ORLI_NOT_NFC);
+}
 
 /* A decomposition: twice the step from the last code, plus 1 if there is a second part; the first part as a
- * step (2 n forwards, 2 n − 1 back); the second by its place. Those that compose come first. */
-static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const uint32_t *second) {
+ * step (2 n forwards, 2 n − 1 back); the second by its place. Those that compose come first. enter: puts them into
+ * tok->forms; then: marks those whose first part is marked, as it may join what stands before. */
+static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const uint32_t *second, int enter) {
     int composes, two;
     for (composes = 1; composes >= 0; composes--) {
         size_t code = 0, n;
@@ -8077,6 +8088,10 @@ static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const ui
             n = orli_unicode_number(&at);
             first += n % 2 ? -(int32_t)((n + 1) / 2) : (int32_t)(n / 2);
             other = two ? (int32_t)second[orli_unicode_number(&at)] : -1;
+            if (!enter) {
+                if (orli_nfc_marked(tok, (uint32_t)first)) orli_nfc_mark(tok, (uint32_t)code);
+                continue;
+            }
             orli_pairs_set(tok->object.ctx, &tok->forms, orli_pair((int32_t)code, ORLI_NFC_PARTS),
                            orli_pair(first, other));
             if (composes) orli_pairs_set(tok->object.ctx, &tok->forms, orli_pair(first, other), code);
@@ -8091,9 +8106,10 @@ static void orli_nfc_expand(orl_tokenizer *tok) {
     uint32_t second[128], code = 0, n, order;
     size_t i, seconds = orli_unicode_number(&at);
     ORL_ASSERT(seconds <= sizeof second / sizeof *second);
+    memset(second, 0, sizeof second);
     if (orli_pairs_reserve(tok->object.ctx, &tok->forms, 4096) != ORL_OK) return;
     for (i = 0; i < seconds; i++) second[i] = (i ? second[i - 1] : 0) + (uint32_t)orli_unicode_number(&at);
-    orli_nfc_parts(tok, at, second);
+    for (i = 0; i < 3; i++) orli_nfc_parts(tok, at, second, i == 0);
     for (at = orli_unicode_orders; (n = (uint32_t)orli_unicode_number(&at)) != 0;) {
         code += (uint32_t)orli_unicode_number(&at), order = (uint32_t)orli_unicode_number(&at);
         for (; n; n--, code++) {
@@ -8190,9 +8206,7 @@ static void orli_nfc_compose(const orl_tokenizer *tok, orli_nfc_run *r) {
 static size_t orli_nfc_end(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
     size_t length;
     uint32_t code = 0;
-    while ((length = orli_utf8_decode(text + i, n - i, &code)) > 1 && code < ORLI_UNICODE_END &&
-           (tok->unicode[code / 2] >> code % 2 * 4 & ORLI_NOT_NFC))
-        i += length;
+    while ((length = orli_utf8_decode(text + i, n - i, &code)) > 1 && orli_nfc_marked(tok, code)) i += length;
     return i;
 }
 
@@ -8310,12 +8324,46 @@ static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, 
     return 1;
 }
 
-static void orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, int32_t id) {
+/* Where the merge of a pair is, or the empty slot where it would be. */
+static size_t orli_merge_place(const orl_tokenizer *tok, int32_t left, int32_t right) {
+    uint64_t h = orli_pair(left, right) * 0x9E3779B97F4A7C15u;
+    size_t i = (size_t)(h ^ h >> 32) & (tok->merge_slots - 1);
+    for (; tok->merge_slot[i]; i = (i + 1) & (tok->merge_slots - 1)) {
+        const orli_merge *m = &tok->merge[tok->merge_slot[i] - 1];
+        if (m->left == left && m->right == right) break;
+    }
+    return i;
+}
+
+/* orli_pair(rank, id) of the merge of a pair, or ORLI_NO_PAIR. */
+static uint64_t orli_merge_of(const orl_tokenizer *tok, int32_t left, int32_t right) {
+    uint32_t number = tok->merge_slots ? tok->merge_slot[orli_merge_place(tok, left, right)] : 0;
+    return number ? orli_pair(tok->merge[number - 1].rank, tok->merge[number - 1].id) : ORLI_NO_PAIR;
+}
+
+static orl_status orli_merges_grow(orl_tokenizer *tok) {
+    size_t slots = tok->merge_slots ? 2 * tok->merge_slots : 64, i;
+    orli_free(tok->object.ctx, tok->merge_slot);
+    tok->merge_slot = (uint32_t *)orli_alloc_zero(tok->object.ctx, slots, sizeof *tok->merge_slot);
+    tok->merge_slots = tok->merge_slot ? slots : 0;
+    for (i = 0; tok->merge_slot && i < tok->merges; i++)
+        tok->merge_slot[orli_merge_place(tok, tok->merge[i].left, tok->merge[i].right)] = (uint32_t)(i + 1);
+    return orl_error_status(tok->object.ctx);
+}
+
+/* Enters the merge that comes next in rank. 0: there is one of this pair (no error set). */
+static int orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, int32_t id) {
     orli_merge *m;
-    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK)
-        return;
+    size_t place;
+    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK ||
+        (2 * (tok->merges + 1) > tok->merge_slots && orli_merges_grow(tok) != ORL_OK))
+        return 1;
+    place = orli_merge_place(tok, left, right);
+    if (tok->merge_slot[place]) return 0;
     m = &tok->merge[tok->merges++];
-    m->left = left, m->right = right, m->id = id;
+    m->left = left, m->right = right, m->id = id, m->rank = (int32_t)(tok->merges - 1);
+    tok->merge_slot[place] = (uint32_t)tok->merges;
+    return 1;
 }
 
 static int orli_added_order(const void *a, const void *b) {
@@ -8379,7 +8427,7 @@ static void orli_added_sort(orl_tokenizer *tok) {
 static int orli_never_cut(const orl_tokenizer *tok, int all_bytes, size_t second) {
     if (!tok->sentencepiece) return !all_bytes;
     if (tok->ignore_merges) return 1; /* the whole text may be a token */
-    return (second & 0xc0) == 0x80 || (second != ' ' && !(all_bytes && tok->byte_fallback)) || tok->char_id[' '] < 0;
+    return (second & 0xc0) == 0x80 || (second != ' ' && !(all_bytes && tok->byte_fallback)) || tok->char_id[0x20] < 0;
 }
 
 static void orli_joined_mark(orl_tokenizer *tok) {
@@ -8403,20 +8451,18 @@ static void orli_joined_mark(orl_tokenizer *tok) {
     orli_str_free(&text);
 }
 
-/* Enters the merges in tok->pairs. rank_by_token: the first merge that makes a token lends its rank to all that do. */
-static void orli_pairs_enter(orl_tokenizer *tok) {
-    orl_ctx *ctx = tok->object.ctx;
-    int32_t *first = (int32_t *)orli_alloc(ctx, tok->tokens, sizeof *first);
+/* rank_by_token: the first merge that makes a token lends its rank to all that do. */
+static void orli_ranks_share(orl_tokenizer *tok) {
+    int32_t *first = (int32_t *)orli_alloc(tok->object.ctx, tok->tokens, sizeof *first);
     size_t i;
-    if (first && orli_pairs_reserve(ctx, &tok->pairs, tok->merges) == ORL_OK) {
-        memset(first, 0xff, tok->tokens * sizeof *first);
-        for (i = 0; i < tok->merges; i++) {
-            const orli_merge *m = &tok->merge[i];
-            if (first[m->id] < 0 || !tok->rank_by_token) first[m->id] = (int32_t)i;
-            orli_pairs_set(ctx, &tok->pairs, orli_pair(m->left, m->right), orli_pair(first[m->id], m->id));
-        }
+    if (!first) return;
+    memset(first, 0xff, tok->tokens * sizeof *first);
+    for (i = 0; i < tok->merges; i++) {
+        orli_merge *m = &tok->merge[i];
+        if (first[m->id] < 0) first[m->id] = (int32_t)i;
+        m->rank = first[m->id];
     }
-    orli_free(ctx, first);
+    orli_free(tok->object.ctx, first);
 }
 
 /* Tables that follow from vocabulary and merges. */
@@ -8435,7 +8481,7 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
         tok->char_id[i] =
             i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
     }
-    if (!orl_failed(ctx)) orli_pairs_enter(tok);
+    if (!orl_failed(ctx) && tok->rank_by_token) orli_ranks_share(tok);
     orli_free(ctx, tok->joined);
     tok->joined = NULL;
     if (!orl_failed(ctx)) orli_joined_mark(tok);
@@ -8551,7 +8597,8 @@ static size_t orli_word_llama3(const orl_tokenizer *tok, const char *text, size_
 }
 
 /* The end of [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+ at i, or 0; *upper: of
- * [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]* alone. What is in both sets goes to the first, if something is left for the second. */
+ * [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]* alone. What is in both sets goes to the first, if something is left
+ * for the second. */
 static size_t orli_cased(const orl_tokenizer *tok, const char *text, size_t n, size_t i, size_t *upper) {
     const unsigned both = (unsigned)(ORLI_LETTER | ORLI_MARK);
     size_t end = *upper = orli_run(tok, text, n, i, both | ORLI_UPPER), at, length;
@@ -8700,7 +8747,7 @@ static void orli_symbols(const orl_tokenizer *tok, orli_encoder *e, const char *
 static void orli_merge_few(const orl_tokenizer *tok, orli_encoder *e, int32_t *id, size_t count) {
     uint64_t merge[ORLI_FEW + 1];
     size_t i, best, left = count;
-    for (i = 0; i + 1 < count; i++) merge[i] = orli_pairs_find(&tok->pairs, orli_pair(id[i], id[i + 1]));
+    for (i = 0; i + 1 < count; i++) merge[i] = orli_merge_of(tok, id[i], id[i + 1]);
     while (left > 1) {
         for (best = 0, i = 1; i + 1 < left; i++)
             if (merge[i] >> 32 < merge[best] >> 32) best = i;
@@ -8709,8 +8756,8 @@ static void orli_merge_few(const orl_tokenizer *tok, orli_encoder *e, int32_t *i
         left--;
         for (i = best + 1; i < left; i++) id[i] = id[i + 1];
         for (i = best; i + 1 < left; i++) merge[i] = merge[i + 1];
-        if (best + 1 < left) merge[best] = orli_pairs_find(&tok->pairs, orli_pair(id[best], id[best + 1]));
-        if (best) merge[best - 1] = orli_pairs_find(&tok->pairs, orli_pair(id[best - 1], id[best]));
+        if (best + 1 < left) merge[best] = orli_merge_of(tok, id[best], id[best + 1]);
+        if (best) merge[best - 1] = orli_merge_of(tok, id[best - 1], id[best]);
     }
     if (ORLI_RESERVE(e->ctx, e->id, e->id_capacity, e->ids + left) != ORL_OK) return;
     memcpy(e->id + e->ids, id, left * sizeof *id);
@@ -8721,7 +8768,7 @@ static void orli_merge_few(const orl_tokenizer *tok, orli_encoder *e, int32_t *i
 static uint64_t orli_merge_at(const orl_tokenizer *tok, const orli_encoder *e, size_t i) {
     const orli_symbol *s = &e->symbol[i];
     if (s->id < 0 || s->next >= e->count) return ORLI_NO_PAIR;
-    return orli_pairs_find(&tok->pairs, orli_pair(s->id, e->symbol[s->next].id));
+    return orli_merge_of(tok, s->id, e->symbol[s->next].id);
 }
 
 static void orli_place_add(orli_encoder *e, size_t rank, size_t i) {
@@ -10125,12 +10172,19 @@ static void orli_apply_processor(orl_tokenizer *tok, orli_pipeline_part *p) {
  * between ids are few. */
 static int64_t orli_id_limit(size_t size) { return (int64_t)ORLI_MIN(size / 8 + 1024, (size_t)1 << 29); }
 
+#define ORLI_SPELLING_MOST 65536
+
 /* {"spelling": id, …} */
 static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
     orli_str s = orli_str_new(j->ctx);
     int32_t id;
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
         size_t key = j->start;
+        if (j->end - j->start > ORLI_SPELLING_MOST) {
+            orli_json_fail_at(j, key, "model: a token of %zu bytes: more than %d are not known here", j->end - j->start,
+                              ORLI_SPELLING_MOST);
+            break;
+        }
         s.length = 0;
         orli_str_add(&s, "", 0);
         orli_json_text(j, &s);
@@ -10145,26 +10199,27 @@ static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
     orli_str_free(&s);
 }
 
-/* Enters the merge of two spellings; 0 if one of the three tokens does not exist. */
-static int orli_load_merge(orl_tokenizer *tok, const char *left, size_t left_bytes,
-                           const char *right, size_t right_bytes, orli_str *whole) {
+/* Enters the merge of two spellings; NULL, or what is wrong with it. */
+static const char *orli_load_merge(orl_tokenizer *tok, const char *left, size_t left_bytes,
+                                   const char *right, size_t right_bytes, orli_str *whole) {
     int32_t a = orli_spelling_id(tok, left, left_bytes),
             b = orli_spelling_id(tok, right, right_bytes), id;
     whole->length = 0;
     orli_str_add(whole, left, left_bytes);
     orli_str_add(whole, right, right_bytes);
-    if (whole->failed) return 1;
+    if (whole->failed) return NULL;
     id = orli_spelling_id(tok, whole->data, whole->length);
-    if (a < 0 || b < 0 || id < 0) return 0;
-    orli_merge_enter(tok, a, b, id);
-    return 1;
+    if (!left_bytes || !right_bytes) return "it is not two tokens";
+    if (a < 0 || b < 0) return "one of them is not in the vocabulary";
+    if (id < 0) return "what they make is not in the vocabulary";
+    return orli_merge_enter(tok, a, b, id) ? NULL : "it occurs twice: remove one";
 }
 
 /* ["a b", …] or [["a", "b"], …] */
 static void orli_load_merges(orl_tokenizer *tok, orli_json *j) {
     orli_str left = orli_str_new(j->ctx), right = orli_str_new(j->ctx),
              whole = orli_str_new(j->ctx);
-    const char *space;
+    const char *space, *wrong;
     for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
         if (orli_json_peek(j) == ORLI_JSON_ARRAY) {
             orli_json_open(j, ORLI_JSON_ARRAY);
@@ -10181,12 +10236,10 @@ static void orli_load_merges(orl_tokenizer *tok, orli_json *j) {
             }
         }
         if (left.failed || right.failed || orl_failed(j->ctx)) break;
-        if (!left.length || !right.length ||
-            !orli_load_merge(tok, left.data, left.length, right.data, right.length, &whole))
-            orli_json_fail_at(j, j->start,
-                              "merge %zu, \"%.60s\" with \"%.60s\": they or what they make are not "
-                              "in the vocabulary",
-                              tok->merges + 1, left.data, right.data ? right.data : "");
+        wrong = orli_load_merge(tok, left.data, left.length, right.data ? right.data : "", right.length, &whole);
+        if (wrong)
+            orli_json_fail_at(j, j->start, "model: merge %zu, \"%.60s\" with \"%.60s\": %s", tok->merges + 1, left.data,
+                              right.data ? right.data : "", wrong);
     }
     orli_str_free(&left);
     orli_str_free(&right);
@@ -10345,18 +10398,18 @@ static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
     if (orli_file_open(ctx, path, &file) != ORL_OK) return;
     for (at = 0; at < file.size && !orl_failed(ctx); at = next, line++) {
         const char *text = file.data + at, *stop = (const char *)memchr(text, '\n', file.size - at),
-                   *space;
+                   *space, *wrong;
         end = stop ? (size_t)(stop - file.data) : file.size;
         next = end + 1;
         if (end > at && file.data[end - 1] == '\r') end--;
         if (end == at || (line == 1 && end - at >= 8 && memcmp(text, "#version", 8) == 0)) continue;
         space = (const char *)memchr(text, ' ', end - at);
-        if (!space || !orli_load_merge(tok, text, (size_t)(space - text), space + 1,
-                                       end - (size_t)(space + 1 - file.data), &whole))
-            orli_fail(ctx, ORL_ERR_FORMAT,
-                      "%s:%zu: \"%.*s\" is not two tokens, with a space between, that make a third "
-                      "in the vocabulary",
-                      path, line, (int)ORLI_MIN(end - at, 60), text);
+        wrong = space ? orli_load_merge(tok, text, (size_t)(space - text), space + 1,
+                                        end - (size_t)(space + 1 - file.data), &whole)
+                      : "it is not two tokens with a space between";
+        if (wrong)
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: merge \"%.*s\": %s", path, line, (int)ORLI_MIN(end - at, 60), text,
+                      wrong);
     }
     orli_file_close(&file);
     orli_str_free(&whole);
@@ -10432,19 +10485,21 @@ static const char *const orli_tokenizer_files[] = {
 /* Bytes of a token, in the forms whose merges are found by trying where to cut it. */
 #define ORLI_TOKEN_MOST 1024
 
-typedef struct orli_scored { /* a merge and the score of what it makes */
+typedef struct orli_scored {
     float score;
-    orli_merge merge;
+    int32_t id;
 } orli_scored;
 
-/* Best score first; then by token (so that one token's pairs stay together), left part, right
- * part. */
-static int orli_scored_order(const void *a, const void *b) {
+static int orli_scored_order(const void *a, const void *b) { /* best score first, then lowest id */
     const orli_scored *s = (const orli_scored *)a, *t = (const orli_scored *)b;
     if (s->score < t->score || s->score > t->score) return s->score > t->score ? -1 : 1;
-    if (s->merge.id != t->merge.id) return s->merge.id < t->merge.id ? -1 : 1;
-    if (s->merge.left != t->merge.left) return s->merge.left < t->merge.left ? -1 : 1;
-    return s->merge.right < t->merge.right ? -1 : s->merge.right > t->merge.right;
+    return s->id < t->id ? -1 : s->id > t->id;
+}
+
+static int orli_merge_order(const void *a, const void *b) { /* of merges that make one token */
+    const orli_merge *s = (const orli_merge *)a, *t = (const orli_merge *)b;
+    if (s->left != t->left) return s->left < t->left ? -1 : 1;
+    return s->right < t->right ? -1 : s->right > t->right;
 }
 
 /* Reads the tokens and their scores. Spaces are spelled "▁"; the newlines some writers put
@@ -10475,8 +10530,8 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
         }
         at += 8 + (size_t)length;
         if (length > ORLI_TOKEN_MOST) {
-            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu at byte %zu has %ld bytes: more than %d are not known here", path,
-                      i, at - 8 - (size_t)length, (long)length, ORLI_TOKEN_MOST);
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: token %zu at byte %zu has %ld bytes: more than %d are not known here",
+                      path, i, at - 8 - (size_t)length, (long)length, ORLI_TOKEN_MOST);
             break;
         }
         for (; i < 3 && length > 2 && text[0] == '\n' && text[length - 1] == '\n'; length -= 2)
@@ -10491,33 +10546,40 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
     orli_str_free(&spelling);
 }
 
-/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. Tokens below `from` and
- * SentencePiece's bytes take no part. */
+/* Enters every pair of tokens from `from` on that makes this one; SentencePiece's bytes take no part. */
+static void orli_token_merges(orl_tokenizer *tok, int32_t id, int32_t from) {
+    const orli_name *name = &tok->names.name[tok->token[id].name];
+    orli_merge found[ORLI_TOKEN_MOST * 2];
+    size_t count = 0, k;
+    memset(found, 0, sizeof *found);
+    if (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0) return;
+    for (k = 1; k < name->length && count < sizeof found / sizeof *found; k++) {
+        int32_t left = orli_spelling_id(tok, name->text, k),
+                right = left < from ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
+        if (left < from || right < from ||
+            (tok->sentencepiece && (orli_byte_token(name->text, k) >= 0 ||
+                                    orli_byte_token(name->text + k, name->length - k) >= 0)))
+            continue;
+        found[count].left = left, found[count].right = right;
+        count++;
+    }
+    orli_sort(found, count, sizeof *found, orli_merge_order);
+    for (k = 0; k < count; k++) orli_merge_enter(tok, found[k].left, found[k].right, id);
+}
+
+/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. */
 static void orli_scored_merges(orl_tokenizer *tok, const float *score, int32_t from) {
     orl_ctx *ctx = tok->object.ctx;
-    orli_scored *found = NULL;
-    size_t count = 0, capacity = 0, i, k;
-    for (i = (size_t)from; i < tok->tokens && !orl_failed(ctx); i++) {
-        const orli_name *name = &tok->names.name[tok->token[i].name];
-        if (!tok->token[i].text || (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0)) continue;
-        for (k = 1; k < name->length; k++) {
-            int32_t left = orli_spelling_id(tok, name->text, k),
-                    right = left < from ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
-            if (left < from || right < from ||
-                (tok->sentencepiece && (orli_byte_token(name->text, k) >= 0 ||
-                                        orli_byte_token(name->text + k, name->length - k) >= 0)))
-                continue;
-            if (ORLI_RESERVE(ctx, found, capacity, count + 1) != ORL_OK) break;
-            found[count].score = score[i];
-            found[count].merge.left = left, found[count].merge.right = right,
-            found[count].merge.id = (int32_t)i;
-            count++;
-        }
+    orli_scored *order = (orli_scored *)orli_alloc(ctx, tok->tokens, sizeof *order);
+    size_t count = 0, i;
+    for (i = (size_t)from; order && i < tok->tokens; i++) {
+        if (!tok->token[i].text) continue;
+        order[count].score = score[i], order[count].id = (int32_t)i;
+        count++;
     }
-    orli_sort(found, count, sizeof *found, orli_scored_order);
-    for (i = 0; i < count && !orl_failed(ctx); i++)
-        orli_merge_enter(tok, found[i].merge.left, found[i].merge.right, found[i].merge.id);
-    orli_free(ctx, found);
+    orli_sort(order, count, sizeof *order, orli_scored_order);
+    for (i = 0; i < count && !orl_failed(ctx); i++) orli_token_merges(tok, order[i].id, from);
+    orli_free(ctx, order);
 }
 
 /* vocab 0: as many tokens as the file has. */
@@ -10575,7 +10637,7 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
 
 typedef struct orli_rank_kind {
     const char *name;
-    size_t ranks; /* how many the file has, if its name does not tell */
+    size_t ranks; /* how many the file has */
     orli_split split;
     int nfc;
     int32_t first;       /* id of the first special token */
@@ -10586,7 +10648,8 @@ typedef struct orli_rank_kind {
 
 static const orli_rank_kind orli_rank_kinds[] = {
     {"cl100k_base", 100256, ORLI_SPLIT_LLAMA3, 0, 100257,
-     "<|endoftext|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> - - - - - - - - - - - - - - - <|endofprompt|>", 100276},
+     "<|endoftext|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> - - - - - - - - - - - - - - - <|endofprompt|>",
+     100276},
     {"o200k_base", 199998, ORLI_SPLIT_O200K, 0, 199999,
      "<|endoftext|> - - - - - - - - - - - - - - - - - - <|endofprompt|>", 200018},
     {"llama3", 128000, ORLI_SPLIT_LLAMA3, 0, 128000,
@@ -10602,7 +10665,7 @@ static const orli_rank_kind orli_rank_kinds[] = {
 static int orli_base64(const char *text, size_t n, orli_str *out) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint32_t bits = 0;
-    size_t i, held = 0, padding = 0;
+    size_t i, waiting = 0, padding = 0;
     for (; padding < 2 && n > padding && text[n - 1 - padding] == '='; padding++) {}
     if (n % 4 || n == 0) return 0;
     for (i = 0; i < n - padding; i++) {
@@ -10610,13 +10673,13 @@ static int orli_base64(const char *text, size_t n, orli_str *out) {
         char c;
         if (!digit) return 0;
         bits = bits << 6 | (uint32_t)(digit - digits);
-        held += 6;
-        if (held < 8) continue;
-        held -= 8;
-        c = (char)(bits >> held & 0xff);
+        waiting += 6;
+        if (waiting < 8) continue;
+        waiting -= 8;
+        c = (char)(bits >> waiting & 0xff);
         orli_str_add(out, &c, 1);
     }
-    return !(bits & ((1u << held) - 1)); /* what is left over is zero */
+    return !(bits & ((1u << waiting) - 1)); /* what is left over is zero */
 }
 
 /* A line's token and rank: 1, or 0 and an error. */
@@ -10647,25 +10710,28 @@ static int orli_rank_line(orl_tokenizer *tok, const char *path, size_t line, con
     return !orl_failed(ctx);
 }
 
-/* Reads the lines; gives their number. */
-static size_t orli_ranks_read(orl_tokenizer *tok, const orli_file *file, const char *path) {
+/* The number of lines with anything on them. */
+static size_t orli_ranks_count(const orli_file *file) {
+    size_t at, count = 0, inside = 0;
+    for (at = 0; at < file->size; at++) {
+        if (file->data[at] == '\n') inside = 0;
+        else if (file->data[at] != '\r' && !inside) inside = 1, count++;
+    }
+    return count;
+}
+
+static void orli_ranks_read(orl_tokenizer *tok, const orli_file *file, const char *path) {
     orli_str bytes = orli_str_new(tok->object.ctx), spelling = orli_str_new(tok->object.ctx);
-    size_t at, end, line = 1, count = 0, next, most = (size_t)orli_id_limit(file->size);
-    if (file->size && (file->data[0] == '\n' || !file->data[0]))
-        orli_fail(tok->object.ctx, ORL_ERR_FORMAT,
-                  "%s: not lines of tokens and ranks (SentencePiece's own form is not known here): convert it to "
-                  "tokenizer.json", path);
+    size_t at, end, line = 1, next, most = (size_t)orli_id_limit(file->size);
     for (at = 0; at < file->size && !orl_failed(tok->object.ctx); at = next, line++) {
         const char *stop = (const char *)memchr(file->data + at, '\n', file->size - at);
         end = stop ? (size_t)(stop - file->data) : file->size;
         next = end + 1;
         if (end > at && file->data[end - 1] == '\r') end--;
-        if (end > at)
-            count += (size_t)orli_rank_line(tok, path, line, file->data + at, end - at, most, &bytes, &spelling);
+        if (end > at) orli_rank_line(tok, path, line, file->data + at, end - at, most, &bytes, &spelling);
     }
     orli_str_free(&bytes);
     orli_str_free(&spelling);
-    return count;
 }
 
 /* Which kind the caller, or the file's name, or the number of its ranks says it is; NULL and an error. */
@@ -10679,7 +10745,8 @@ static const orli_rank_kind *orli_rank_kind_of(orl_ctx *ctx, const char *path, c
     for (i = 0; i < n && !name; i++)
         if (ranks == orli_rank_kinds[i].ranks) return &orli_rank_kinds[i];
     orli_fail(ctx, name ? ORL_ERR_ARGUMENT : ORL_ERR_FORMAT,
-              "%s: %s%s%s (%zu ranks): name one of cl100k_base, o200k_base, llama3, qwen, gpt2, r50k_base and p50k_base", path,
+              "%s: %s%s%s (%zu lines of ranks; SentencePiece's own form is not known here): name one of cl100k_base, "
+              "o200k_base, llama3, qwen, gpt2, r50k_base and p50k_base", path,
               name ? "there is no kind \"" : "neither its name nor its size tells how it splits text", name ? name : "",
               name ? "\"" : "", ranks);
     return NULL;
@@ -10699,8 +10766,8 @@ static void orli_rank_specials(orl_tokenizer *tok, const orli_rank_kind *kind, c
         if (hash == n && at[n]) at += n + 1;
         if (strcmp(text, "-") == 0) continue;
         if (!orli_token_enter(tok, text, strlen(text), id, 1))
-            orli_fail(ctx, ORL_ERR_FORMAT, "%s: has a token %ld or \"%s\", which %s keeps for itself", path, (long)id, text,
-                      kind->name);
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s: has a token %ld or \"%s\", which %s keeps for itself", path, (long)id,
+                      text, kind->name);
         else if (!orl_failed(ctx)) orli_added_plain(tok, id, 1);
     }
     if (orl_failed(ctx)) return;
@@ -10714,19 +10781,20 @@ ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *pat
     const orli_rank_kind *kind = NULL;
     orli_file file;
     float *score = NULL;
-    size_t ranks, i;
+    size_t i;
     if (orl_failed(ctx)) return NULL;
     if (!path) {
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load_tiktoken: the file is NULL");
         return NULL;
     }
     if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
+    kind = orli_rank_kind_of(ctx, path, name, orli_ranks_count(&file));
     tok = orli_tokenizer_new(ctx);
-    if (!orl_failed(ctx)) {
-        ranks = orli_ranks_read(tok, &file, path);
-        if (!orl_failed(ctx)) kind = orli_rank_kind_of(ctx, path, name, ranks);
-        score = (float *)orli_alloc(ctx, tok->tokens, sizeof *score);
-    }
+    if (!orl_failed(ctx)) orli_ranks_read(tok, &file, path);
+    if (!orl_failed(ctx) && orli_ranks_count(&file) != kind->ranks)
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s: has %zu ranks where %s has %zu: is the file complete, and of that kind?",
+                  path, orli_ranks_count(&file), kind->name, kind->ranks);
+    if (!orl_failed(ctx)) score = (float *)orli_alloc(ctx, tok->tokens, sizeof *score);
     if (!orl_failed(ctx)) {
         for (i = 0; i < tok->tokens; i++) score[i] = -(float)i;
         tok->split = kind->split, tok->nfc = kind->nfc;

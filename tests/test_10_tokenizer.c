@@ -643,6 +643,7 @@ static void bytes_survive(orl_ctx *ctx) {
                       : i % 3 == 1 ? " aeht's\n\r1\xc3\xa9\xe2"[u % 13]
                                    : (char)(u % 96 + 32);
         }
+        text[n] = 0;
         check(round_trips(tok, text, n, 1) && round_trips(tok, text, n, 0));
         if (i % 3) check(round_trips(sp, text, n, 0));
         else if (!strstr(text, "\xe2\x96\x81")) check(round_trips(sp, text, n, 0));
@@ -874,8 +875,9 @@ static void bad_files(orl_ctx *ctx) {
         {HEAD "\"model\": {\"vocab\": {\"a\": \"b\"}, \"merges\": []}}",
          "a string stands where a number should be"},
         {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"a b\"]}}",
-         "merge 1, \"a\" with \"b\": they or what they make"},
-        {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"ab\"]}}", "merge 1"},
+         "merge 1, \"a\" with \"b\": what they make is not in the vocabulary"},
+        {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"ab\"]}}", "merge 1, \"ab\" with \"\": it is not two tokens"},
+        {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\", \"a b\"]}}", "merge 2, \"a\" with \"b\": it occurs twice"},
         {HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [[\"a\"]]}}",
          "stands where a string should be"},
         {HEAD "\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [], \"dropout\": 0.1}}",
@@ -941,7 +943,7 @@ static void bad_files(orl_ctx *ctx) {
     orl_clear_error(ctx);
     made("half", "merges.txt", "#version: 0.2\na b\n");
     check(!orl_tokenizer_load(ctx, in_dir("half")));
-    check_contains(orl_error(ctx), "merges.txt:2: \"a b\" is not two tokens");
+    check_contains(orl_error(ctx), "merges.txt:2: merge \"a b\": one of them is not in the vocabulary");
     orl_clear_error(ctx);
     /* the golden file cut or damaged anywhere: an error or a tokenizer, never a crash */
     snprintf(path, sizeof path, "%s/tokenizer_small.json", golden);
@@ -1034,6 +1036,173 @@ static void real_llama2c(orl_ctx *ctx) {
     check(n == sizeof want / sizeof *want && memcmp(ids, want, sizeof want) == 0);
     orl_free(ctx, ids);
     orl_tokenizer_free(tok);
+}
+
+/* ---- rank files ---- */
+
+static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+static void rank_put(orli_str *s, const char *bytes, size_t n, size_t rank) {
+    size_t i;
+    for (i = 0; i < n; i += 3) {
+        uint32_t bits = (uint32_t)(unsigned char)bytes[i] << 16;
+        if (i + 1 < n) bits |= (uint32_t)(unsigned char)bytes[i + 1] << 8;
+        if (i + 2 < n) bits |= (uint32_t)(unsigned char)bytes[i + 2];
+        orli_str_printf(s, "%c%c%c%c", base64_digits[bits >> 18], base64_digits[bits >> 12 & 63],
+                        i + 1 < n ? base64_digits[bits >> 6 & 63] : '=', i + 2 < n ? base64_digits[bits & 63] : '=');
+    }
+    orli_str_printf(s, " %zu\n", rank);
+}
+
+/* The 256 bytes, some longer tokens, and as many that nothing is made of as the kind has. */
+static orl_tokenizer *rank_tokenizer(orl_ctx *ctx, const char *kind, size_t ranks) {
+    static const char *const longer[] = {"he", "ll", "hell", " w", "hello", "or", "xyz", "aa", "aaa", "12", "3 "};
+    orli_str s = orli_str_new(ctx);
+    orl_tokenizer *tok;
+    size_t i, n = sizeof longer / sizeof *longer;
+    char bytes[4];
+    for (i = 0; i < ranks; i++) {
+        bytes[0] = i < 256 ? (char)i : (char)0xff, bytes[1] = (char)0xfe, bytes[2] = (char)(i >> 8), bytes[3] = (char)i;
+        if (i >= 65536) bytes[1] = (char)(0xf0 + (i >> 16));
+        if (i >= 256 && i < 256 + n) rank_put(&s, longer[i - 256], strlen(longer[i - 256]), i);
+        else rank_put(&s, bytes, i < 256 ? 1 : 4, i);
+    }
+    write_bytes(in_dir("ranks.tiktoken"), s.data, s.length);
+    tok = orl_tokenizer_load_tiktoken(ctx, in_dir("ranks.tiktoken"), kind);
+    orli_str_free(&s);
+    return tok;
+}
+
+/* The best pair of neighbours is the one that makes the lowest rank, the leftmost of equals first; a word that is a
+ * token needs no merges ("xyz"). */
+static void rank_files(orl_ctx *ctx) {
+    orl_tokenizer *tok = rank_tokenizer(ctx, NULL, 100256), *again;
+    int32_t *ids = NULL;
+    size_t n = 0;
+    check(tok && orl_vocab(tok) == 100277 && orl_eos(tok) == 100257 && orl_bos(tok) == -1 &&
+          orl_token_id(tok, "<|fim_middle|>") == 100259 && orl_token_id(tok, "<|endofprompt|>") == 100276);
+    orl_encode(tok, "hello world", 11, 0, &ids, &n);
+    check(n == 5 && ids[0] == 260 && ids[1] == 259 && ids[2] == 261 && ids[3] == 'l' && ids[4] == 'd');
+    orl_free(ctx, ids);
+    orl_encode(tok, "xyz xyz1234 aaaaa", 17, 0, &ids, &n);
+    check(n == 11 && ids[0] == 262 && ids[1] == ' ' && ids[2] == 'x' && ids[5] == 265 && ids[6] == '3' &&
+          ids[7] == '4' && ids[8] == ' ' && ids[9] == 263 && ids[10] == 264);
+    orl_free(ctx, ids);
+    check(orl_tokenizer_save(tok, in_dir("ranks")) == ORL_OK);
+    again = orl_tokenizer_load(ctx, in_dir("ranks"));
+    check(again && orl_vocab(again) == orl_vocab(tok) && orl_eos(again) == orl_eos(tok) && again->ignore_merges &&
+          again->rank_by_token && again->merges == tok->merges);
+    orl_tokenizer_free(again);
+    orl_tokenizer_free(tok);
+    tok = rank_tokenizer(ctx, NULL, 128000);
+    check(tok && orl_bos(tok) == 128000 && orl_eos(tok) == 128001 && orl_token_id(tok, "<|eot_id|>") == 128009 &&
+          orl_token_id(tok, "<|reserved_special_token_250|>") == 128255 && orl_vocab(tok) == 128256);
+    orl_tokenizer_free(tok);
+    tok = rank_tokenizer(ctx, "qwen", 151643);
+    check(tok && orl_token_id(tok, "<|im_end|>") == 151645 && orl_token_id(tok, "<|extra_204|>") == 151850);
+    orl_tokenizer_free(tok);
+    check(!rank_tokenizer(ctx, NULL, 267));
+    expect_error(ORL_ERR_FORMAT, "ranks.tiktoken: neither its name nor its size tells how it splits text (267 lines");
+    check(!rank_tokenizer(ctx, "cl200k", 267));
+    expect_error(ORL_ERR_ARGUMENT, "there is no kind \"cl200k\"");
+    check(!rank_tokenizer(ctx, "gpt2", 267));
+    expect_error(ORL_ERR_FORMAT, "has 267 ranks where gpt2 has 50256");
+}
+
+static void bad_ranks(orl_ctx *ctx) {
+    static const struct {
+        const char *text, *error;
+    } file[] = {{"IQ== 0\nI*== 1\n", ":2: \"I*==\" is not a token in base64"},
+                {"IQ== 0\nIQ= 1\n", ":2: \"IQ=\" is not a token in base64"},
+                {"IR== 0\n", ":1: \"IR==\" is not a token in base64"},
+                {" 0\n", ":1: \"\" is not a token in base64"},
+                {"IQ==\n", ":1: \"IQ==\" is not a token, a blank and a rank below"},
+                {"IQ== x\n", "is not a token, a blank and a rank"},
+                {"IQ== 99999999999999999999\n", "is not a token, a blank and a rank"},
+                {"IQ== 0\nIQ== 1\n", ":2: the token or its rank 1 occurs twice"},
+                {"IQ== 0\nIg== 0\n", ":2: the token or its rank 0 occurs twice"}};
+    const char *path = in_dir("gpt2.tiktoken");
+    char copy[800];
+    size_t i;
+    snprintf(copy, sizeof copy, "%s", path);
+    for (i = 0; i < sizeof file / sizeof *file; i++) {
+        write_bytes(copy, file[i].text, strlen(file[i].text));
+        check(!orl_tokenizer_load_tiktoken(ctx, copy, NULL));
+        expect_error(ORL_ERR_FORMAT, file[i].error);
+    }
+    check(!orl_tokenizer_load(ctx, made("sp", "tokenizer.model", "\n\x0e\n\x05<unk>")));
+    expect_error(ORL_ERR_FORMAT, "SentencePiece's own form is not known here");
+    check(!orl_tokenizer_load_tiktoken(ctx, NULL, NULL));
+    expect_error(ORL_ERR_ARGUMENT, "the file is NULL");
+}
+
+/* What a file says it needs is not allocated before it is known to be there. */
+static void hostile_memory(orl_ctx *ctx) {
+    orli_str s = orli_str_new(ctx);
+    size_t i, k, before, peak;
+    for (k = 0; k < 6; k++) {
+        s.length = 0;
+        orli_str_puts(&s, k == 0 ? "{\"normalizer\": " : HEAD "\"model\": {\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2");
+        if (k == 1) orli_str_puts(&s, ", \"c\": 40000");
+        if (k == 2) orli_str_puts(&s, ", \"");
+        if (k == 3) orli_str_puts(&s, "}, \"merges\": [\"a b\"");
+        for (i = 0; i < 50000; i++)
+            orli_str_puts(&s, k == 0 ? "[[[[[[[[" : k == 2 ? "abcdefgh" : k == 3 ? ", \"a b\"" : k == 4 ? ", \"a\": 3" : "        ");
+        if (k == 1) orli_str_puts(&s, "}, \"merges\": []}}");
+        made("hostile", "tokenizer.json", "");
+        write_bytes(in_dir("hostile/tokenizer.json"), s.data, s.length);
+        before = ctx->memory_now, ctx->memory_peak = before;
+        check(!orl_tokenizer_load(ctx, in_dir("hostile")) && orl_error_status(ctx) == ORL_ERR_FORMAT);
+        check_contains(orl_error(ctx), "tokenizer.json:");
+        orl_clear_error(ctx);
+        peak = ctx->memory_peak - before;
+        check(peak <= 2 * s.length + (1 << 20));
+        if (peak > 2 * s.length + (1 << 20)) printf("    file %zu: %zu bytes, peak %zu\n", k, s.length, peak);
+    }
+    orli_str_free(&s);
+}
+
+/* ---- NFC and streamed text ---- */
+
+static void normal_forms(orl_ctx *ctx) {
+    static const char *const form[][2] = {
+        {"e\xcc\x81", "\xc3\xa9"}, {"\xe2\x84\xab", "\xc3\x85"}, {"a\xcc\x81\xcc\xa3", "\xe1\xba\xa1\xcc\x81"},
+        {"\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", "\xea\xb0\x81"}, {"\xea\xb0\x80\xe1\x86\xa8", "\xea\xb0\x81"},
+        {"\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc"},          /* excluded from composition */
+        {"\xf0\xaf\xa0\x80", "\xe4\xb8\xbd"},                  /* a compatibility ideograph */
+        {"\xf0\x96\x84\x9e\xf0\x96\x84\xa3", "\xf0\x96\x84\xa6"}, /* begins with what may join */
+        {"x\xcc\x81\xff\xcc\x81", "x\xcc\x81\xff\xcc\x81"}, {"\xff\xcc", "\xff\xcc"}, {"\xcc\x81", "\xcc\x81"}, {"", ""}};
+    orl_tokenizer *tok = small_tokenizer(ctx);
+    size_t i, n = 100000;
+    char *run = (char *)malloc(2 * n + 1);
+    double started;
+    tok->nfc = 1;
+    orli_nfc_expand(tok);
+    for (i = 0; i < sizeof form / sizeof *form; i++) {
+        orli_str out = orli_str_new(ctx);
+        int changed = orli_nfc(tok, form[i][0], strlen(form[i][0]), &out);
+        check(!strcmp(changed ? out.data : form[i][0], form[i][1]));
+        orli_str_free(&out);
+    }
+    started = cpu_seconds();
+    for (i = 0; run && i < n; i++) memcpy(run + 2 * i, i % 2 ? "\xcc\x81" : "\xcc\xa3", 2); /* marks alone, out of order */
+    if (run) {
+        orli_str out = orli_str_new(ctx);
+        check(orli_nfc(tok, run, 2 * n, &out) && out.length == 2 * n && out.data[0] == '\xcc' && out.data[1] == '\xa3' &&
+              out.data[n + 1] == '\x81');
+        check(cpu_seconds() - started < 2);
+        orli_str_free(&out);
+    }
+    free(run);
+    orl_tokenizer_free(tok);
+}
+
+static void streamed_text(void) {
+    static const char text[] = "a\xc3\xa9\xe4\xbd\xa0\xf0\x9f\x98\x80" "b";
+    static const size_t ready[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 11};
+    size_t i;
+    for (i = 0; i < sizeof text; i++) check(orl_text_ready(text, i) == ready[i]);
+    check(orl_text_ready("\x80\x80\x80\x80", 4) == 4 && orl_text_ready("a\xff", 2) == 2 && orl_text_ready(NULL, 0) == 0);
 }
 
 /* ---- faults and locale ---- */
@@ -1140,6 +1309,11 @@ int main(int argc, char **argv) {
     bad_files(ctx);
     bad_llama2c(ctx);
     real_llama2c(ctx);
+    rank_files(ctx);
+    bad_ranks(ctx);
+    hostile_memory(ctx);
+    normal_forms(ctx);
+    streamed_text();
     faults(ctx);
     comma_locale(ctx);
     check(!orl_failed(ctx));

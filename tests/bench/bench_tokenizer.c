@@ -162,7 +162,8 @@ static void beside(const orl_tokenizer *tok, const texts *t, const char *name, c
         ratio[i] = theirs[i] / ours[i];
     }
     peer_stop(&p);
-    put_row(name, mb / bench_median(ours, ROUNDS), package, mb / bench_median(theirs, ROUNDS), bench_median(ratio, ROUNDS));
+    put_row(name, mb / bench_median(ours, ROUNDS), package, mb / bench_median(theirs, ROUNDS),
+            bench_median(ratio, ROUNDS));
     if (ids != their_ids) printf("  the two do not agree: %zu ids, %zu theirs\n", ids, their_ids);
 }
 

@@ -124,7 +124,8 @@ def put(name, comment, data):
     print(line + "\n")
 
 
-print("/* Unicode 16.0.0, made by tests/golden/unicode.py: %d bytes. */" % (len(classes) + len(places) + len(pairs) + len(orders)))
+size = len(classes) + len(places) + len(pairs) + len(orders)
+print("/* Unicode 16.0.0, made by tests/golden/unicode.py: %d bytes. */" % size)
 print("#define ORLI_UNICODE_END 0x%xu /* everything from here on is ORLI_OTHER, and in NFC */" % end)
 put("orli_unicode_classes", "runs of one class; how they are written: orli_unicode_expand()", classes)
 put("orli_unicode_parts", "canonical decompositions: orli_nfc_expand()", places + pairs)
