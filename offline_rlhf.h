@@ -3171,8 +3171,8 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 
 static const orli_kernels ORLI_K(kernels) = {
     ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
-    ORLI_K(pack),    ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max),
-    ORLI_K(sum_squares),
+    ORLI_K(pack), ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum),
+    ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
     ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
@@ -4595,6 +4595,7 @@ static void orli_linear_backward(orl_tape *tape, orl_tensor *y) {
 ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b) {
     orl_tensor *y;
     orl_ctx *ctx;
+    orli_mat a;
     if (!tape || !x || !w) return NULL;
     if (x->cols != w->cols) return orli_mismatch(tape, "orl_linear", x, w);
     if (b && (b->rows * b->cols != w->rows)) return orli_mismatch(tape, "orl_linear's bias", w, b);
@@ -4603,11 +4604,10 @@ ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl
     *(orl_tensor **)y->saved = w;
     ctx = tape->object.ctx;
     if (orli_dry(tape)) return y;
-    if (tape->inference && w->param) {
-        if (orli_param_product(ctx, w->param, x->rows, orli_mat_of(x->data, x->cols, 1), y->data) != ORL_OK) return NULL;
-    } else
-        orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of_weight(w, 1), y->data,
-                  w->rows, 0);
+    a = orli_mat_of(x->data, x->cols, 1);
+    if (!tape->inference || !w->param)
+        orli_gemm(ctx, x->rows, w->rows, x->cols, a, orli_mat_of_weight(w, 1), y->data, w->rows, 0);
+    else if (orli_param_product(ctx, w->param, x->rows, a, y->data) != ORL_OK) return NULL;
     if (b) orli_add_bias(ctx, y->data, x->rows, w->rows, b->data);
     return y;
 }
@@ -5445,8 +5445,7 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         if (s->known) job.dlogp = s->known + at;
         if (tape->inference && w->param && classes == w->rows) {
             if (orli_param_product(ctx, w->param, job.rows, hm, logits) != ORL_OK) return NULL;
-        } else
-            orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of_weight(w, 1), logits, classes, 0);
+        } else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of_weight(w, 1), logits, classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows,
                       &job);
         if (s->known) orli_head_products(ctx, &job, hm.data, w, d, s->dh ? s->dh + at * d : NULL, 0, dw);

@@ -1,27 +1,7 @@
 /* test_09_formats.c - JSON and safetensors: what is accepted, what is refused and with which words,
  * exact round trips, and memory on hostile files. */
-#include <stddef.h>
-/* fail the fault_at-th allocation (1, 2, …; 0: none) */
-static size_t fault_at, fault_count, fault_live;
-static void *fault_malloc(size_t n);
-static void fault_free(void *p);
-#define ORL_MALLOC(n) fault_malloc(n)
-#define ORL_FREE(p) fault_free(p)
-#define OFFLINE_RLHF_IMPLEMENTATION
-#include "../offline_rlhf.h"
+#include "fault.h"
 #include "files.h"
-
-static void *fault_malloc(size_t n) {
-    void *p;
-    if (fault_at && ++fault_count == fault_at) return NULL;
-    p = malloc(n);
-    if (p) fault_live++;
-    return p;
-}
-static void fault_free(void *p) {
-    if (p) fault_live--;
-    free(p);
-}
 
 static orl_ctx *test_ctx(void) {
     orl_config config = orl_config_default();

@@ -1,28 +1,8 @@
 /* test_10_learn.c - section 10: learning a tokenizer. Against golden/bpe_reference.py, which follows the definition;
  * counts against a plain count; the same from a text and from files, for any number of threads; memory that is short.
  * builds: float threads */
-#include <stddef.h>
-/* fail the fault_at-th allocation (1, 2, …; 0: none) */
-static size_t fault_at, fault_count, fault_live;
-static void *fault_malloc(size_t n);
-static void fault_free(void *p);
-#define ORL_MALLOC(n) fault_malloc(n)
-#define ORL_FREE(p) fault_free(p)
-#define OFFLINE_RLHF_IMPLEMENTATION
-#include "../offline_rlhf.h"
+#include "fault.h"
 #include "files.h"
-
-static void *fault_malloc(size_t n) {
-    void *p;
-    if (fault_at && ++fault_count == fault_at) return NULL;
-    p = malloc(n);
-    if (p) fault_live++;
-    return p;
-}
-static void fault_free(void *p) {
-    if (p) fault_live--;
-    free(p);
-}
 
 static int quick; /* $ORL_TEST_QUICK */
 static orl_ctx *ctx;

@@ -2,29 +2,8 @@
  * damaged and contradictory files of every kind, data nothing can be learned from, things that do not
  * belong together, outputs that exist, no memory at any place of a whole pipeline; and some thousands of
  * byte flips and cuts of good files. */
-#include <stdlib.h>
-
-/* The library's memory: the n-th request may be refused, and what is held is counted. */
-static size_t requests, refuse_at, blocks_held;
-static void *counted_malloc(size_t n);
-static void counted_free(void *p);
-#define ORL_MALLOC(n) counted_malloc(n)
-#define ORL_FREE(p) counted_free(p)
-#define OFFLINE_RLHF_IMPLEMENTATION
-#include "../offline_rlhf.h"
+#include "fault.h"
 #include "files.h"
-
-static void *counted_malloc(size_t n) {
-    void *p;
-    if (++requests == refuse_at) return NULL;
-    p = malloc(n);
-    blocks_held += p != NULL;
-    return p;
-}
-static void counted_free(void *p) {
-    blocks_held -= p != NULL;
-    free(p);
-}
 
 static orl_ctx *ctx;
 static int quick; /* under sanitizers */
@@ -152,8 +131,8 @@ static void clean(const char *out) {
 static void check_whole(const char *out) {
     char path[600];
     orl_ctx *c = make_ctx(0);
-    size_t was = refuse_at;
-    refuse_at = 0;
+    size_t was = fault_at;
+    fault_at = 0;
     snprintf(path, sizeof path, "%s.checkpoint.tmp", out);
     check(!exists(path));
     snprintf(path, sizeof path, "%s.jsonl.tmp", out);
@@ -165,29 +144,29 @@ static void check_whole(const char *out) {
     if (exists(path)) check(orl_dataset_count(orl_dataset_load(c, path)) == 4);
     if (orl_failed(c)) printf("    %s\n", orl_error(c));
     orl_destroy(c);
-    refuse_at = was;
+    fault_at = was;
 }
 
 static void test_no_memory(void) {
     char out[600];
-    size_t before = blocks_held, all, n, step;
+    size_t before = fault_live, all, n, step;
     orl_ctx *c;
     snprintf(out, sizeof out, "%s", in_dir("pipeline"));
-    requests = 0;
+    fault_count = 0;
     c = make_ctx(0);
     pipeline(c, out);
     check(!orl_failed(c));
     if (orl_failed(c)) printf("    %s\n", orl_error(c));
     orl_destroy(c);
-    check(blocks_held == before);
-    all = requests;
+    check(fault_live == before);
+    all = fault_count;
     printf("a pipeline of %zu allocations\n", all);
     check_whole(out);
     clean(out);
     step = quick ? all / 150 : all / 1000;
     if (step < 1) step = 1;
     for (n = 1; n <= all; n += n < 200 ? 1 : step) {
-        requests = 0, refuse_at = n;
+        fault_count = 0, fault_at = n;
         c = make_ctx(0);
         if (c) {
             pipeline(c, out);
@@ -197,11 +176,11 @@ static void test_no_memory(void) {
             } else test_passed++;
             orl_destroy(c);
         }
-        refuse_at = 0;
-        check(blocks_held == before);
-        if (blocks_held != before) {
-            printf("    request %zu refused: %zu blocks leak\n", n, blocks_held - before);
-            before = blocks_held;
+        fault_at = 0;
+        check(fault_live == before);
+        if (fault_live != before) {
+            printf("    request %zu refused: %zu blocks leak\n", n, fault_live - before);
+            before = fault_live;
         }
         if (n % 7 == 0) check_whole(out);
         clean(out);
@@ -215,7 +194,7 @@ static void test_no_memory(void) {
             check(orl_memory_peak(c) <= limit);
             check(!orl_failed(c) || orl_error_status(c) == ORL_ERR_MEMORY);
             orl_destroy(c);
-            check(blocks_held == before);
+            check(fault_live == before);
             clean(out);
         }
     }
@@ -280,7 +259,7 @@ static void test_model_files(orl_arch arch) {
             put_text(path, changed);
             free(text), free(changed);
         }
-        blocks = blocks_held;
+        blocks = fault_live;
         m = orl_model_load(ctx, bad);
         check(!m);
         if (m) printf("    %s with %s for %s loads\n", e->file, e->to, e->from);
@@ -490,7 +469,7 @@ static void fuzz_one(const char *what, const char *path, const char *bytes, size
             else if (size + 4 < n + 16) memmove(copy + at + 4, copy + at, size - at), size += 4;
         }
         write_bytes(path, copy, size);
-        kept = blocks_held;
+        kept = fault_live;
         load();
         fine += !orl_failed(ctx);
         if (orl_failed(ctx)) {
@@ -499,7 +478,7 @@ static void fuzz_one(const char *what, const char *path, const char *bytes, size
             else test_passed++;
         }
         orl_clear_error(ctx);
-        if (blocks && blocks_held != kept) check(blocks_held == kept), printf("    %s, round %zu leaks\n", what, round);
+        if (blocks && fault_live != kept) check(fault_live == kept), printf("    %s, round %zu leaks\n", what, round);
     }
     printf("%s: %zu changed files, of which %zu were read\n", what, rounds, fine);
     write_bytes(path, bytes, n);
@@ -609,7 +588,7 @@ int main(void) {
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("%s\n", orl_error(ctx));
     orl_destroy(ctx);
-    check(blocks_held == 0);
+    check(fault_live == 0);
     test_no_memory();
     remove_tree(dir);
     return test_report("test_bad_input");
