@@ -12471,21 +12471,28 @@ static orl_status orli_config_load(orl_ctx *ctx, const char *path, orli_config_f
     return orl_failed(ctx) ? orl_error_status(ctx) : orli_config_finish(ctx, path, f);
 }
 
-/* generation_config.json, if there is one, knows the ids that end a response best. */
+/* The end tokens that a generation_config.json has. */
+static size_t orli_config_read_stops(orli_json *j, int32_t *ids) {
+    size_t n = 0;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "eos_token_id")) orli_config_read_ids(j, ids, &n);
+        else orli_json_skip(j);
+    }
+    orli_json_end(j);
+    return n;
+}
+
+/* They go before those of config.json, if there is such a file. */
 static orl_status orli_config_load_stops(orl_ctx *ctx, const char *dir, orli_config_file *f) {
     orli_file file;
     orli_json j;
     char path[4096];
     int32_t ids[8];
-    size_t n = 0;
+    size_t n;
     if (orli_join(ctx, path, dir, "generation_config.json") != ORL_OK) return orl_error_status(ctx);
     if (!orli_exists(path) || orli_file_open(ctx, path, &file) != ORL_OK) return orl_error_status(ctx);
     j = orli_json_new(ctx, file.data, file.size, path, 1);
-    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
-        if (orli_json_is(&j, "eos_token_id")) orli_config_read_ids(&j, ids, &n);
-        else orli_json_skip(&j);
-    }
-    orli_json_end(&j);
+    n = orli_config_read_stops(&j, ids);
     orli_file_close(&file);
     if (n && !orl_failed(ctx)) memcpy(f->stop, ids, sizeof ids), f->stops = n, f->c.eos = ids[0];
     return orl_error_status(ctx);
@@ -12622,6 +12629,14 @@ static void orli_config_write_condition(orli_str *s, const orli_condition *q) {
     orli_str_puts(s, "]},\n");
 }
 
+static void orli_config_write_stops(orli_str *s, const orl_model *m) {
+    size_t i;
+    if (m->stops == 1) orli_str_printf(s, "  \"eos_token_id\": %d,\n", (int)m->stop[0]);
+    for (i = 0; m->stops > 1 && i < m->stops; i++)
+        orli_str_printf(s, "%s%d%s", i ? ", " : "  \"eos_token_id\": [", (int)m->stop[i],
+                        i + 1 == m->stops ? "],\n" : "");
+}
+
 static void orli_config_write_reward(orli_str *s, const orl_model *m) {
     if (!m->reward) return;
     orli_str_puts(s, "  \"num_labels\": 1,\n  \"id2label\": {\"0\": \"reward\"},\n  \"orl_reward\": {\"mean\": ");
@@ -12636,7 +12651,6 @@ static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype)
     static const char *const torch[] = {"float32", "float16", "bfloat16", "float64"};
     const orl_model_config *c = &m->config;
     const orli_family *family = &orli_families[c->arch];
-    size_t i;
     orli_str_printf(s, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n",
                     m->reward ? family->classifier : family->causal, family->model_type);
     if (c->arch == ORL_GPT2 || c->arch == ORL_GPT_NEO) orli_config_write_gpt(s, c);
@@ -12644,10 +12658,7 @@ static void orli_config_write(orli_str *s, const orl_model *m, orli_dtype dtype)
     orli_config_put_count(s, "vocab_size", c->vocab);
     orli_config_put_bool(s, "tie_word_embeddings", c->tied);
     if (c->bos >= 0) orli_str_printf(s, "  \"bos_token_id\": %d,\n", (int)c->bos);
-    if (m->stops == 1) orli_str_printf(s, "  \"eos_token_id\": %d,\n", (int)m->stop[0]);
-    for (i = 0; m->stops > 1 && i < m->stops; i++)
-        orli_str_printf(s, "%s%d%s", i ? ", " : "  \"eos_token_id\": [", (int)m->stop[i],
-                        i + 1 == m->stops ? "],\n" : "");
+    orli_config_write_stops(s, m);
     orli_config_write_reward(s, m);
     if (m->condition.kind != ORL_CONDITION_NONE) orli_config_write_condition(s, &m->condition);
     orli_str_printf(s, "  \"torch_dtype\": \"%s\"\n}\n", torch[dtype]);
@@ -13101,11 +13112,12 @@ static void orli_lora_write_config(orli_str *s, const orl_model *m) {
     orli_str_puts(s, "]\n}\n");
 }
 
-/* What PEFT's configuration has no room for: the condition, a reward model's normalisation. */
+/* What PEFT's configuration has no room for: the condition, a reward model's normalisation, a template's end token. */
 static void orli_lora_write_own(orli_str *s, const orl_model *m) {
     orli_str_puts(s, "{\n");
     if (m->condition.kind != ORL_CONDITION_NONE) orli_config_write_condition(s, &m->condition);
     orli_config_write_reward(s, m);
+    orli_config_write_stops(s, m);
     orli_str_printf(s, "  \"format\": 1\n}\n");
 }
 
@@ -13206,6 +13218,7 @@ static orl_status orli_lora_load_own(orl_model *m, const char *dir) {
     if (f.condition.kind == ORL_CONDITION_BINS || !(f.reward_sd > 0))
         return orli_fail(ctx, ORL_ERR_FORMAT, "%s: an adapter's condition is a text, and a deviation positive", path);
     m->reward_mean = f.reward_mean, m->reward_sd = f.reward_sd;
+    if (f.stops) memcpy(m->stop, f.stop, sizeof f.stop), m->stops = f.stops, m->config.eos = f.stop[0];
     if (f.condition.kind != ORL_CONDITION_NONE) m->condition = f.condition;
     return ORL_OK;
 }
@@ -13325,13 +13338,39 @@ static void orli_model_write_config(const orl_model *m, const char *dir, orli_dt
     orli_str_free(&s);
 }
 
+/* generation_config.json as it came, but for end tokens that a chat template has changed since. */
+static void orli_model_write_generation(const orl_model *m, const char *dir) {
+    static const char *const without[] = {NULL};
+    orl_ctx *ctx = m->object.ctx;
+    size_t i = orli_kept_find(&m->kept, "generation_config.json"), n;
+    int32_t ids[8];
+    char path[4096];
+    orli_json j;
+    orli_str s;
+    if (i == ORLI_NONE || orl_failed(ctx)) return;
+    j = orli_json_new(ctx, m->kept.file[i].bytes, m->kept.file[i].size, "generation_config.json", 1);
+    n = orli_config_read_stops(&j, ids);
+    if (!n || (n == m->stops && memcmp(ids, m->stop, n * sizeof *ids) == 0)) {
+        orli_kept_write(ctx, &m->kept, i, dir);
+        return;
+    }
+    s = orli_str_new(ctx);
+    orli_str_puts(&s, "{\n");
+    orli_config_write_stops(&s, m);
+    orli_str_printf(&s, "  \"_from_model_config\": false\n}\n");
+    if (!s.failed)
+        orli_json_add_others(&s, m->kept.file[i].bytes, m->kept.file[i].size, "generation_config.json", without);
+    if (!s.failed && orli_join(ctx, path, dir, "generation_config.json") == ORL_OK)
+        orli_write_file(ctx, path, s.data, s.length);
+    orli_str_free(&s);
+}
+
 static orl_status orli_model_write(const orl_model *m, const char *dir, orli_dtype dtype) {
     orl_ctx *ctx = m->object.ctx;
     char path[4096];
-    size_t i = orli_kept_find(&m->kept, "generation_config.json");
     if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
     orli_model_write_config(m, dir, dtype);
-    if (i != ORLI_NONE) orli_kept_write(ctx, &m->kept, i, dir);
+    orli_model_write_generation(m, dir);
     if (m->tokenizer) orl_tokenizer_save(m->tokenizer, dir);
     if (!orl_failed(ctx) && orli_join(ctx, path, dir, "model.safetensors") == ORL_OK) orli_weights_save(m, path, dtype);
     return orl_error_status(ctx);

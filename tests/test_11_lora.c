@@ -302,10 +302,12 @@ static void test_reward_files(void) {
     dt->condition.kind = ORL_CONDITION_TEXT, dt->condition.sd = 1, dt->condition.target = 0.75;
     snprintf(dt->condition.format, sizeof dt->condition.format, " <rm_score>: %%s ");
     orl_model_set_name(dt, "../trunk"); /* from where the adapter is */
+    dt->stop[0] = 9, dt->stop[1] = 0, dt->stops = 2; /* as a chat template does */
     check(orl_lora_add(dt, NULL) == ORL_OK && orl_lora_save(dt, in_dir("dt")) == ORL_OK);
     orl_model_free(back);
     back = orl_model_load(ctx, in_dir("dt"));
     check(back && back->condition.kind == ORL_CONDITION_TEXT && back->condition.target > 0.7);
+    check(back && back->stops == 2 && back->stop[0] == 9 && back->stop[1] == 0 && back->config.eos == 9);
     if (!back) printf("    %s\n", orl_error(ctx)), orl_clear_error(ctx);
     orl_model_free(trunk), orl_model_free(rm), orl_model_free(back), orl_model_free(dt);
 }

@@ -318,6 +318,33 @@ static const damage damages[] = {
     {"llama", "model.safetensors", NULL, NULL, 6000, "model.safetensors"},
     {"llama", "tokenizer.json", NULL, NULL, 100, "tokenizer.json"}};
 
+/* generation_config.json knows the end tokens best; it goes out as it came, or with those that have changed since. */
+static void test_generation_config(void) {
+    static const char text[] = "{\"temperature\": 0.5, \"eos_token_id\": [3, 7]}";
+    orl_model *m = make_model(ctx, ORL_LLAMA, 1, NULL);
+    char path[400], *back;
+    size_t n;
+    snprintf(path, sizeof path, "%s/stops", dir);
+    check(orl_model_save(m, path) == ORL_OK);
+    orl_model_free(m);
+    write_bytes(in_dir("stops/generation_config.json"), text, sizeof text - 1);
+    m = orl_model_load(ctx, path);
+    check(m && m->stops == 2 && m->stop[0] == 3 && m->stop[1] == 7 && m->config.eos == 3);
+    check(orl_model_save(m, in_dir("stops1")) == ORL_OK);
+    back = read_bytes(in_dir("stops1/generation_config.json"), &n);
+    check(back && strcmp(back, text) == 0);
+    free(back);
+    m->stop[1] = 3, m->stop[0] = 5; /* as a chat template does */
+    check(orl_model_save(m, in_dir("stops2")) == ORL_OK);
+    orl_model_free(m);
+    back = read_bytes(in_dir("stops2/generation_config.json"), &n);
+    check(back && strstr(back, "\"eos_token_id\": [5, 3]") && strstr(back, "\"temperature\": 0.5"));
+    free(back);
+    m = orl_model_load(ctx, in_dir("stops2"));
+    check(m && m->stops == 2 && m->stop[0] == 5 && m->stop[1] == 3);
+    orl_model_free(m);
+}
+
 /* Published tokenizers may have added tokens beyond the embedding; text with one of them is an error. */
 static void test_added_beyond(void) {
     static const char text[] = "a<image>b";
@@ -653,6 +680,7 @@ int main(void) {
     test_round_trips();
     test_damaged();
     test_added_beyond();
+    test_generation_config();
     test_hostile_memory();
     test_wrong_use();
     test_stories();
