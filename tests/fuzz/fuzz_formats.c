@@ -10,9 +10,10 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { JSONL, CONFIG, WEIGHTS, TOKENIZER, SETTINGS, MERGES, LLAMA2C, KINDS };
-static const char *const file_of[KINDS] = {"rows.jsonl", "config.json", "model.safetensors", "tokenizer.json",
-                                           "tokenizer_config.json", "vocab.json", "model.bin"};
+enum { JSONL, CONFIG, WEIGHTS, TOKENIZER, SETTINGS, MERGES, LLAMA2C, GENERATION, RANKS, ADAPTER, LOW_RANK, OWN, KINDS };
+static const char *const file_of[KINDS] = {
+    "rows.jsonl", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "model.bin",
+    "generation_config.json", "tokenizer.model", "adapter_config.json", "adapter_model.safetensors", "orl_adapter.json"};
 static const char rows[] =
     "{\"prompt\": \"ab\", \"completion\": \" c\\u00e9\", \"reward\": -1.5e0, \"x\": [1, {\"y\": null}]}\n"
     "{\"chosen\": \"\\n\\nHuman: a\\n\\nAssistant: b\", "
@@ -44,6 +45,41 @@ static orl_model *small_model(orl_ctx *ctx) {
     return orl_model_create(ctx, &c, orl_tokenizer_train(ctx, text, sizeof text - 1, 260, specials));
 }
 
+/* An adapter beside its base. */
+static void save_adapter(orl_ctx *ctx, const char *dir) {
+    orl_lora_options o = orl_lora_default();
+    orl_model *m = small_model(ctx);
+    char base[48];
+    snprintf(base, sizeof base, "%s/base", dir);
+    mkdir(dir, 0777);
+    orl_model_save(m, base);
+    orl_model_set_name(m, "base");
+    o.rank = 1;
+    orl_lora_add(m, &o);
+    orl_lora_save(m, dir);
+}
+
+/* config.json of every family, as inputs: with the weights there a load fails at the first tensor that differs. */
+static void save_configs(void) {
+    int arch;
+    for (arch = 0; arch < (int)ORLI_FAMILIES; arch++) {
+        orl_ctx *ctx = context();
+        orl_model_config c = orl_model_config_default((orl_arch)arch);
+        orli_str s = orli_str_new(ctx);
+        char path[64];
+        orl_model *m;
+        c.rope.factor = arch % 2 ? 8 : 0, c.rope.low = 1, c.rope.high = 4, c.rope.original = arch % 3 ? 64 : 0;
+        m = orl_model_create(ctx, &c, NULL);
+        orli_str_add(&s, "\1", 1);
+        if (m) orli_config_write(&s, m, ORLI_F32);
+        snprintf(path, sizeof path, "corpus/family%d", arch);
+        require(!orl_failed(ctx) && CONFIG == 1);
+        write_whole(path, s.data, s.length);
+        orli_str_free(&s);
+        orl_destroy(ctx);
+    }
+}
+
 /* A directory for each kind with good files beside the one that is fuzzed; a first input of each kind. */
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     static const int32_t llama2c[7] = {2, 2, 1, 1, 1, 4, 2};
@@ -52,6 +88,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     int kind;
     (void)argc, (void)argv;
     mkdir("corpus", 0777);
+    save_configs();
     memcpy(weights, llama2c, sizeof llama2c);
     for (kind = 0; kind < KINDS; kind++) {
         static char seed[1 << 20];
@@ -60,11 +97,17 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
         size_t n = 0;
         FILE *f;
         snprintf(dir, sizeof dir, "kind%d", kind);
-        if (!orli_exists(dir)) orl_model_save(small_model(ctx), dir);
+        if (!orli_exists(dir) && kind >= ADAPTER) save_adapter(ctx, dir);
+        else if (!orli_exists(dir)) orl_model_save(small_model(ctx), dir);
         require(!orl_failed(ctx));
         snprintf(path, sizeof path, "%s/%s", dir, file_of[kind]);
         if (kind == JSONL) write_whole(path, rows, sizeof rows - 1);
         if (kind == LLAMA2C) write_whole(path, weights, 28 + 4 * 46); /* as many as its header says */
+        if (kind == GENERATION) write_whole(path, "{\"eos_token_id\": [0, 3], \"top_k\": 5}", 36);
+        if (kind == RANKS) { /* tokenizer.model is fuzzed, tokenizer.json is not there */
+            write_whole(path, "YQ== 0\nYg== 1\nYWI= 2\n", 21);
+            remove("kind8/tokenizer.json");
+        }
         if (kind == MERGES) { /* vocab.json is fuzzed, merges.txt is there, tokenizer.json is not */
             write_whole("kind5/merges.txt", "#version: 0.2\na b\n", 18);
             write_whole(path, vocab, sizeof vocab - 1);
@@ -108,7 +151,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (kind != JSONL) write_whole(path, data + 1, size - 1);
     if (kind == JSONL) use_rows(ctx, (const char *)data + 1, size - 1);
     else if (kind == LLAMA2C) use_model(ctx, orl_model_load_llama2c(ctx, path, NULL));
-    else use_model(ctx, orl_model_load(ctx, dir));
+    else use_model(ctx, kind % 2 ? orl_model_load(ctx, dir) : orl_model_load_frozen(ctx, dir));
     require((orl_error_status(ctx) == ORL_OK) == !orl_failed(ctx) && orl_error(ctx)[0]);
     orl_destroy(ctx);
     return 0;
