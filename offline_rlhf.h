@@ -10810,6 +10810,11 @@ ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *pat
 
 /* ---- loading a directory ---- */
 
+/* What a tokenizer is loaded from: the first of these that is there. */
+static const char *const orli_vocab_files[] = {"tokenizer.json", "vocab.json", "encoder.json", NULL};
+static const char *const orli_rank_files[] = {"tokenizer.model", "qwen.tiktoken", "cl100k_base.tiktoken",
+                                              "o200k_base.tiktoken", "r50k_base.tiktoken", "p50k_base.tiktoken", NULL};
+
 /* The first of some files that is in a directory, and its path; −1: none. */
 static int orli_first_file(orl_ctx *ctx, char *path, const char *dir, const char *const *names) {
     int i;
@@ -10818,11 +10823,14 @@ static int orli_first_file(orl_ctx *ctx, char *path, const char *dir, const char
     return -1;
 }
 
+static int orli_has_tokenizer(orl_ctx *ctx, const char *dir) {
+    char path[4096];
+    return orli_first_file(ctx, path, dir, orli_vocab_files) >= 0 ||
+           orli_first_file(ctx, path, dir, orli_rank_files) >= 0;
+}
+
 ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
-    static const char *const json[] = {"tokenizer.json", "vocab.json", "encoder.json", NULL},
-        *const merges[] = {NULL, "merges.txt", "vocab.bpe"},
-        *const ranks[] = {"tokenizer.model", "qwen.tiktoken", "cl100k_base.tiktoken", "o200k_base.tiktoken",
-                          "r50k_base.tiktoken", "p50k_base.tiktoken", NULL};
+    static const char *const merges[] = {NULL, "merges.txt", "vocab.bpe"}; /* of orli_vocab_files */
     orl_tokenizer *tok;
     char path[4096], second[4096];
     int which;
@@ -10831,8 +10839,8 @@ ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load: the directory is NULL");
         return NULL;
     }
-    which = orli_first_file(ctx, path, dir, json);
-    if (which < 0 && orli_first_file(ctx, path, dir, ranks) >= 0) return orl_tokenizer_load_tiktoken(ctx, path, NULL);
+    which = orli_first_file(ctx, path, dir, orli_vocab_files);
+    if (which < 0 && orli_first_file(ctx, path, dir, orli_rank_files) >= 0) return orl_tokenizer_load_tiktoken(ctx, path, NULL);
     if (which < 0 && !orl_failed(ctx))
         orli_fail(ctx, ORL_ERR_IO,
                   "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt nor encoder.json and "
@@ -12850,15 +12858,6 @@ static orl_status orli_weights_load(orl_model *m, orli_safetensors *st) {
     return orl_error_status(ctx);
 }
 
-static int orli_has_tokenizer(const char *dir) {
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "encoder.json"};
-    char path[4096];
-    size_t i;
-    for (i = 0; i < 3; i++)
-        if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path && orli_exists(path)) return 1;
-    return 0;
-}
-
 /* What a model is saved with again; of config.json, what we do not write ourselves. */
 static const char *const orli_model_files[] = {"config.json", "generation_config.json", NULL};
 
@@ -12897,7 +12896,7 @@ static orl_model *orli_model_load(orl_ctx *ctx, const char *dir, int frozen) {
     if (orl_failed(ctx) || !dir || orli_join(ctx, path, dir, "config.json") != ORL_OK ||
         orli_config_load(ctx, path, &f) != ORL_OK || orli_config_load_stops(ctx, dir, &f) != ORL_OK)
         return NULL;
-    if (orli_has_tokenizer(dir) && !(tok = orl_tokenizer_load(ctx, dir))) return NULL;
+    if (orli_has_tokenizer(ctx, dir) && !(tok = orl_tokenizer_load(ctx, dir))) return NULL;
     if (tok && orli_tokenizer_fits(tok, f.c.vocab, dir) != ORL_OK) return NULL;
     if (orli_safetensors_open(ctx, dir, &st) != ORL_OK) return NULL;
     if (!f.classifier && !f.c.tied && orli_safetensors_find(&st, "score.weight") &&

@@ -104,10 +104,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
         if (kind == JSONL) write_whole(path, rows, sizeof rows - 1);
         if (kind == LLAMA2C) write_whole(path, weights, 28 + 4 * 46); /* as many as its header says */
         if (kind == GENERATION) write_whole(path, "{\"eos_token_id\": [0, 3], \"top_k\": 5}", 36);
-        if (kind == RANKS) { /* tokenizer.model is fuzzed, tokenizer.json is not there */
-            write_whole(path, "YQ== 0\nYg== 1\nYWI= 2\n", 21);
-            remove("kind8/tokenizer.json");
-        }
+        if (kind == RANKS) write_whole(path, "YQ== 0\nYg== 1\nYWI= 2\n", 21);
         if (kind == MERGES) { /* vocab.json is fuzzed, merges.txt is there, tokenizer.json is not */
             write_whole("kind5/merges.txt", "#version: 0.2\na b\n", 18);
             write_whole(path, vocab, sizeof vocab - 1);
@@ -151,6 +148,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (kind != JSONL) write_whole(path, data + 1, size - 1);
     if (kind == JSONL) use_rows(ctx, (const char *)data + 1, size - 1);
     else if (kind == LLAMA2C) use_model(ctx, orl_model_load_llama2c(ctx, path, NULL));
+    else if (kind == RANKS) orl_tokenizer_load_tiktoken(ctx, path, "qwen");
     else use_model(ctx, kind % 2 ? orl_model_load(ctx, dir) : orl_model_load_frozen(ctx, dir));
     require((orl_error_status(ctx) == ORL_OK) == !orl_failed(ctx) && orl_error(ctx)[0]);
     orl_destroy(ctx);
