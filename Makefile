@@ -119,7 +119,7 @@ sanitize:
 	@sh tests/run.sh total $(SANITIZE_RUNS)
 
 # the tests that bring an allocator of their own
-FAULT_RUNS := $(patsubst tests/%.c,build/asan/%,$(shell grep -l 'define ORL_MALLOC' tests/test_*.c 2>/dev/null))
+FAULT_RUNS := $(patsubst tests/%.c,build/asan/%,$(shell grep -lE 'define ORL_MALLOC|fault\.h' tests/test_*.c 2>/dev/null))
 fault:
 	@rm -f $(FAULT_RUNS:%=%.log)
 	@ORL_TEST_QUICK=1 $(MAKE) -k -j$(JOBS) --no-print-directory $(FAULT_RUNS:%=%.log) || true
