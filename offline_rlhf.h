@@ -13120,30 +13120,6 @@ static void orli_lora_write_own(orli_str *s, const orl_model *m) {
     orli_str_printf(s, "  \"format\": 1\n}\n");
 }
 
-ORL_API orl_status orl_lora_save(const orl_model *m, const char *dir) {
-    static const char *const names[] = {"adapter_config.json", "orl_adapter.json"};
-    static void (*const write[])(orli_str *, const orl_model *) = {orli_lora_write_config, orli_lora_write_own};
-    orl_ctx *ctx = orl_model_ctx(m);
-    char path[4096];
-    size_t i;
-    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
-    if (!orl_has_lora(m))
-        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_save: %s has no adapter: orl_lora_add() makes one", m->name);
-    if (orli_join(ctx, path, dir, "adapter_model.safetensors") != ORL_OK) return orl_error_status(ctx);
-    if (orli_exists(path))
-        return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
-    if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
-    for (i = 0; i < 2 && !orl_failed(ctx); i++) {
-        orli_str s = orli_str_new(ctx);
-        write[i](&s, m);
-        if (!s.failed && orli_join(ctx, path, dir, names[i]) == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
-        orli_str_free(&s);
-    }
-    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "adapter_model.safetensors") == ORL_OK)
-        orli_lora_save_weights(m, path);
-    return orl_error_status(ctx);
-}
-
 /* One tensor of an adapter, of that shape. */
 static const orli_st_tensor *orli_lora_tensor(const orli_safetensors *st, uint8_t *used, const char *name, size_t rows,
                                               size_t cols) {
@@ -13375,17 +13351,70 @@ static orl_status orli_model_write(const orl_model *m, const char *dir, orli_dty
     return orl_error_status(ctx);
 }
 
-/* Removes what a failed orli_model_write has left; a directory with anything else in it stays. */
+/* Removes what a failed save has left; a directory with anything else in it stays. */
 static void orli_model_unwrite(const char *dir) {
-    const char *const *lists[2], *const *name;
+    static const char *const weights[] = {"model.safetensors", "adapter_config.json", "orl_adapter.json",
+                                          "adapter_model.safetensors", NULL};
+    const char *const *lists[3], *const *name;
     char path[4096];
     size_t i;
-    lists[0] = orli_model_files, lists[1] = orli_tokenizer_files;
-    for (i = 0; i < 2; i++)
+    lists[0] = orli_model_files, lists[1] = orli_tokenizer_files, lists[2] = weights;
+    for (i = 0; i < 3; i++)
         for (name = lists[i]; *name; name++)
             if (snprintf(path, sizeof path, "%s/%s", dir, *name) < (int)sizeof path) remove(path);
-    if (snprintf(path, sizeof path, "%s/model.safetensors", dir) < (int)sizeof path) remove(path);
     rmdir(dir);
+}
+
+typedef orl_status (*orli_write_fn)(const orl_model *m, const char *dir, orli_dtype dtype);
+
+/* A new directory by one rename, or into one that is there and has no such weights yet. */
+static orl_status orli_save_dir(const orl_model *m, const char *dir, const char *weights, orli_write_fn write,
+                                orli_dtype dtype) {
+    orl_ctx *ctx = m->object.ctx;
+    char path[4096];
+    if (orli_exists(dir)) {
+        if (orli_join(ctx, path, dir, weights) != ORL_OK) return orl_error_status(ctx);
+        if (orli_exists(path))
+            return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
+        return write(m, dir, dtype);
+    }
+    if (snprintf(path, sizeof path, "%s.writing", dir) >= (int)sizeof path)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
+    if (write(m, path, dtype) != ORL_OK) {
+        orli_model_unwrite(path);
+        return orl_error_status(ctx);
+    }
+    if (rename(path, dir) != 0)
+        return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", path, dir, strerror(errno));
+    orli_sync_parent(dir);
+    return ORL_OK;
+}
+
+static orl_status orli_lora_write(const orl_model *m, const char *dir, orli_dtype dtype) {
+    static const char *const names[] = {"adapter_config.json", "orl_adapter.json"};
+    static void (*const texts[])(orli_str *, const orl_model *) = {orli_lora_write_config, orli_lora_write_own};
+    orl_ctx *ctx = m->object.ctx;
+    char path[4096];
+    size_t i;
+    (void)dtype;
+    if (orli_make_dir(ctx, dir) != ORL_OK) return orl_error_status(ctx);
+    for (i = 0; i < 2 && !orl_failed(ctx); i++) {
+        orli_str s = orli_str_new(ctx);
+        texts[i](&s, m);
+        if (!s.failed && orli_join(ctx, path, dir, names[i]) == ORL_OK) orli_write_file(ctx, path, s.data, s.length);
+        orli_str_free(&s);
+    }
+    if (!orl_failed(ctx) && orli_join(ctx, path, dir, "adapter_model.safetensors") == ORL_OK)
+        orli_lora_save_weights(m, path);
+    return orl_error_status(ctx);
+}
+
+ORL_API orl_status orl_lora_save(const orl_model *m, const char *dir) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    if (!m || !dir || orl_failed(ctx)) return orl_error_status(ctx);
+    if (!orl_has_lora(m))
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_lora_save: %s has no adapter: orl_lora_add() makes one", m->name);
+    return orli_save_dir(m, dir, "adapter_model.safetensors", orli_lora_write, ORLI_DTYPE_REAL);
 }
 
 static orl_status orli_lora_unsaved(const orl_model *m, const char *path) {
@@ -13396,25 +13425,9 @@ static orl_status orli_lora_unsaved(const orl_model *m, const char *path) {
 }
 
 static orl_status orli_model_save(const orl_model *m, const char *dir, orli_dtype dtype) {
-    orl_ctx *ctx = m ? m->object.ctx : NULL;
-    char path[4096];
-    if (!m || !dir || orl_failed(ctx) || orli_lora_unsaved(m, dir) != ORL_OK) return orl_error_status(ctx);
-    if (orli_exists(dir)) {
-        if (orli_join(ctx, path, dir, "model.safetensors") != ORL_OK) return orl_error_status(ctx);
-        if (orli_exists(path))
-            return orli_fail(ctx, ORL_ERR_EXISTS, "%s: is there already: choose another directory or remove it", path);
-        return orli_model_write(m, dir, dtype);
-    }
-    if (snprintf(path, sizeof path, "%s.writing", dir) >= (int)sizeof path)
-        return orli_fail(ctx, ORL_ERR_ARGUMENT, "%.80s…: the path is too long", dir);
-    if (orli_model_write(m, path, dtype) != ORL_OK) {
-        orli_model_unwrite(path);
-        return orl_error_status(ctx);
-    }
-    if (rename(path, dir) != 0)
-        return orli_fail(ctx, ORL_ERR_IO, "%s: cannot be renamed to %s: %s", path, dir, strerror(errno));
-    orli_sync_parent(dir);
-    return ORL_OK;
+    if (!m || !dir || orl_failed(m->object.ctx) || orli_lora_unsaved(m, dir) != ORL_OK)
+        return orl_error_status(orl_model_ctx(m));
+    return orli_save_dir(m, dir, "model.safetensors", orli_model_write, dtype);
 }
 
 ORL_API orl_status orl_model_save(const orl_model *m, const char *dir) {

@@ -115,8 +115,36 @@ static void pipeline(orl_ctx *c, const char *out) {
     orl_model_free(back);
 }
 
+/* The same for adapters on frozen weights, and what is written for others. */
+static void adapters(orl_ctx *c, const char *out) {
+    orl_model *m = make_model(c, ORL_GPT2, make_tokenizer(c)), *frozen, *back;
+    orl_dataset *data = parse(c, ask_lines), *pairs = parse(c, pair_lines);
+    orl_train_options o = two_steps();
+    orl_generate_options g = orl_generate_default();
+    orl_lora_options l = orl_lora_default();
+    char path[600], *text;
+    orl_model_save_as(m, out, ORL_BF16);
+    frozen = orl_model_load_frozen(c, out);
+    l.rank = 2, l.targets = "c_attn";
+    orl_lora_add(frozen, &l);
+    orl_train(frozen, data, &o);
+    orl_train_dpo(frozen, pairs, NULL, 0.1, &o);
+    snprintf(path, sizeof path, "%s.adapter", out);
+    orl_lora_save(frozen, path);
+    back = orl_model_load(c, path);
+    g.max_tokens = 3;
+    text = orl_generate_text(back, "the", &g);
+    orl_free(c, text);
+    orl_lora_merge(back);
+    orl_model_store_bf16(back);
+    snprintf(path, sizeof path, "%s.gguf", out);
+    orl_model_save_gguf(back, path, ORL_Q8_0);
+    orl_model_free(back);
+}
+
 static void clean(const char *out) {
-    static const char *const names[] = {"/config.json", "/model.safetensors", "/tokenizer.json", "/tokenizer_config.json", "", ".writing/config.json",
+    static const char *const names[] = {".adapter/adapter_config.json", ".adapter/orl_adapter.json", ".adapter/adapter_model.safetensors",
+                                        ".adapter", ".gguf", "/config.json", "/model.safetensors", "/tokenizer.json", "/tokenizer_config.json", "", ".writing/config.json",
                                         ".writing/model.safetensors", ".writing/tokenizer.json", ".writing/tokenizer_config.json", ".writing",
                                         ".checkpoint", ".jsonl"};
     char path[700];
@@ -139,7 +167,13 @@ static void check_whole(const char *out) {
     check(!exists(path));
     snprintf(path, sizeof path, "%s.writing", out);
     check(!exists(path));
+    snprintf(path, sizeof path, "%s.adapter.writing", out);
+    check(!exists(path));
+    snprintf(path, sizeof path, "%s.gguf.tmp", out);
+    check(!exists(path));
     if (exists(out)) check(orl_model_load(c, out) != NULL);
+    snprintf(path, sizeof path, "%s.adapter", out);
+    if (exists(path)) check(orl_has_lora(orl_model_load(c, path)));
     snprintf(path, sizeof path, "%s.jsonl", out);
     if (exists(path)) check(orl_dataset_count(orl_dataset_load(c, path)) == 4);
     if (orl_failed(c)) printf("    %s\n", orl_error(c));
@@ -147,14 +181,14 @@ static void check_whole(const char *out) {
     fault_at = was;
 }
 
-static void test_no_memory(void) {
+static void test_no_memory(void (*all_of)(orl_ctx *, const char *)) {
     char out[600];
     size_t before = fault_live, all, n, step;
     orl_ctx *c;
     snprintf(out, sizeof out, "%s", in_dir("pipeline"));
     fault_count = 0;
     c = make_ctx(0);
-    pipeline(c, out);
+    all_of(c, out);
     check(!orl_failed(c));
     if (orl_failed(c)) printf("    %s\n", orl_error(c));
     orl_destroy(c);
@@ -169,7 +203,7 @@ static void test_no_memory(void) {
         fault_count = 0, fault_at = n;
         c = make_ctx(0);
         if (c) {
-            pipeline(c, out);
+            all_of(c, out);
             if (orl_error_status(c) != ORL_ERR_MEMORY || !strstr(orl_error(c), "no memory")) {
                 check(orl_error_status(c) == ORL_ERR_MEMORY);
                 printf("    request %zu refused: status %d, %s\n", n, (int)orl_error_status(c), orl_error(c));
@@ -190,7 +224,7 @@ static void test_no_memory(void) {
         for (limit = 1000; limit < 40000000; limit += limit / (quick ? 2 : 6)) {
             c = make_ctx(limit);
             if (!c) continue;
-            pipeline(c, out);
+            all_of(c, out);
             check(orl_memory_peak(c) <= limit);
             check(!orl_failed(c) || orl_error_status(c) == ORL_ERR_MEMORY);
             orl_destroy(c);
@@ -589,7 +623,8 @@ int main(void) {
     if (orl_failed(ctx)) printf("%s\n", orl_error(ctx));
     orl_destroy(ctx);
     check(fault_live == 0);
-    test_no_memory();
+    test_no_memory(pipeline);
+    test_no_memory(adapters);
     remove_tree(dir);
     return test_report("test_bad_input");
 }
