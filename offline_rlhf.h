@@ -12179,6 +12179,7 @@ static void orli_config_read_condition(orli_json *j, orli_condition *c) {
 /* Keys by what their value is. Old and new spellings stand side by side. */
 typedef enum orli_key_kind {
     ORLI_KEY_COUNT,     /* a positive number; null: 0 */
+    ORLI_KEY_FROM_0,    /* or none */
     ORLI_KEY_REAL,      /* null: as it was */
     ORLI_KEY_BOOL,      /* null: as it was */
     ORLI_KEY_ONLY       /* what is allowed, nothing else */
@@ -12222,7 +12223,7 @@ static const struct orli_config_key {
     {"sliding_window", ORLI_KEY_COUNT, ORLI_AT(c.window), NULL},
     {"window_size", ORLI_KEY_COUNT, ORLI_AT(c.window), NULL},
     {"use_sliding_window", ORLI_KEY_BOOL, ORLI_AT(windowed), NULL},
-    {"max_window_layers", ORLI_KEY_COUNT, ORLI_AT(full), NULL},
+    {"max_window_layers", ORLI_KEY_FROM_0, ORLI_AT(full), NULL},
     {"sliding_window_pattern", ORLI_KEY_COUNT, ORLI_AT(pattern), NULL},
     {"_sliding_window_pattern", ORLI_KEY_COUNT, ORLI_AT(pattern), NULL},
     {"no_rope_layer_interval", ORLI_KEY_COUNT, ORLI_AT(rotated_pattern), NULL},
@@ -12254,11 +12255,12 @@ static void orli_config_read_key(orli_json *j, orli_config_file *f) { /* by the 
     value = (char *)f + k->at;
     if (k->kind == ORLI_KEY_ONLY) orli_config_require(j, k->name, k->allowed);
     else if (orli_json_null(j)) {
-        if (k->kind == ORLI_KEY_COUNT) *(size_t *)value = 0;
-    } else if (k->kind == ORLI_KEY_COUNT) {
+        if (k->kind == ORLI_KEY_COUNT || k->kind == ORLI_KEY_FROM_0) *(size_t *)value = 0;
+    } else if (k->kind == ORLI_KEY_COUNT || k->kind == ORLI_KEY_FROM_0) {
+        const int least = k->kind == ORLI_KEY_COUNT;
         int64_t n = orli_json_int(j, INT32_MIN, INT32_MAX);
-        if (n < 1 || n > 1 << 27)
-            orli_json_fail_at(j, j->start, "%s is %lld and must be 1 to 134217728", k->name, (long long)n);
+        if (n < least || n > 1 << 27)
+            orli_json_fail_at(j, j->start, "%s is %lld and must be %d to 134217728", k->name, (long long)n, least);
         *(size_t *)value = (size_t)n;
     }
     else if (k->kind == ORLI_KEY_REAL) *(double *)value = orli_json_number(j);
@@ -12969,7 +12971,8 @@ static void orli_adapter_refuse(orli_json *j, const char *key) {
 static void orli_adapter_read(orli_json *j, orli_adapter_file *f) {
     static const char *const refused[] = {"use_dora", "bias", "rank_pattern", "alpha_pattern", "layers_to_transform",
                                           "layer_replication", "lora_bias", "target_parameters", "exclude_modules",
-                                          "trainable_token_indices", "megatron_config"};
+                                          "trainable_token_indices", "megatron_config", "use_qalora",
+                                          "alora_invocation_tokens"};
     static const char *const lora[] = {"LORA", NULL};
     size_t i;
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
