@@ -218,7 +218,7 @@ static void test_logprob(void) {
 
 static void test_pages(void) {
     orl_model *m = make_model(ctx, ORL_LLAMA, 0.3);
-    orli_pages p = orli_pages_new(m);
+    orli_pages p = orli_pages_new(m, 0);
     orli_sequence a, b, c;
     size_t shared, i, times[2 * ORLI_PAGES_PER_CHUNK] = {0};
     memset(&a, 0, sizeof a);
@@ -382,6 +382,7 @@ static void test_errors(void) {
     orl_generate_options o;
     orli_sampled *out;
     orli_prompt p;
+    int stopped;
     int32_t ids[CONTEXT + 1] = {0};
     int calls = 0;
     char text[8 * CONTEXT] = "{\"prompt_ids\": [0";
@@ -418,13 +419,13 @@ static void test_errors(void) {
     expect_error(ORL_ERR_DATA, "context of 60");
     memset(&p, 0, sizeof p);
     p.ids = ids;
-    check(orli_generate(m, &p, 1, &o, &out) == ORL_ERR_DATA && !out);
+    check(orli_generate(m, &p, 1, &o, &out, &stopped) == ORL_ERR_DATA && !out);
     expect_error(ORL_ERR_DATA, "prompt 1 is empty");
     p.count = CONTEXT;
-    check(orli_generate(m, &p, 1, &o, &out) == ORL_ERR_DATA && !out);
+    check(orli_generate(m, &p, 1, &o, &out, &stopped) == ORL_ERR_DATA && !out);
     expect_error(ORL_ERR_DATA, "fills the context of 60");
     p.count = CONTEXT - 1; /* room for one token */
-    check(orli_generate(m, &p, 1, &o, &out) == ORL_OK && out[2].count == 1 && out[2].truncated);
+    check(orli_generate(m, &p, 1, &o, &out, &stopped) == ORL_OK && out[2].count == 1 && out[2].truncated);
     orli_sampled_free(ctx, out, 3);
     o.progress = stop_now, o.user = &calls, o.batch = 2;
     check(orl_sample(m, prompts, &o) == NULL && calls > 0);
