@@ -14176,7 +14176,8 @@ static void orli_generator_draw(void *arg, size_t task, size_t worker) {
     const orli_live *l = &g->live[g->draw[task].live];
     const orli_kernels *kern = g->ctx->kernels;
     const orl_real *z = g->logits + g->draw[task].row * g->vocab, *asked;
-    orl_real *own = g->shaped + worker * 2 * g->vocab; /* rows of a prompt's first step are shared by its samples */
+    /* rows of a prompt's first step are shared by its samples */
+    orl_real *own = g->shaped ? g->shaped + worker * 2 * g->vocab : NULL;
     orli_rng r = orli_rng_new(g->o->seed, ((uint64_t)l->prompt << 24) + l->sample);
     orli_choice *c = &g->drawn[task];
     size_t n = g->m->classes, lane;
@@ -14283,6 +14284,7 @@ static void orli_generator_finish(orli_generator *g, orli_live *l) {
     size_t lane;
     for (lane = 0; lane < g->lanes; lane++) orli_sequence_release(&g->pages, &l->sequence[lane]);
     g->out[l->prompt * g->o->samples + l->sample] = l->out;
+    memset(&l->out, 0, sizeof l->out);
     orli_str_free(&l->text);
     l->prompt = SIZE_MAX;
     g->finished++;
@@ -14491,8 +14493,10 @@ static orl_status orli_generator_open(orli_generator *g, orl_model *m, const orl
     g->stream = orl_stream_create(ctx);
     g->out = (orli_sampled *)orli_alloc_zero(ctx, orli_mul(prompts, o->samples), sizeof *g->out);
     g->weights = (double *)orli_alloc(ctx, orli_mul(threads, g->vocab), sizeof *g->weights);
-    g->shaped = (orl_real *)orli_alloc(ctx, orli_mul(2 * threads, g->vocab), sizeof *g->shaped);
-    g->seen = (unsigned char *)orli_alloc_zero(ctx, orli_mul(threads, g->vocab), 1);
+    if (g->lanes == 2 || g->shapes) {
+        g->shaped = (orl_real *)orli_alloc(ctx, orli_mul(2 * threads, g->vocab), sizeof *g->shaped);
+        g->seen = (unsigned char *)orli_alloc_zero(ctx, orli_mul(threads, g->vocab), 1);
+    }
     return orl_error_status(ctx);
 }
 
