@@ -804,8 +804,8 @@ typedef struct orl_bias { /* `bias` is added to the logit of token `id` */
 typedef struct orl_spoken { /* a token that has just been drawn */
     size_t row, sample;     /* of which prompt, counted in rows of the data set; which of its samples */
     int32_t id;
-    const char *text;       /* what the response has gained: whole characters, not zero-terminated; NULL: no tokenizer */
-    size_t bytes;           /* 0 where a character, or what may become a stop string, is still incomplete */
+    const char *text;       /* what the response has gained, not zero-terminated; NULL: no tokenizer */
+    size_t bytes;           /* of whole characters; what may still become a stop string waits too */
     double logp, sampling_logp; /* as in orl_row */
     int ends, truncated;    /* the response ends here; it was cut: half a character at its end is left out */
 } orl_spoken;
@@ -826,8 +826,8 @@ typedef struct orl_generate_options {
     const int32_t *forbidden; /* ids that are never drawn */
     size_t forbids;
     /* What ends a response, beside the model's own end tokens. A stop id stays in it, and so does its text. The text
-     * ends before the first stop string, wherever tokens begin and end; the ids with the token that completed it. Such a
-     * row's text and ids differ: training and scoring go by its text, and let the end token follow. */
+     * ends before the first stop string, wherever tokens begin and end; the ids end with the token that completed it.
+     * Such a row's text and ids differ: training and scoring go by its text, and let the end token follow. */
     const int32_t *stop_ids;
     size_t stop_id_count;
     const char *const *stop_strings; /* in what is decoded: special tokens have no text there */
