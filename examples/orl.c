@@ -1885,6 +1885,7 @@ static int cmd_chat(orl_ctx *ctx, options *o) {
     c.o = o, c.model = orl_model_load(ctx, o->models.item[0]);
     if ((code = read_sampling(o, c.model)) != GO) return code;
     if (!c.model) return finish(ctx);
+    if (orl_is_reward_model(c.model)) return fail("%s is a reward model: it has nothing to say", o->models.item[0]);
     if (!orl_model_tokenizer(c.model)) return fail("%s has no tokenizer, and a chat is text", o->models.item[0]);
     if ((given(o, "template") ? o->template_kind : (int)orl_template_find(orl_model_tokenizer(c.model))) ==
             ORL_TEMPLATE_HH && o->stops.count < MAX_LIST) /* its turns end with no token, but where the next begins */
