@@ -13948,23 +13948,43 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
 
 /* ---- 12.3 drawing a token ---- */
 
-/* Lowest value such that the entries above it are still at least `count` many (top-k) or have at least
- * `mass` (top-p): bisection on the value, no sorting. weight NULL counts entries. */
-static double orli_cut(const orl_real *z, const double *weight, size_t n, double enough) {
-    double low = HUGE_VAL, high = -HUGE_VAL, middle, sum;
+#define ORLI_BINS 1024
+
+typedef struct orli_bins { /* entries between two values, by size: their weight, the lowest and the highest of each */
+    double weight[ORLI_BINS], low[ORLI_BINS], high[ORLI_BINS];
+} orli_bins;
+
+static void orli_bins_fill(orli_bins *b, const orl_real *z, const double *weight, size_t n, double low, double high,
+                           double scale) {
     size_t i;
-    int round;
+    for (i = 0; i < ORLI_BINS; i++) b->weight[i] = 0, b->low[i] = HUGE_VAL, b->high[i] = -HUGE_VAL;
+    for (i = 0; i < n; i++) {
+        double x = (double)z[i];
+        size_t k;
+        if (!(x >= low && x <= high)) continue;
+        k = (size_t)((x - low) * scale);
+        k = ORLI_MIN(k, (size_t)ORLI_BINS - 1);
+        b->weight[k] += weight ? weight[i] : 1.0;
+        if (x < b->low[k]) b->low[k] = x;
+        if (x > b->high[k]) b->high[k] = x;
+    }
+}
+
+/* The highest value such that the entries that reach it are `enough` many (top-k) or have that weight (top-p); the
+ * lowest finite one if all are too few. weight NULL counts entries. No sorting: the bin in which there is enough is
+ * split anew, until it holds one value; two or three times, as a rule. */
+static double orli_cut(const orl_real *z, const double *weight, size_t n, double enough) {
+    double low = HUGE_VAL, high = -HUGE_VAL, above = 0, scale;
+    orli_bins b;
+    size_t i;
     for (i = 0; i < n; i++) {
         if ((double)z[i] > high) high = (double)z[i];
         if ((double)z[i] < low && (double)z[i] > -HUGE_VAL) low = (double)z[i];
     }
-    for (round = 0; round < 64 && low < high; round++) { /* invariant: entries ≥ low are enough */
-        middle = low + (high - low) / 2;
-        if (middle <= low || middle > high) break;
-        for (i = 0, sum = 0; i < n; i++)
-            if ((double)z[i] >= middle) sum += weight ? weight[i] : 1.0;
-        if (sum >= enough) low = middle;
-        else high = middle;
+    while (low < high && (scale = ORLI_BINS / (high - low)) <= DBL_MAX) {
+        orli_bins_fill(&b, z, weight, n, low, high, scale);
+        for (i = ORLI_BINS - 1; i > 0 && above + b.weight[i] < enough; i--) above += b.weight[i];
+        low = b.low[i], high = b.high[i]; /* not empty: it has weight, or is the first; and old low, old high are apart */
     }
     return low;
 }
@@ -14340,7 +14360,8 @@ static orl_status orli_generator_step(orli_generator *g) {
     for (i = 0; i < g->draws; i++)
         if (g->drawn[i].id < 0)
             return orli_fail(ctx, ORL_ERR_DATA,
-                             "%s: its logits are not finite: its weights are damaged, or training diverged", g->m->name);
+                             "%s: its logits are not finite: its weights are damaged, or training diverged",
+                             g->m->name);
     /* forks before the first sample writes: it is the last of its prompt's draws */
     for (i = 0; i < g->draws && !orl_failed(ctx); i++) {
         orli_live *l = &g->live[g->draw[i].live], *first = l - l->sample;
@@ -14382,7 +14403,7 @@ static void orli_generator_free(orli_generator *g) {
 }
 
 /* Is every id a token that can be drawn? */
-static int orli_generate_ids(const orl_model *m, const void *ids, size_t stride, size_t n) {
+static int orli_generate_ids(const orl_model *m, const void *ids, size_t stride, size_t n) { /* an id each `stride` */
     size_t i;
     for (i = 0; i < n; i++) {
         int32_t id = *(const int32_t *)(const void *)((const char *)ids + i * stride);
