@@ -94,7 +94,7 @@
  * 1.3 "), or, with ORL_CONDITION_BINS, as one of `bins` ordered tokens that are added to the model;
  * a share of rows (`dropout`) goes without, so that sampling can be guided. Sampling then asks for
  * a reward (`target`), by default the 0.99-quantile of those trained on; what lies outside that
- * range is clamped, with a note.
+ * range is clamped, with a note. How a token is drawn, what is banned and what ends a response: orl_generate_options.
  *
  * D. OPTIONS
  * Define them before including the header. ORL_STATIC, ORL_API and ORL_REAL must be the same in
@@ -136,7 +136,7 @@
  *
  * F. THE SAME BITS
  * On one machine with one build, equal calls give equal bits: for any number of threads; for a
- * prompt sampled alone or with others, in any `batch`; for a row scored alone or among others; for
+ * prompt sampled alone or with others, in any `batch` and `kv_bytes`; for a row scored alone or among others; for
  * a run resumed from a checkpoint. A sample depends on (model, seed, prompt index, sample index)
  * alone, the order of rows on (seed, step) alone. Sums are split by size and added in a fixed
  * order; a row of a matrix product is one chain of fused multiply-adds whoever is beside it. Not
@@ -162,6 +162,8 @@
  * goes, values that are cheap to make again, all of a pass without gradient. `recompute` keeps only
  * the blocks' results: much less memory for one more forward pass, the same bits. The largest chunk
  * such an arena leaves is kept for the next one, counted as held, and given up when memory is short.
+ * Keys and values of sampling are bounded by `kv_bytes`: each sequence sets all pages aside that it may need, so what
+ * does not fit waits, and nothing is computed twice.
  * A batch is packed end to end: there is no padding; a prompt is computed once for both sides of a
  * pair, in sampling for all its samples, and in training for all its rows if `share` says so;
  * training never holds more logits than those of 256 tokens.
@@ -171,7 +173,8 @@
  * field or the option, and the remedy. From then on every call does nothing and returns NULL or
  * that status, so a program may check once, at its end; orl_clear_error() begins anew. NULL objects
  * are accepted everywhere. A run that a progress callback stops ends as ORL_ERR_STOPPED, after
- * saving its checkpoint if it has one. The library never prints and never exits. What is no error
+ * saving its checkpoint if it has one; so does sampling that `on_token` stops, and returns what there is.
+ * The library never prints and never exits. What is no error
  * but must not be lost (rows cut or dropped, how many a filter keeps, the effective sample size of
  * weights, a clamped target) goes to the callback of orl_on_note() as a sentence, and is dropped if
  * there is none.
@@ -282,7 +285,7 @@
  *   - Families beyond the nine of orl_arch: no experts, no images; a head is at most 256 wide.
  *   - Instruction sets beyond AVX2, AVX-512 and arm64's NEON: elsewhere the scalar kernels run.
  *   - Windows (it needs POSIX), big-endian machines.
- *   - Serving: sampling is by batch, and a call returns when all is done.
+ *   - Serving: sampling is by batch, and a call returns when all is done; `on_token` hears each token before.
  *   - Deciding what is good. A reward model errs, and a policy finds where; look at samples,
  *     lengths, KL and distinct-2 (orl_evaluate), not at the learned reward alone.
  *
@@ -13984,7 +13987,7 @@ static double orli_cut(const orl_real *z, const double *weight, size_t n, double
     while (low < high && (scale = ORLI_BINS / (high - low)) <= DBL_MAX) {
         orli_bins_fill(&b, z, weight, n, low, high, scale);
         for (i = ORLI_BINS - 1; i > 0 && above + b.weight[i] < enough; i--) above += b.weight[i];
-        low = b.low[i], high = b.high[i]; /* not empty: it has weight, or is the first; and old low, old high are apart */
+        low = b.low[i], high = b.high[i]; /* not empty: it has weight, or is the first. Narrower: low, high are apart */
     }
     return low;
 }

@@ -256,7 +256,8 @@ static orl_model *make_speaker(orl_ctx *c, orl_bias *bias) {
     return make_model(c, orl_vocab(tok), 0.2, tok);
 }
 
-static const char asked[] = "{\"prompt\": \"abc\"}\n{\"prompt\": \"\"}\n{\"prompt\": \"cab ab cab bca abc, cabbage\"}\n";
+static const char asked[] =
+    "{\"prompt\": \"abc\"}\n{\"prompt\": \"\"}\n{\"prompt\": \"cab ab cab bca abc, cabbage\"}\n";
 
 typedef struct heard { /* what came by on_token() */
     char text[8][8][256];
@@ -364,12 +365,14 @@ static void test_rows(void) {
     orl_model *m = make_speaker(ctx, bias);
     orl_dataset *prompts = parse(ctx, asked), *d, *back;
     orl_generate_options o = options(3, 20);
+    char *line;
     size_t i;
     o.logit_bias = bias, o.biases = 4, o.stop_strings = stop, o.stop_string_count = 1, o.temperature = 1.3;
     d = orl_sample(m, prompts, &o);
     check(d && orl_dataset_count(d) == 9);
     for (i = 0; i < orl_dataset_count(d); i++) {
-        char *line = orl_dataset_row_json(d, i), *again;
+        char *again;
+        line = orl_dataset_row_json(d, i);
         check_contains(line, "\"sampling_logprob\": -");
         check_contains(line, "\"logprob\": -");
         back = parse(ctx, line);
@@ -381,7 +384,9 @@ static void test_rows(void) {
     }
     check(orl_logprob(m, d, NULL, NULL) == ORL_OK);
     back = parse(ctx, "{\"prompt\": \"a\", \"completion\": \"b\", \"sample\": 0, \"logprob\": -1, \"tokens\": 1}\n");
-    check(strstr(orl_dataset_row_json(back, 0), "sampling_logprob") == NULL); /* nobody knows */
+    line = orl_dataset_row_json(back, 0);
+    check(line && strstr(line, "sampling_logprob") == NULL); /* nobody knows */
+    orl_free(ctx, line);
     orl_dataset_free(back);
     orl_dataset_free(d);
     orl_dataset_free(prompts);
