@@ -13761,9 +13761,9 @@ ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl
  * Invariants: a sample's tokens depend only on (model, seed, prompt index, sample index): a row of a
  *             matrix product, an attention query and a random draw do not know who else is in the
  *             batch. A prompt is computed once; its samples share its pages and copy one when they
- *             write to it.
+ *             write to it. Sequences run only if the cache's bound holds all that they may come to.
  * Threads:    a step's rows, heads and draws are spread over the pool.
- * Tested by:  tests/test_12_generate.c */
+ * Tested by:  tests/test_12_generate.c, tests/test_12_sampling.c */
 
 /* ---- 12.1 pages: ORLI_TILE positions of every layer's and kv head's keys and values ---- */
 
@@ -14021,7 +14021,7 @@ static orli_choice orli_draw(const orl_real *z, size_t n, const orl_generate_opt
         at -= weight[i];
         if (at < 0) break;
     }
-    c.sampling_logp = log(weight[c.id] / sum);
+    c.sampling_logp = log(weight[c.id]) - log(sum);
     return c;
 }
 
