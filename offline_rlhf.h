@@ -94,7 +94,7 @@
  * 1.3 "), or, with ORL_CONDITION_BINS, as one of `bins` ordered tokens that are added to the model;
  * a share of rows (`dropout`) goes without, so that sampling can be guided. Sampling then asks for
  * a reward (`target`), by default the 0.99-quantile of those trained on; what lies outside that
- * range is clamped, with a note.
+ * range is clamped, with a note. How a token is drawn, what is banned and what ends a response: orl_generate_options.
  *
  * D. OPTIONS
  * Define them before including the header. ORL_STATIC, ORL_API and ORL_REAL must be the same in
@@ -136,7 +136,7 @@
  *
  * F. THE SAME BITS
  * On one machine with one build, equal calls give equal bits: for any number of threads; for a
- * prompt sampled alone or with others, in any `batch`; for a row scored alone or among others; for
+ * prompt sampled alone or with others, in any `batch` and `kv_bytes`; for a row scored alone or among others; for
  * a run resumed from a checkpoint. A sample depends on (model, seed, prompt index, sample index)
  * alone, the order of rows on (seed, step) alone. Sums are split by size and added in a fixed
  * order; a row of a matrix product is one chain of fused multiply-adds whoever is beside it. Not
@@ -162,6 +162,8 @@
  * goes, values that are cheap to make again, all of a pass without gradient. `recompute` keeps only
  * the blocks' results: much less memory for one more forward pass, the same bits. The largest chunk
  * such an arena leaves is kept for the next one, counted as held, and given up when memory is short.
+ * Keys and values of sampling are bounded by `kv_bytes`: each sequence sets all pages aside that it may need, so what
+ * does not fit waits, and nothing is computed twice.
  * A batch is packed end to end: there is no padding; a prompt is computed once for both sides of a
  * pair, in sampling for all its samples, and in training for all its rows if `share` says so;
  * training never holds more logits than those of 256 tokens.
@@ -171,7 +173,8 @@
  * field or the option, and the remedy. From then on every call does nothing and returns NULL or
  * that status, so a program may check once, at its end; orl_clear_error() begins anew. NULL objects
  * are accepted everywhere. A run that a progress callback stops ends as ORL_ERR_STOPPED, after
- * saving its checkpoint if it has one. The library never prints and never exits. What is no error
+ * saving its checkpoint if it has one; so does sampling that `on_token` stops, and returns what there is.
+ * The library never prints and never exits. What is no error
  * but must not be lost (rows cut or dropped, how many a filter keeps, the effective sample size of
  * weights, a clamped target) goes to the callback of orl_on_note() as a sentence, and is dropped if
  * there is none.
@@ -214,7 +217,8 @@
  *     {"messages": [{"role", "content"}]}   the last turn is the response, or a prompt alone if it is not the
  *                                           assistant's; tags: see orl_template
  *     prompt_ids, completion_ids, chosen_ids, rejected_ids    token ids, used as they are
- *     reward, reward_raw, truncated, templated, logprob, sample, condition    what this library writes
+ *     reward, reward_raw, truncated, templated, logprob, sampling_logprob, sample, condition
+ *                                           what this library writes
  *
  * Fields it does not know come out as they went in. Prompt and response are encoded apart and their
  * ids joined: that is the border, in training and in sampling alike. So the blank between them
@@ -285,7 +289,7 @@
  *   - Families beyond the nine of orl_arch: no experts, no images; a head is at most 256 wide.
  *   - Instruction sets beyond AVX2, AVX-512 and arm64's NEON: elsewhere the scalar kernels run.
  *   - Windows (it needs POSIX), big-endian machines.
- *   - Serving: sampling is by batch, and a call returns when all is done.
+ *   - Serving: sampling is by batch, and a call returns when all is done; `on_token` hears each token before.
  *   - Deciding what is good. A reward model errs, and a policy finds where; look at samples,
  *     lengths, KL and distinct-2 (orl_evaluate), not at the learned reward alone.
  *
@@ -682,7 +686,7 @@ typedef struct orl_text {
 #define ORL_TRUNCATED 1u  /* the response was cut: no EOS follows it */
 #define ORL_PAIR 2u       /* response = chosen, rejected is there */
 #define ORL_LABELLED 4u   /* reward is there */
-#define ORL_SAMPLED 8u    /* logp, tokens and sample are there */
+#define ORL_SAMPLED 8u    /* logp, sampling_logp, tokens and sample are there */
 #define ORL_LOGP 16u      /* logp and tokens were computed */
 #define ORL_CONDITIONED 32u /* condition is there */
 #define ORL_IDS_GIVEN 64u /* the row came with token ids: nothing is added to them */
@@ -697,6 +701,7 @@ typedef struct orl_row {
     double weight;            /* of the loss; mean 1 over the data set */
     double condition;         /* the reward it is conditioned on */
     double logp;              /* Σ log π(response) of the model that was asked, at temperature 1 */
+    double sampling_logp;     /* of a sample: Σ log of the probabilities its tokens were drawn with; NaN: not known */
     size_t tokens;            /* of the response, its end token included */
     size_t group;             /* rows of one prompt share it */
     size_t sample;            /* which sample of the prompt */
@@ -799,23 +804,59 @@ ORL_API orl_status orl_score_with(orl_dataset *data, orl_reward_fn reward, void 
 
 typedef enum orl_target { ORL_TARGET_DEFAULT, ORL_TARGET_NONE, ORL_TARGET_VALUE, ORL_TARGET_QUANTILE } orl_target;
 
+typedef struct orl_bias { /* `bias` is added to the logit of token `id` */
+    int32_t id;
+    double bias;
+} orl_bias;
+
+typedef struct orl_spoken { /* a token that has just been drawn */
+    size_t row, sample;     /* of which prompt, counted in rows of the data set; which of its samples */
+    int32_t id;
+    const char *text;       /* what the response has gained, not zero-terminated; NULL: no tokenizer */
+    size_t bytes;           /* of whole characters; what may still become a stop string waits too */
+    double logp, sampling_logp; /* as in orl_row */
+    int ends, truncated;    /* the response ends here; it was cut: half a character at its end is left out */
+} orl_spoken;
+
+/* From a row of logits to a token, in this order: guidance; logit_bias and forbidden; repetition_penalty; temperature;
+ * top_k; top_p, of what top_k left; min_p. Tokens tied with the last one that stays in do so too. */
 typedef struct orl_generate_options {
-    size_t samples;       /* per prompt */
+    size_t samples;       /* per prompt; for the best of n: orl_score() them, orl_filter(…, ORL_BEST_OF, n) */
     size_t max_tokens;    /* of a response; 0: as the context allows */
     double temperature;   /* 0: greedy */
     size_t top_k;         /* 0: off */
     double top_p;         /* 1: off */
+    double min_p;         /* drops tokens less than this times as likely as the likeliest; 0: off */
+    double repetition_penalty; /* each logit of a token that prompt or response has is divided by this if it is
+                                  positive, else multiplied (CTRL, arXiv 1909.05858); 1: off */
+    const orl_bias *logit_bias;
+    size_t biases;        /* how many; of an id that is there twice they add up */
+    const int32_t *forbidden; /* ids that are never drawn */
+    size_t forbids;
+    /* What ends a response, beside the model's own end tokens. A stop id stays in it, and so does its text. The text
+     * ends before the first stop string, wherever tokens begin and end; the ids end with the token that completed it.
+     * Such a row's text and ids differ: training and scoring go by its text, and let the end token follow. */
+    const int32_t *stop_ids;
+    size_t stop_id_count;
+    const char *const *stop_strings; /* in what is decoded: special tokens have no text there */
+    size_t stop_string_count;
     uint64_t seed;        /* a sample depends on (model, seed, prompt index, sample index) alone */
     size_t batch;         /* sequences decoded side by side */
+    size_t kv_bytes;      /* most memory for keys and values; 0: no bound. Fewer go side by side then, nothing else */
     orl_target target;    /* of a conditioned model */
     double target_value;  /* a reward or a quantile */
     double guidance;      /* classifier-free guidance, log π(·|c) + g·(log π(·|c) − log π(·|∅)); 0: off */
-    int (*progress)(void *user, size_t done, size_t total); /* nonzero stops */
-    void *user;
+    int (*progress)(void *user, size_t done, size_t total); /* nonzero stops: the samples are gone */
+    /* Called for every token, those of one response in order. Nonzero stops: the context then fails with
+     * ORL_ERR_STOPPED, and what has been generated is returned all the same, unfinished responses as truncated ones. */
+    int (*on_token)(void *user, const orl_spoken *token);
+    void *user;           /* of both */
 } orl_generate_options;
 
 ORL_API orl_generate_options orl_generate_default(void);
-/* Prompts → a new data set, one row a sample, in prompt order, with the prompts' other fields. */
+/* Prompts → a new data set, one row a sample, in prompt order, with the prompts' other fields. row.logp is under the
+ * model alone (guided, if it is) at temperature 1, row.sampling_logp under what the tokens were drawn from, all options
+ * applied (0 of a greedy response); in JSONL "logprob" and "sampling_logprob". */
 ORL_API orl_dataset *orl_sample(orl_model *model, const orl_dataset *prompts, const orl_generate_options *options);
 /* One prompt, one response; free with orl_free. */
 ORL_API char *orl_generate_text(orl_model *model, const char *prompt, const orl_generate_options *options);
@@ -13956,13 +13997,13 @@ ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl
  * Invariants: a sample's tokens depend only on (model, seed, prompt index, sample index): a row of a
  *             matrix product, an attention query and a random draw do not know who else is in the
  *             batch. A prompt is computed once; its samples share its pages and copy one when they
- *             write to it.
+ *             write to it. Sequences run only if the cache's bound holds all that they may come to.
  * Threads:    a step's rows, heads and draws are spread over the pool.
- * Tested by:  tests/test_12_generate.c */
+ * Tested by:  tests/test_12_generate.c, tests/test_12_sampling.c */
 
 /* ---- 12.1 pages: ORLI_TILE positions of every layer's and kv head's keys and values ---- */
 
-#define ORLI_PAGES_PER_CHUNK 64
+#define ORLI_PAGES_PER_CHUNK ((size_t)64)
 
 typedef struct orli_pages {
     orl_ctx *ctx;
@@ -13972,6 +14013,7 @@ typedef struct orli_pages {
     uint32_t *references;     /* (pages) */
     size_t *unused;           /* stack of free page numbers */
     size_t pages, free_pages, reference_capacity, unused_capacity;
+    size_t limit;             /* most pages */
 } orli_pages;
 
 typedef struct orli_sequence { /* a page table */
@@ -13979,13 +14021,14 @@ typedef struct orli_sequence { /* a page table */
     size_t capacity, length;   /* length: positions held */
 } orli_sequence;
 
-static orli_pages orli_pages_new(const orl_model *m) {
+static orli_pages orli_pages_new(const orl_model *m, size_t bytes) { /* bytes: most of them; 0: no bound */
     orli_pages p;
     memset(&p, 0, sizeof p);
     p.ctx = m->object.ctx;
     p.kv_heads = m->config.kv_heads;
     p.d = m->config.head_dim;
     p.page = m->config.layers * p.kv_heads * 2 * ORLI_TILE * p.d;
+    p.limit = bytes ? bytes / (p.page * sizeof(orl_real)) : SIZE_MAX;
     return p;
 }
 
@@ -14008,12 +14051,13 @@ static orl_real *orli_page_tile(const orli_pages *p, size_t page, size_t layer, 
 static orl_status orli_page_take(orli_pages *p, size_t *page) {
     size_t i;
     if (!p->free_pages) {
-        size_t more = p->pages + ORLI_PAGES_PER_CHUNK;
+        size_t fresh = ORLI_MIN(ORLI_PAGES_PER_CHUNK, p->limit - p->pages), more = p->pages + fresh;
+        ORL_ASSERT(fresh > 0); /* who takes a page has counted them */
         if (ORLI_RESERVE(p->ctx, p->chunk, p->chunk_capacity, p->chunks + 1) != ORL_OK ||
             ORLI_RESERVE(p->ctx, p->references, p->reference_capacity, more) != ORL_OK ||
             ORLI_RESERVE(p->ctx, p->unused, p->unused_capacity, more) != ORL_OK)
             return ORL_ERR_MEMORY;
-        p->chunk[p->chunks] = (orl_real *)orli_alloc(p->ctx, orli_mul(p->page, ORLI_PAGES_PER_CHUNK), sizeof(orl_real));
+        p->chunk[p->chunks] = (orl_real *)orli_alloc(p->ctx, orli_mul(p->page, fresh), sizeof(orl_real));
         if (!p->chunk[p->chunks]) return ORL_ERR_MEMORY;
         p->chunks++;
         for (i = more; i > p->pages; i--) p->unused[p->free_pages++] = i - 1;
@@ -14143,54 +14187,78 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
 
 /* ---- 12.3 drawing a token ---- */
 
-/* Lowest value such that the entries above it are still at least `count` many (top-k) or have at least
- * `mass` (top-p): bisection on the value, no sorting. weight NULL counts entries. */
-static double orli_cut(const orl_real *z, const double *weight, size_t n, double enough) {
-    double low = HUGE_VAL, high = -HUGE_VAL, middle, sum;
+#define ORLI_BINS 1024
+
+typedef struct orli_bins { /* entries between two values, by size: their weight, the lowest and the highest of each */
+    double weight[ORLI_BINS], low[ORLI_BINS], high[ORLI_BINS];
+} orli_bins;
+
+static void orli_bins_fill(orli_bins *b, const orl_real *z, const double *weight, size_t n, double low, double high,
+                           double scale) {
     size_t i;
-    int round;
+    for (i = 0; i < ORLI_BINS; i++) b->weight[i] = 0, b->low[i] = HUGE_VAL, b->high[i] = -HUGE_VAL;
+    for (i = 0; i < n; i++) {
+        double x = (double)z[i];
+        size_t k;
+        if (!(x >= low && x <= high)) continue;
+        k = (size_t)((x - low) * scale);
+        k = ORLI_MIN(k, (size_t)ORLI_BINS - 1);
+        b->weight[k] += weight ? weight[i] : 1.0;
+        if (x < b->low[k]) b->low[k] = x;
+        if (x > b->high[k]) b->high[k] = x;
+    }
+}
+
+/* The highest value such that the entries that reach it are `enough` many (top-k) or have that weight (top-p); the
+ * lowest finite one if all are too few. weight NULL counts entries. No sorting: the bin in which there is enough is
+ * split anew, until it holds one value; two or three times, as a rule. */
+static double orli_cut(const orl_real *z, const double *weight, size_t n, double enough) {
+    double low = HUGE_VAL, high = -HUGE_VAL, above = 0, scale;
+    orli_bins b;
+    size_t i;
     for (i = 0; i < n; i++) {
         if ((double)z[i] > high) high = (double)z[i];
         if ((double)z[i] < low && (double)z[i] > -HUGE_VAL) low = (double)z[i];
     }
-    for (round = 0; round < 64 && low < high; round++) { /* invariant: entries ≥ low are enough */
-        middle = low + (high - low) / 2;
-        if (middle <= low || middle > high) break;
-        for (i = 0, sum = 0; i < n; i++)
-            if ((double)z[i] >= middle) sum += weight ? weight[i] : 1.0;
-        if (sum >= enough) low = middle;
-        else high = middle;
+    while (low < high && (scale = ORLI_BINS / (high - low)) <= DBL_MAX) {
+        orli_bins_fill(&b, z, weight, n, low, high, scale);
+        for (i = ORLI_BINS - 1; i > 0 && above + b.weight[i] < enough; i--) above += b.weight[i];
+        low = b.low[i], high = b.high[i]; /* not empty: it has weight, or is the first. Narrower: low, high are apart */
     }
     return low;
 }
 
-/* Draws from softmax(z/temperature) within top-k and top-p by u in [0, 1); *logp is at temperature 1 and
- * over all classes. weight: (n) of scratch. z may be changed. */
-static int32_t orli_draw(const orli_kernels *kern, orl_real *z, size_t n, const orl_generate_options *o, double u,
-                         double *weight, double *logp) {
-    size_t i, best = 0, chosen;
-    double lse = (double)kern->log_sum_exp(n, z), most, sum = 0, at, cut;
+typedef struct orli_choice { /* a token that was drawn */
+    int32_t id;              /* −1: the logits are not finite */
+    double logp, sampling_logp;
+} orli_choice;
+
+/* Draws from softmax(z/temperature) within top-k, top-p and min-p by u in [0, 1). weight: (n) of scratch. */
+static orli_choice orli_draw(const orl_real *z, size_t n, const orl_generate_options *o, double u, double *weight) {
+    orli_choice c = {0, 0, 0};
+    size_t i, best = 0;
+    double most, sum = 0, at, cut;
     for (i = 1; i < n; i++)
         if (z[i] > z[best]) best = i;
-    chosen = best;
+    c.id = (int32_t)best;
+    if (!(o->temperature > 0)) return c;
     most = (double)z[best];
-    if (o->temperature > 0) {
-        cut = o->top_k && o->top_k < n ? orli_cut(z, NULL, n, (double)o->top_k) : -HUGE_VAL;
-        for (i = 0; i < n; i++)
-            sum += weight[i] = (double)z[i] >= cut ? exp(((double)z[i] - most) / o->temperature) : 0.0;
-        if (o->top_p < 1) {
-            cut = orli_cut(z, weight, n, o->top_p * sum);
-            for (i = 0, sum = 0; i < n; i++) sum += weight[i] = (double)z[i] >= cut ? weight[i] : 0.0;
-        }
-        for (i = 0, at = u * sum; i < n; i++) {
-            if (weight[i] <= 0) continue;
-            chosen = i; /* the last one with any weight, if rounding leaves a rest */
-            at -= weight[i];
-            if (at < 0) break;
-        }
+    cut = o->top_k && o->top_k < n ? orli_cut(z, NULL, n, (double)o->top_k) : -HUGE_VAL;
+    for (i = 0; i < n; i++)
+        sum += weight[i] = (double)z[i] >= cut ? exp(((double)z[i] - most) / o->temperature) : 0.0;
+    if (o->top_p < 1 || o->min_p > 0) { /* the likeliest has weight 1 */
+        cut = o->top_p < 1 ? orli_cut(z, weight, n, o->top_p * sum) : -HUGE_VAL;
+        for (i = 0, sum = 0; i < n; i++)
+            sum += weight[i] = (double)z[i] >= cut && weight[i] >= o->min_p ? weight[i] : 0.0;
     }
-    *logp = (double)z[chosen] - lse;
-    return (int32_t)chosen;
+    for (i = 0, at = u * sum; i < n; i++) {
+        if (weight[i] <= 0) continue;
+        c.id = (int32_t)i; /* the last one with any weight, if rounding leaves a rest */
+        at -= weight[i];
+        if (at < 0) break;
+    }
+    c.sampling_logp = log(weight[c.id]) - log(sum);
+    return c;
 }
 
 /* Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), on log-probabilities of the conditioned and
@@ -14213,19 +14281,27 @@ static void orli_guide(const orli_kernels *kern, const orl_real *told, const orl
 typedef struct orli_prompt { /* token ids; plain: the prompt without its condition, for guidance */
     const int32_t *ids, *plain;
     size_t count, plain_count;
+    size_t row;        /* of the data set it comes from */
+    int continues;     /* the response's text goes on from another one */
 } orli_prompt;
 
 typedef struct orli_sampled {
     int32_t *ids;      /* (count), the stop token included */
     orl_real *logp;    /* (count) at temperature 1 */
     size_t count;
+    double sampling_logp; /* Σ, under what they were drawn from */
     int truncated;
+    char *text;        /* (bytes) what a stop string left of the response's text; NULL: that of the ids */
+    size_t bytes;
 } orli_sampled;
 
 typedef struct orli_live { /* a sample in the making */
     orli_sequence sequence[2]; /* [1]: without the condition, if guided */
     size_t prompt, sample, capacity, logp_capacity;
     orli_sampled out;
+    orli_str text;             /* of its tokens, if anybody looks at it */
+    size_t shown;              /* how much of it on_token() has seen */
+    int spoke;                 /* a token that has a text has come */
 } orli_live;
 
 typedef struct orli_draw_task { /* the row of logits a sample draws from */
@@ -14252,9 +14328,12 @@ typedef struct orli_generator {
     orl_real *logits;                             /* (segments, vocab) of the step */
     size_t vocab;
     double *weights;                              /* (threads, vocab) */
-    int32_t *drawn;
-    double *drawn_logp;
-    size_t drawn_capacity, drawn_logp_capacity;
+    orl_real *shaped;                             /* (threads, 2, vocab) logits: guided; with bias, bans, penalty */
+    unsigned char *seen;                          /* (threads, vocab) zeros, to penalise each token once */
+    int shapes, looks;                            /* are there any of these; does anybody look at the text */
+    orli_choice *drawn;                           /* (draws) */
+    size_t drawn_capacity;
+    int stopped;                                  /* by on_token */
 } orli_generator;
 
 /* most tokens of a response */
@@ -14292,6 +14371,7 @@ static orl_status orli_generator_admit(orli_generator *g) {
     if (ORLI_RESERVE(g->ctx, g->live, g->live_capacity, g->lives + g->o->samples) != ORL_OK) return ORL_ERR_MEMORY;
     for (i = 0; i < g->o->samples; i++) {
         memset(&g->live[g->lives], 0, sizeof *g->live);
+        g->live[g->lives].text = orli_str_new(g->ctx);
         g->live[g->lives].prompt = g->next_prompt;
         g->live[g->lives].sample = i;
         g->lives++;
@@ -14300,35 +14380,183 @@ static orl_status orli_generator_admit(orli_generator *g) {
     return ORL_OK;
 }
 
+/* Pages that a sample may need while it runs, and (first of its prompt's) those of the prompt: its full ones are shared
+ * by all, the last one is too until a sample writes to its own copy. The last token drawn is never fed. */
+static size_t orli_generator_pages(const orli_generator *g, size_t prompt, int first) {
+    const orli_prompt *p = &g->prompt[prompt];
+    size_t lane, pages = 0, limit = orli_generate_limit(g->m, g->o, p);
+    for (lane = 0; lane < g->lanes; lane++) {
+        size_t n = lane ? p->plain_count : p->count, whole = n / ORLI_TILE;
+        pages += (n + limit - 1 + ORLI_TILE - 1) / ORLI_TILE - whole;
+        if (first) pages += whole + (g->o->samples > 1 && n % ORLI_TILE);
+    }
+    return pages;
+}
+
+/* How many of the living, from the first on, run side by side: as `batch` and the cache's bound allow. What runs keeps
+ * its place: those before it only become fewer. */
+static size_t orli_generator_room(const orli_generator *g) {
+    size_t i, pages = 0, most = ORLI_MIN(g->lives, g->o->batch);
+    for (i = 0; i < most && g->pages.limit != SIZE_MAX; i++) {
+        pages += orli_generator_pages(g, g->live[i].prompt, !i || g->live[i].prompt != g->live[i - 1].prompt);
+        if (pages > g->pages.limit) return i;
+    }
+    return most;
+}
+
+static void orli_penalise(orl_real *z, size_t n, double penalty, const int32_t *ids, size_t count,
+                          unsigned char *seen) {
+    size_t i;
+    for (i = 0; i < count; i++) {
+        size_t id = (size_t)ids[i];
+        if (id >= n || seen[id]) continue;
+        seen[id] = 1;
+        z[id] = (orl_real)(z[id] > 0 ? (double)z[id] / penalty : (double)z[id] * penalty);
+    }
+}
+
+/* Bias, bans and penalty, in place. */
+static void orli_generator_shape(const orli_generator *g, const orli_live *l, orl_real *z, unsigned char *seen) {
+    const orl_generate_options *o = g->o;
+    const orli_prompt *p = &g->prompt[l->prompt];
+    size_t i, n = g->m->classes;
+    for (i = 0; i < o->biases; i++)
+        z[o->logit_bias[i].id] = (orl_real)((double)z[o->logit_bias[i].id] + o->logit_bias[i].bias);
+    for (i = 0; i < o->forbids; i++) z[o->forbidden[i]] = (orl_real)-HUGE_VAL;
+    if (!(o->repetition_penalty < 1 || o->repetition_penalty > 1)) return;
+    orli_penalise(z, n, o->repetition_penalty, p->ids, p->count, seen);
+    orli_penalise(z, n, o->repetition_penalty, l->out.ids, l->out.count, seen);
+    for (i = 0; i < p->count; i++) seen[p->ids[i]] = 0;
+    for (i = 0; i < l->out.count; i++) seen[l->out.ids[i]] = 0;
+}
+
 static void orli_generator_draw(void *arg, size_t task, size_t worker) {
     orli_generator *g = (orli_generator *)arg;
     const orli_live *l = &g->live[g->draw[task].live];
-    const orl_generate_options *o = g->o;
-    orl_real *z = g->logits + g->draw[task].row * g->vocab;
-    orli_rng r = orli_rng_new(o->seed, ((uint64_t)l->prompt << 24) + l->sample);
-    size_t n = g->m->classes;
+    const orli_kernels *kern = g->ctx->kernels;
+    const orl_real *z = g->logits + g->draw[task].row * g->vocab, *asked;
+    /* rows of a prompt's first step are shared by its samples */
+    orl_real *own = g->shaped ? g->shaped + worker * 2 * g->vocab : NULL;
+    orli_rng r = orli_rng_new(g->o->seed, ((uint64_t)l->prompt << 24) + l->sample);
+    orli_choice *c = &g->drawn[task];
+    size_t n = g->m->classes, lane;
     r.counter = l->out.count;
-    if (g->lanes == 2) { /* every sample mixes its own copy: rows of a prompt's first step are shared */
-        orl_real *mixed = (orl_real *)orli_scratch(g->ctx, worker);
-        orli_guide(g->ctx->kernels, z, z + g->vocab, n, o->guidance, mixed);
-        z = mixed;
+    c->id = -1;
+    for (lane = 0; lane < g->lanes; lane++)
+        if (!(kern->sum_squares(g->vocab, z + lane * g->vocab) <= DBL_MAX)) return;
+    if (g->lanes == 2) {
+        orli_guide(kern, z, z + g->vocab, n, g->o->guidance, own);
+        z = own;
     }
-    g->drawn[task] =
-        orli_draw(g->ctx->kernels, z, n, o, orli_rng_uniform(&r), g->weights + worker * g->vocab, &g->drawn_logp[task]);
+    asked = z;
+    if (g->shapes) {
+        memcpy(own + g->vocab, z, n * sizeof *own);
+        orli_generator_shape(g, l, own + g->vocab, g->seen + worker * g->vocab);
+        z = own + g->vocab;
+    }
+    *c = orli_draw(z, n, g->o, orli_rng_uniform(&r), g->weights + worker * g->vocab);
+    c->logp = (double)asked[c->id] - (double)kern->log_sum_exp(n, asked);
+}
+
+/* Adds what a token says, as orli_decode() would. */
+static void orli_live_say(orli_live *l, const orl_tokenizer *tok, int32_t id, int continues) {
+    const orli_token *t = (size_t)id < tok->tokens ? &tok->token[id] : NULL;
+    size_t skip;
+    if (!t || !t->bytes || t->special) return;
+    skip = tok->strips && !continues && !l->spoke && t->text[0] == ' ';
+    l->spoke = 1;
+    orli_str_add(&l->text, t->text + skip, t->bytes - skip);
+}
+
+/* Where the first stop string begins that ends behind `from`; ORLI_NONE if there is none. */
+static size_t orli_stop_at(const orl_generate_options *o, const orli_str *text, size_t from) {
+    size_t i, k, at = ORLI_NONE;
+    for (k = 0; k < o->stop_string_count; k++) {
+        const char *stop = o->stop_strings[k];
+        size_t n = strlen(stop);
+        for (i = from >= n ? from - n + 1 : 0; i + n <= text->length && i < at; i++)
+            if (memcmp(text->data + i, stop, n) == 0) at = i;
+    }
+    return at;
+}
+
+/* How much of the text will stay as it is: not half a character, nor what may become a stop string. */
+static size_t orli_stop_free(const orl_generate_options *o, const orli_str *text) {
+    size_t k, n, sure = text->length;
+    for (k = 0; k < o->stop_string_count; k++) {
+        const char *stop = o->stop_strings[k];
+        for (n = ORLI_MIN(strlen(stop) - 1, text->length); n > 0; n--)
+            if (memcmp(text->data + text->length - n, stop, n) == 0) break;
+        sure = ORLI_MIN(sure, text->length - n);
+    }
+    return orl_text_ready(text->data, sure);
+}
+
+/* Does the last token end the response? */
+static int orli_generator_ends(orli_generator *g, orli_live *l) {
+    const orl_generate_options *o = g->o;
+    const int32_t token = l->out.ids[l->out.count - 1];
+    size_t i, before = l->text.length, at;
+    if (g->looks) orli_live_say(l, g->m->tokenizer, token, g->prompt[l->prompt].continues);
+    if (o->stop_string_count && (at = orli_stop_at(o, &l->text, before)) != ORLI_NONE) {
+        l->text.length = l->out.bytes = at;
+        l->out.text = orli_copy_bytes(g->ctx, l->text.data, at);
+        return 1;
+    }
+    for (i = 0; i < g->m->stops; i++)
+        if (token == g->m->stop[i]) return 1;
+    for (i = 0; i < o->stop_id_count; i++)
+        if (token == o->stop_ids[i]) return 1;
+    l->out.truncated = l->out.count >= orli_generate_limit(g->m, o, &g->prompt[l->prompt]);
+    return l->out.truncated;
+}
+
+static void orli_generator_tell(orli_generator *g, orli_live *l, const orli_choice *c, int ends) {
+    orl_spoken s;
+    size_t sure = ends ? orl_text_ready(l->text.data, l->text.length) : orli_stop_free(g->o, &l->text);
+    memset(&s, 0, sizeof s);
+    s.row = g->prompt[l->prompt].row, s.sample = l->sample, s.id = c->id;
+    s.text = !g->looks ? NULL : l->text.data ? l->text.data + l->shown : "";
+    s.bytes = ORLI_MAX(sure, l->shown) - l->shown;
+    s.logp = c->logp, s.sampling_logp = c->sampling_logp;
+    s.ends = ends, s.truncated = l->out.truncated;
+    l->shown += s.bytes;
+    g->stopped |= g->o->on_token(g->o->user, &s) != 0;
 }
 
 /* Takes in one drawn token; 1 if that ends the sample. */
-static int orli_generator_accept(orli_generator *g, orli_live *l, int32_t token, double logp) {
-    size_t i;
+static int orli_generator_accept(orli_generator *g, orli_live *l, const orli_choice *c) {
+    int ends;
     if (ORLI_RESERVE(g->ctx, l->out.ids, l->capacity, l->out.count + 1) != ORL_OK ||
         ORLI_RESERVE(g->ctx, l->out.logp, l->logp_capacity, l->out.count + 1) != ORL_OK)
         return 0;
-    l->out.ids[l->out.count] = token;
-    l->out.logp[l->out.count++] = (orl_real)logp;
-    for (i = 0; i < g->m->stops; i++)
-        if (token == g->m->stop[i]) return 1;
-    l->out.truncated = l->out.count >= orli_generate_limit(g->m, g->o, &g->prompt[l->prompt]);
-    return l->out.truncated;
+    l->out.ids[l->out.count] = c->id;
+    l->out.logp[l->out.count++] = (orl_real)c->logp;
+    l->out.sampling_logp += c->sampling_logp;
+    ends = orli_generator_ends(g, l);
+    if (g->o->on_token && !orl_failed(g->ctx)) orli_generator_tell(g, l, c, ends);
+    return ends;
+}
+
+/* Hands a sample over: it lives no longer. */
+static void orli_generator_finish(orli_generator *g, orli_live *l) {
+    size_t lane;
+    for (lane = 0; lane < g->lanes; lane++) orli_sequence_release(&g->pages, &l->sequence[lane]);
+    g->out[l->prompt * g->o->samples + l->sample] = l->out;
+    memset(&l->out, 0, sizeof l->out);
+    orli_str_free(&l->text);
+    l->prompt = SIZE_MAX;
+    g->finished++;
+}
+
+/* What on_token() has stopped: what there is of responses is cut here. */
+static void orli_generator_cut(orli_generator *g) {
+    size_t i;
+    for (i = 0; i < g->lives; i++) {
+        if (!g->live[i].out.count) continue;
+        g->live[i].out.truncated = 1;
+        orli_generator_finish(g, &g->live[i]);
+    }
 }
 
 /* One forward pass: prompts that came in, and the last token of those that are under way. */
@@ -14336,7 +14564,7 @@ static orl_status orli_generator_step(orli_generator *g) {
     orl_ctx *ctx = g->ctx;
     orli_cache cache;
     orl_tensor *h, *logits;
-    size_t i, kept, fed = 0, budget = 4096, in_use = ORLI_MIN(g->lives, g->o->batch);
+    size_t i, kept, fed = 0, budget = 4096, in_use = orli_generator_room(g);
     orl_stream_clear(g->stream);
     orl_tape_reset(g->tape);
     g->draws = 0;
@@ -14365,14 +14593,14 @@ static orl_status orli_generator_step(orli_generator *g) {
     h = orl_failed(ctx) ? NULL : orli_model_forward(g->tape, g->m, g->stream, orli_attend_cached, &cache);
     h = orl_gather(g->tape, h, g->row, g->stream->segments);
     logits = orl_linear(g->tape, h, orl_head(g->tape, g->m), NULL);
-    if (!logits || ORLI_RESERVE(ctx, g->drawn, g->drawn_capacity, g->draws) != ORL_OK ||
-        ORLI_RESERVE(ctx, g->drawn_logp, g->drawn_logp_capacity, g->draws) != ORL_OK)
-        return orl_error_status(ctx);
+    if (!logits || ORLI_RESERVE(ctx, g->drawn, g->drawn_capacity, g->draws) != ORL_OK) return orl_error_status(ctx);
     g->logits = logits->data;
-    if (!(ctx->kernels->sum_squares(g->vocab, g->logits) <= DBL_MAX))
-        return orli_fail(ctx, ORL_ERR_DATA,
-                         "%s: its logits are not finite: its weights are damaged, or training diverged", g->m->name);
     orli_parallel(ctx, ORLI_WORK_SAMPLE, g->draws, orli_generator_draw, g);
+    for (i = 0; i < g->draws; i++)
+        if (g->drawn[i].id < 0)
+            return orli_fail(ctx, ORL_ERR_DATA,
+                             "%s: its logits are not finite: its weights are damaged, or training diverged",
+                             g->m->name);
     /* forks before the first sample writes: it is the last of its prompt's draws */
     for (i = 0; i < g->draws && !orl_failed(ctx); i++) {
         orli_live *l = &g->live[g->draw[i].live], *first = l - l->sample;
@@ -14380,14 +14608,9 @@ static orl_status orli_generator_step(orli_generator *g) {
         for (lane = 0; lane < g->lanes && l->sample && !l->out.count; lane++)
             orli_sequence_fork(&g->pages, &first->sequence[lane], &l->sequence[lane]);
     }
-    for (i = 0; i < g->draws && !orl_failed(ctx); i++) {
+    for (i = 0; i < g->draws && !orl_failed(ctx) && !g->stopped; i++) {
         orli_live *l = &g->live[g->draw[i].live];
-        size_t lane;
-        if (!orli_generator_accept(g, l, g->drawn[i], g->drawn_logp[i])) continue;
-        for (lane = 0; lane < g->lanes; lane++) orli_sequence_release(&g->pages, &l->sequence[lane]);
-        g->out[l->prompt * g->o->samples + l->sample] = l->out;
-        l->prompt = SIZE_MAX; /* done */
-        g->finished++;
+        if (orli_generator_accept(g, l, &g->drawn[i])) orli_generator_finish(g, l);
     }
     for (i = kept = 0; i < g->lives; i++)
         if (g->live[i].prompt != SIZE_MAX) g->live[kept++] = g->live[i];
@@ -14402,6 +14625,8 @@ static void orli_generator_free(orli_generator *g) {
             if (g->live[i].sequence[lane].page) orli_sequence_release(&g->pages, &g->live[i].sequence[lane]);
         orli_free(g->ctx, g->live[i].out.ids);
         orli_free(g->ctx, g->live[i].out.logp);
+        orli_free(g->ctx, g->live[i].out.text);
+        orli_str_free(&g->live[i].text);
     }
     orli_pages_free(&g->pages);
     orl_tape_free(g->tape);
@@ -14411,20 +14636,70 @@ static void orli_generator_free(orli_generator *g) {
     orli_free(g->ctx, g->row);
     orli_free(g->ctx, g->draw);
     orli_free(g->ctx, g->weights);
+    orli_free(g->ctx, g->shaped);
+    orli_free(g->ctx, g->seen);
     orli_free(g->ctx, g->drawn);
-    orli_free(g->ctx, g->drawn_logp);
+}
+
+/* Is every id a token that can be drawn? */
+static int orli_generate_ids(const orl_model *m, const void *ids, size_t stride, size_t n) { /* an id each `stride` */
+    size_t i;
+    for (i = 0; i < n; i++) {
+        int32_t id = *(const int32_t *)(const void *)((const char *)ids + i * stride);
+        if (id < 0 || (size_t)id >= m->classes) return 0;
+    }
+    return 1;
+}
+
+/* Do the forbidden ids leave a token? */
+static orl_status orli_generate_any(orl_ctx *ctx, const orl_model *m, const orl_generate_options *o, int *any) {
+    unsigned char *banned = o->forbids < m->classes ? NULL : (unsigned char *)orli_alloc_zero(ctx, m->classes, 1);
+    size_t i, left = m->classes;
+    for (i = 0; banned && i < o->forbids; i++) {
+        left -= !banned[o->forbidden[i]];
+        banned[o->forbidden[i]] = 1;
+    }
+    orli_free(ctx, banned);
+    *any = left > 0;
+    return orl_error_status(ctx);
+}
+
+/* What is wrong with the options that have lists, or NULL. */
+static const char *orli_generate_lists(const orl_model *m, const orl_generate_options *o) {
+    size_t i;
+    if ((o->biases && !o->logit_bias) || (o->forbids && !o->forbidden) || (o->stop_id_count && !o->stop_ids) ||
+        (o->stop_string_count && !o->stop_strings))
+        return "logit_bias, forbidden, stop_ids or stop_strings is NULL, and its count is not 0";
+    if (!orli_generate_ids(m, o->logit_bias, sizeof *o->logit_bias, o->biases))
+        return "logit_bias names an id that is no token of the vocabulary";
+    for (i = 0; i < o->biases; i++)
+        if (!(o->logit_bias[i].bias >= -1e6 && o->logit_bias[i].bias <= 1e6))
+            return "a logit_bias must lie within ±1e6: to rule a token out use forbidden";
+    if (!orli_generate_ids(m, o->forbidden, sizeof *o->forbidden, o->forbids))
+        return "forbidden has an id that is no token of the vocabulary";
+    if (!orli_generate_ids(m, o->stop_ids, sizeof *o->stop_ids, o->stop_id_count))
+        return "stop_ids has an id that is no token of the vocabulary";
+    if (o->stop_string_count && !m->tokenizer) return "stop_strings need a tokenizer, and it has none: use stop_ids";
+    for (i = 0; i < o->stop_string_count; i++)
+        if (!o->stop_strings[i] || !o->stop_strings[i][0]) return "a stop string is empty: leave it out";
+    return NULL;
 }
 
 static orl_status orli_generate_check(orl_ctx *ctx, const orl_model *m, const orl_generate_options *o) {
     const char *bad = NULL;
+    int any = 1;
     if (m->reward) bad = "a reward model has no language head to sample from";
     else if (!o->samples || o->samples >= (1u << 24)) bad = "samples must be 1 to 16777215";
     else if (!o->batch) bad = "batch must be at least 1";
     else if (!(o->temperature >= 0 && o->temperature <= 1e6)) bad = "temperature must be 0 (greedy) or more";
     else if (!(o->top_p > 0 && o->top_p <= 1)) bad = "top_p must be above 0 and at most 1";
+    else if (!(o->min_p >= 0 && o->min_p <= 1)) bad = "min_p must be 0 (off) to 1";
+    else if (!(o->repetition_penalty >= 1e-6 && o->repetition_penalty <= 1e6))
+        bad = "repetition_penalty must be above 0; 1 is off";
     else if (!(o->guidance >= 0 && o->guidance <= 1e6)) bad = "guidance must be 0 or more";
-    else if (o->guidance > 0 && m->config.vocab * sizeof(orl_real) > ORLI_SCRATCH)
-        bad = "guidance is limited to smaller vocabularies";
+    else bad = orli_generate_lists(m, o);
+    if (!bad && orli_generate_any(ctx, m, o, &any) != ORL_OK) return ORL_ERR_MEMORY;
+    if (!any) bad = "all tokens are forbidden";
     return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "sampling from %s: %s", m->name, bad) : ORL_OK;
 }
 
@@ -14433,43 +14708,77 @@ static void orli_sampled_free(orl_ctx *ctx, orli_sampled *out, size_t n) {
     for (i = 0; out && i < n; i++) {
         orli_free(ctx, out[i].ids);
         orli_free(ctx, out[i].logp);
+        orli_free(ctx, out[i].text);
     }
     orli_free(ctx, out);
 }
 
-/* prompts × samples responses into *out (prompts·samples), which orli_sampled_free frees; NULL on failure. */
+/* Can every prompt be continued, in the context and within the cache's bound? */
+static orl_status orli_generate_fits(const orli_generator *g) {
+    const size_t page = g->pages.page * sizeof(orl_real);
+    size_t i, pages;
+    for (i = 0; i < g->prompts; i++) {
+        const orli_prompt *p = &g->prompt[i];
+        if (!p->count || (g->lanes == 2 && !p->plain_count))
+            return orli_fail(g->ctx, ORL_ERR_DATA,
+                             "prompt %zu is empty and the tokenizer has no begin token: nothing to continue", i + 1);
+        if (!orli_generate_limit(g->m, g->o, p))
+            return orli_fail(g->ctx, ORL_ERR_DATA,
+                             "prompt %zu has %zu tokens, which fills the context of %zu: shorten it", i + 1, p->count,
+                             g->m->config.context);
+        pages = orli_generator_pages(g, i, 1);
+        if (pages > g->pages.limit)
+            return orli_fail(g->ctx, ORL_ERR_ARGUMENT,
+                             "kv_bytes: %zu bytes of keys and values are too few for prompt %zu alone, which may need "
+                             "%zu: allow more, or lower max_tokens",
+                             g->o->kv_bytes, i + 1, orli_mul(pages, page));
+    }
+    return ORL_OK;
+}
+
+static orl_status orli_generator_open(orli_generator *g, orl_model *m, const orli_prompt *prompt, size_t prompts,
+                                      const orl_generate_options *o) {
+    orl_ctx *ctx = m->object.ctx;
+    const size_t threads = ctx->pool->threads;
+    memset(g, 0, sizeof *g);
+    g->ctx = ctx, g->m = m, g->o = o, g->prompt = prompt, g->prompts = prompts;
+    g->lanes = o->guidance > 0 ? 2 : 1;
+    g->vocab = m->config.vocab;
+    g->shapes = o->biases || o->forbids || o->repetition_penalty < 1 || o->repetition_penalty > 1;
+    g->looks = m->tokenizer && (o->stop_string_count || o->on_token);
+    g->pages = orli_pages_new(m, o->kv_bytes);
+    if (orli_generate_check(ctx, m, o) != ORL_OK || orli_generate_fits(g) != ORL_OK) return orl_error_status(ctx);
+    g->tape = orl_tape_create(ctx);
+    if (g->tape) g->tape->inference = 1;
+    g->stream = orl_stream_create(ctx);
+    g->out = (orli_sampled *)orli_alloc_zero(ctx, orli_mul(prompts, o->samples), sizeof *g->out);
+    g->weights = (double *)orli_alloc(ctx, orli_mul(threads, g->vocab), sizeof *g->weights);
+    if (g->lanes == 2 || g->shapes) {
+        g->shaped = (orl_real *)orli_alloc(ctx, orli_mul(2 * threads, g->vocab), sizeof *g->shaped);
+        g->seen = (unsigned char *)orli_alloc_zero(ctx, orli_mul(threads, g->vocab), 1);
+    }
+    return orl_error_status(ctx);
+}
+
+/* prompts × samples responses into *out (prompts·samples), which orli_sampled_free frees; NULL on failure. Where
+ * on_token() has stopped it, *stopped is 1, nothing has failed, and samples without a token are empty. */
 static orl_status orli_generate(orl_model *m, const orli_prompt *prompt, size_t prompts, const orl_generate_options *o,
-                                orli_sampled **out) {
+                                orli_sampled **out, int *stopped) {
     orl_ctx *ctx = m->object.ctx;
     orli_generator g;
-    size_t i, total = orli_mul(prompts, o->samples), seen = 0;
-    *out = NULL;
-    if (orl_failed(ctx) || orli_generate_check(ctx, m, o) != ORL_OK) return orl_error_status(ctx);
-    for (i = 0; i < prompts; i++) {
-        if (!prompt[i].count || (o->guidance > 0 && !prompt[i].plain_count))
-            return orli_fail(ctx, ORL_ERR_DATA,
-                             "prompt %zu is empty and the tokenizer has no begin token: nothing to continue", i + 1);
-        if (!orli_generate_limit(m, o, &prompt[i]))
-            return orli_fail(ctx, ORL_ERR_DATA, "prompt %zu has %zu tokens, which fills the context of %zu: shorten it",
-                             i + 1, prompt[i].count, m->config.context);
-    }
-    memset(&g, 0, sizeof g);
-    g.ctx = ctx, g.m = m, g.o = o, g.prompt = prompt, g.prompts = prompts;
-    g.lanes = o->guidance > 0 ? 2 : 1;
-    g.vocab = m->config.vocab;
-    g.pages = orli_pages_new(m);
-    g.tape = orl_tape_create(ctx);
-    if (g.tape) g.tape->inference = 1;
-    g.stream = orl_stream_create(ctx);
-    g.out = (orli_sampled *)orli_alloc_zero(ctx, total, sizeof *g.out);
-    g.weights = (double *)orli_alloc(ctx, orli_mul(ctx->pool->threads, g.vocab), sizeof *g.weights);
-    while (!orl_failed(ctx) && g.finished < total) {
+    size_t total = orli_mul(prompts, o->samples), seen = 0;
+    *out = NULL, *stopped = 0;
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    orli_generator_open(&g, m, prompt, prompts, o);
+    while (!orl_failed(ctx) && g.finished < total && !g.stopped) {
         while (g.next_prompt < prompts && g.lives < o->batch && orli_generator_admit(&g) == ORL_OK) {}
         if (orli_generator_step(&g) != ORL_OK) break;
         if (o->progress && g.finished > seen && o->progress(o->user, g.finished, total))
             orli_fail(ctx, ORL_ERR_STOPPED, "sampling was stopped");
         seen = g.finished;
     }
+    if (g.stopped) orli_generator_cut(&g);
+    *stopped = g.stopped;
     orli_generator_free(&g);
     if (orl_failed(ctx)) orli_sampled_free(ctx, g.out, total);
     else *out = g.out;
@@ -14480,7 +14789,7 @@ ORL_API orl_generate_options orl_generate_default(void) {
     orl_generate_options o;
     memset(&o, 0, sizeof o);
     o.samples = 1;
-    o.temperature = 1, o.top_p = 1;
+    o.temperature = 1, o.top_p = 1, o.repetition_penalty = 1;
     o.batch = 256;
     o.target = ORL_TARGET_DEFAULT;
     return o;
@@ -14908,6 +15217,7 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
     int raw = 0, prompt = 0, response = 0, chosen = 0, rejected = 0, raw_rejected = 0;
     if (!r) return ORL_ERR_MEMORY;
     r->json = json, r->json_bytes = bytes, r->line = line;
+    r->sampling_logp = nan("");
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key_once(&j, &seen);) {
         if (orli_json_is(&j, "prompt")) prompt = 1, orli_row_text(d, &j, &r->prompt);
         else if (orli_json_is(&j, "completion") || orli_json_is(&j, "text"))
@@ -14933,6 +15243,8 @@ static orl_status orli_row_parse(orl_dataset *d, const char *json, size_t bytes,
         /* null: it did not fit */
         else if (orli_json_is(&j, "logprob"))
             r->logp = orli_json_null(&j) ? nan("") : orli_json_number(&j), r->flags |= ORL_LOGP;
+        else if (orli_json_is(&j, "sampling_logprob"))
+            r->sampling_logp = orli_json_null(&j) ? nan("") : orli_json_number(&j);
         else if (orli_json_is(&j, "tokens")) r->tokens = (size_t)orli_json_int(&j, 0, INT32_MAX);
         else if (orli_json_is(&j, "sample"))
             r->sample = (size_t)orli_json_int(&j, 0, INT32_MAX), r->flags |= ORL_SAMPLED;
@@ -15146,7 +15458,7 @@ static int orli_row_owns(const orl_row *r, const orli_json *j) {
     static const char *const sampled[] = {
         "completion", "completion_ids", "sample",     "truncated", "logprob",    "tokens",
         "text",       "messages",       "chosen",     "rejected",  "chosen_ids", "rejected_ids",
-        "margin",     "reward",         "reward_raw", "condition", "templated", NULL};
+        "margin",     "reward",         "reward_raw", "condition", "templated", "sampling_logprob", NULL};
     static const char *const labelled[] = {"reward", "reward_raw", NULL}, *const logp[] = {"logprob", "tokens", NULL};
     static const char *const pair[] = {"chosen_reward", "chosen_reward_raw", "rejected_reward", "rejected_reward_raw",
                                        NULL};
@@ -15194,6 +15506,8 @@ static void orli_row_write(orli_str *s, const orl_row *r, orl_ctx *ctx, const ch
     if ((r->flags & ORL_SAMPLED) && (r->flags & ORL_TEMPLATED)) orli_str_puts(s, ", \"templated\": true");
     if (r->flags & (ORL_SAMPLED | ORL_LOGP)) {
         orli_row_put_number(s, "logprob", r->logp);
+        if ((r->flags & ORL_SAMPLED) && r->sampling_logp - r->sampling_logp == 0)
+            orli_row_put_number(s, "sampling_logprob", r->sampling_logp);
         orli_str_printf(s, ", \"tokens\": %zu", r->tokens);
     }
     if (r->flags & ORL_CONDITIONED) orli_row_put_number(s, "condition", r->condition);
@@ -17015,9 +17329,9 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
     size_t i, k, t;
     for (i = 0; i < e->count && !orl_failed(ctx); i++) {
         for (k = 0; k < o->samples && !orl_failed(ctx); k++, s++) {
-            orl_row *r = orli_dataset_append(out);
+            orl_row *r = s->count ? orli_dataset_append(out) : NULL;
             char *text = NULL;
-            if (!r) break;
+            if (!r) continue; /* sampling was stopped before its first token */
             *r = asked->row[e->example[i].row];
             r->flags =
                 (r->flags & (ORL_CONDITIONED | ORL_IDS_GIVEN | ORL_TEMPLATED)) | ORL_SAMPLED |
@@ -17025,11 +17339,15 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
             r->sample = k, r->tokens = s->count, r->weight = 1;
             r->reward = r->reward_raw = r->logp = 0;
             for (t = 0; t < s->count; t++) r->logp += (double)s->logp[t];
+            r->sampling_logp = s->sampling_logp;
             memset(&r->response, 0, sizeof r->response);
             memset(&r->rejected, 0, sizeof r->rejected);
             r->response.ids = (const int32_t *)orli_store_copy(out->store, s->ids, s->count * sizeof *s->ids);
             r->response.tokens = s->count;
-            if (m->tokenizer &&
+            if (s->text) {
+                r->response.text = (const char *)orli_store_copy(out->store, s->text, s->bytes);
+                r->response.bytes = s->bytes;
+            } else if (m->tokenizer &&
                 orli_decode(m->tokenizer, s->ids, s->count, 1, !orli_text_empty(&r->prompt), &text,
                             &r->response.bytes) == ORL_OK)
                 r->response.text = (const char *)orli_store_copy(out->store, text, r->response.bytes);
@@ -17039,7 +17357,9 @@ static orl_status orli_sample_rows(orl_model *m, orl_dataset *out, const orl_dat
     return orl_error_status(ctx);
 }
 
-ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const orl_generate_options *options) {
+/* orl_sample(); *stopped: by on_token(), which has not failed yet. */
+static orl_dataset *orli_sample(orl_model *m, const orl_dataset *prompts, const orl_generate_options *options,
+                                int *stopped) {
     orl_generate_options o = options ? *options : orl_generate_default();
     orl_ctx *ctx = orl_model_ctx(m);
     orl_dataset *asked, *out = NULL;
@@ -17050,6 +17370,7 @@ ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const 
     size_t i, used = 0;
     double target;
     int told;
+    *stopped = 0;
     if (!m || !prompts || orl_failed(ctx) || orli_generate_check(ctx, m, &o) != ORL_OK ||
         orli_target_of(m, &o, &target, &told) != ORL_OK)
         return NULL;
@@ -17069,13 +17390,14 @@ ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const 
         /* the condition follows the prompt in e.ids */
         memcpy(ids + used, e.ids + x->prompt, prompt[i].count * sizeof *ids);
         used += prompt[i].count;
+        prompt[i].row = x->row, prompt[i].continues = !orli_text_empty(&asked->row[x->row].prompt);
         prompt[i].plain = ids + used, prompt[i].plain_count = x->prompt_count + x->untold_count;
         memcpy(ids + used, e.ids + x->prompt, x->prompt_count * sizeof *ids);
         memcpy(ids + used + x->prompt_count, e.ids + x->untold, x->untold_count * sizeof *ids);
         used += prompt[i].plain_count;
     }
     if (!told) o.guidance = 0; /* nothing to guide towards */
-    if (prompt && ids && orli_generate(m, prompt, e.count, &o, &samples) == ORL_OK &&
+    if (prompt && ids && orli_generate(m, prompt, e.count, &o, &samples, stopped) == ORL_OK &&
         (out = orli_dataset_new(ctx, prompts->store, NULL)) != NULL) {
         memcpy(out->name, prompts->name, sizeof out->name);
         orli_sample_rows(m, out, asked, &e, &o, samples);
@@ -17090,19 +17412,32 @@ ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const 
     return NULL;
 }
 
+static void orli_sample_stopped(orl_ctx *ctx, int stopped) {
+    if (stopped) orli_fail(ctx, ORL_ERR_STOPPED, "sampling was stopped by on_token: what there is was returned");
+}
+
+ORL_API orl_dataset *orl_sample(orl_model *m, const orl_dataset *prompts, const orl_generate_options *options) {
+    int stopped;
+    orl_dataset *out = orli_sample(m, prompts, options, &stopped);
+    orli_sample_stopped(orl_model_ctx(m), stopped);
+    return out;
+}
+
 ORL_API char *orl_generate_text(orl_model *m, const char *prompt, const orl_generate_options *options) {
     orl_generate_options o = options ? *options : orl_generate_default();
     orl_ctx *ctx = orl_model_ctx(m);
     orl_dataset *ask = orl_dataset_create(ctx), *answer;
     char *text = NULL;
+    int stopped;
     o.samples = 1;
     orl_dataset_add(ask, prompt, NULL);
-    answer = orl_sample(m, ask, &o);
+    answer = orli_sample(m, ask, &o, &stopped);
     if (answer && !answer->row[0].response.text)
         orli_fail(ctx, ORL_ERR_ARGUMENT, "%s has no tokenizer: sample from rows of ids", m->name);
     else if (answer) text = orli_copy_bytes(ctx, answer->row[0].response.text, answer->row[0].response.bytes);
     orl_dataset_free(answer);
     orl_dataset_free(ask);
+    orli_sample_stopped(ctx, stopped);
     return text;
 }
 
@@ -17465,6 +17800,7 @@ static orl_status orli_ppo_roll(orli_ppo *p, size_t iteration) {
     const size_t n = o->rollouts;
     orli_prompt *prompt = (orli_prompt *)orli_alloc_zero(ctx, n, sizeof *prompt);
     size_t *source = (size_t *)orli_alloc(ctx, n, sizeof *source), i, t;
+    int stopped;
     orli_sampled *s = NULL;
     orli_rollouts *r = &p->roll;
     for (i = 0; prompt && source && i < n; i++) {
@@ -17474,7 +17810,7 @@ static orl_status orli_ppo_roll(orli_ppo *p, size_t iteration) {
     }
     g.max_tokens = o->max_tokens, g.temperature = o->temperature;
     g.seed = o->seed ^ ((uint64_t)(iteration + 1) * 0x9E3779B97F4A7C15u);
-    if (prompt && source) orli_generate(p->policy, prompt, n, &g, &s);
+    if (prompt && source) orli_generate(p->policy, prompt, n, &g, &s, &stopped);
     orli_rollouts_free(ctx, r);
     r->examples.ctx = ctx;
     r->start = (size_t *)orli_alloc(ctx, n + 1, sizeof *r->start);
@@ -17897,7 +18233,7 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
 
 /* What rollouts and their scoring hold beside the training tape: pages, logits, a pass without gradient. */
 static size_t orli_ppo_rollout_bytes(orl_model *policy, const orli_examples *longest, size_t rollouts) {
-    orli_pages pages = orli_pages_new(policy);
+    orli_pages pages = orli_pages_new(policy, 0);
     size_t i, positions = 0, live = ORLI_MIN(rollouts, orl_generate_default().batch);
     for (i = 0; i < longest->count; i++)
         positions += orli_round_up(orli_example_tokens(&longest->example[i]), ORLI_TILE);

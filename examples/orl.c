@@ -125,8 +125,10 @@ typedef struct list {
 typedef struct options {
     /* files */
     const char *data, *eval_data, *ptx_data, *rm, *tokenizer, *llama2c, *ledger, *out_train, *out_test, *by, *prompt;
-    const char *out;
-    list models, train_files, specials;
+    const char *out, *system;
+    list models, train_files, specials, stops, forbids;
+    int32_t forbidden[MAX_LIST]; /* ids of `forbids` */
+    double kv_mb;
     double test_fraction;
     int template_kind;
     /* what the library takes, filled in directly */
@@ -154,12 +156,13 @@ typedef struct options {
 enum { /* which subcommands an option belongs to */
     DEMO = 1 << 0, TOKENIZER = 1 << 1, ENCODE = 1 << 2, DECODE = 1 << 3, INIT = 1 << 4, IMPORT = 1 << 5,
     SPLIT = 1 << 6, PRETRAIN = 1 << 7, SFT = 1 << 8, RM = 1 << 9, GENERATE = 1 << 10, LOGPROB = 1 << 11,
-    SCORE = 1 << 12, ALIGN = 1 << 13, EVAL = 1 << 14, EXPORT = 1 << 15,
+    SCORE = 1 << 12, ALIGN = 1 << 13, EVAL = 1 << 14, EXPORT = 1 << 15, CHAT = 1 << 16,
     TRAINS = PRETRAIN | SFT | RM | ALIGN,
     SAMPLES = GENERATE | EVAL,
+    SPEAKS = SAMPLES | CHAT,
     READS = SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE,
     WRITES = TOKENIZER | INIT | IMPORT | EXPORT | SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE,
-    ALL = (1 << 16) - 1,
+    ALL = (1 << 17) - 1,
     /* and which methods of `align` */
     FOR_PPO = 1 << 20,  /* PPO alone */
     STAGE = 1 << 21,    /* the offline methods: a filter, a weight, a condition */
@@ -184,7 +187,7 @@ typedef struct option {
 #define BOTH(field) AT(train.field), AT(ppo.field)
 
 static const option option_table[] = {
-    {"model", "DIR", LIST, ENCODE | DECODE | EXPORT | TRAINS | SAMPLES | LOGPROB, ONE(models),
+    {"model", "DIR", LIST, ENCODE | DECODE | EXPORT | TRAINS | SPEAKS | LOGPROB, ONE(models),
      "a Hugging Face directory (eval: several; the first is what the others are compared with)"},
     {"data", "FILE", TEXT, READS, ONE(data), "JSONL rows; - is stdin"},
     {"data", "FILE", TEXT, ENCODE, ONE(data), "with --dump: JSONL rows instead of text, as training sees them"},
@@ -197,7 +200,7 @@ static const option option_table[] = {
     {"overwrite", NULL, FLAG, WRITES, ONE(overwrite), "replace an existing output"},
     {"ledger", "FILE", TEXT, TRAINS | SAMPLES | SCORE, ONE(ledger),
      "a line of cost (tokens, FLOPs, seconds) is added here; eval reads it and reports each model's"},
-    {"template", "hh|chatml|qwen|qwen3|llama2|llama3|zephyr|alpaca|gemma|mistral", CHOICE, READS | ENCODE,
+    {"template", "hh|chatml|qwen|qwen3|llama2|llama3|zephyr|alpaca|gemma|mistral", CHOICE, READS | ENCODE | CHAT,
      ONE(template_kind), "how messages become text; default: what the tokenizer's special tokens tell of, else hh"},
     /* tokenizer, encode, decode */
     {"train", "FILE…", LIST, TOKENIZER, ONE(train_files), "text to learn from; of .jsonl files the text fields"},
@@ -226,14 +229,21 @@ static const option option_table[] = {
     {"out-test", "FILE", TEXT, SPLIT, ONE(out_test), "test rows"},
     /* sampling */
     {"n", "N", COUNT, SAMPLES, ONE(generate.samples), "samples per prompt"},
-    {"temperature", "X", REAL, SAMPLES, ONE(generate.temperature), "0 is greedy"},
-    {"top-k", "K", COUNT, SAMPLES, ONE(generate.top_k), "sample from the K likeliest tokens; 0: all"},
-    {"top-p", "P", REAL, SAMPLES, ONE(generate.top_p),
+    {"temperature", "X", REAL, SPEAKS, ONE(generate.temperature), "0 is greedy"},
+    {"top-k", "K", COUNT, SPEAKS, ONE(generate.top_k), "sample from the K likeliest tokens; 0: all"},
+    {"top-p", "P", REAL, SPEAKS, ONE(generate.top_p),
      "sample from the likeliest tokens that hold this much probability"},
-    {"max-tokens", "N", COUNT, SAMPLES, ONE(generate.max_tokens), "longest response; 0: as the context allows"},
-    {"target-reward", "X|q0.99|none", TARGET, SAMPLES, ONE(generate),
+    {"min-p", "P", REAL, SPEAKS, ONE(generate.min_p), "not from tokens less than P times as likely as the likeliest"},
+    {"repetition-penalty", "X", REAL, SPEAKS, ONE(generate.repetition_penalty),
+     "logits of tokens that are there already: positive ones divided by X, others multiplied"},
+    {"stop", "TEXT…", LIST, SPEAKS, ONE(stops), "a response ends before this; \\n, \\t and \\\\ as in C"},
+    {"forbid", "TOKEN…", LIST, SPEAKS, ONE(forbids), "never this token: its id, or its text"},
+    {"kv-mb", "X", REAL, SPEAKS, ONE(kv_mb), "most MB of keys and values; 0: no bound; results do not depend on it"},
+    {"system", "TEXT", TEXT, CHAT, ONE(system), "the system message"},
+    {"max-tokens", "N", COUNT, SPEAKS, ONE(generate.max_tokens), "longest response; 0: as the context allows"},
+    {"target-reward", "X|q0.99|none", TARGET, SPEAKS, ONE(generate),
      "what a conditioned model is asked for; default: its own"},
-    {"guidance", "G", REAL, SAMPLES, ONE(generate.guidance),
+    {"guidance", "G", REAL, SPEAKS, ONE(generate.guidance),
      "classifier-free guidance of a conditioned model; 0: off"},
     {"best-of", "N", FILTER, EVAL, AT(filter_x), ORL_BEST_OF,
      "one more row: the best of N samples of the first model"},
@@ -1272,6 +1282,45 @@ static int cmd_rm(orl_ctx *ctx, options *o) {
 
 /* ---- generate, logprob, score ---- */
 
+/* Copies a text with its \n, \t and \\ resolved; *room moves on. 0 if there is no room left. */
+static int unescape(const char *text, char **room, const char *end) {
+    char *to = *room;
+    for (; *text && to < end; text++) {
+        int escape = *text == '\\' && text[1] && strchr("nt\\", text[1]);
+        if (escape) text++;
+        *to++ = (char)(!escape ? *text : *text == 'n' ? '\n' : *text == 't' ? '\t' : '\\');
+    }
+    if (to == end) return 0;
+    *to++ = 0;
+    *room = to;
+    return 1;
+}
+
+/* The sampling options that are not numbers. GO, or an exit status. */
+static int read_sampling(options *o, const orl_model *model) {
+    static char room[PATH_SIZE];
+    char *at = room;
+    uint64_t id;
+    size_t i;
+    if (!model) return GO;
+    for (i = 0; i < o->stops.count; i++) {
+        const char *begin = at;
+        if (!unescape(o->stops.item[i], &at, room + sizeof room)) return usage(o, "--stop: shorter texts, or fewer");
+        o->stops.item[i] = begin;
+    }
+    for (i = 0; i < o->forbids.count; i++) {
+        const char *token = o->forbids.item[i];
+        if (!read_count(token, &id)) id = (uint64_t)orl_token_id(orl_model_tokenizer(model), token);
+        if (id > INT32_MAX) return usage(o, "--forbid: \"%s\" is not one token of %s", token, orl_model_name(model));
+        o->forbidden[i] = (int32_t)id;
+    }
+    if (!(o->kv_mb >= 0 && o->kv_mb < 1e12)) return usage(o, "--kv-mb must be 0 (no bound) or more");
+    o->generate.kv_bytes = (size_t)ceil(o->kv_mb * 1048576);
+    o->generate.stop_strings = o->stops.item, o->generate.stop_string_count = o->stops.count;
+    o->generate.forbidden = o->forbidden, o->generate.forbids = o->forbids.count;
+    return GO;
+}
+
 static int on_sample(void *user, size_t done, size_t total) {
     (void)user;
     progress(done >= total, "sampled %zu/%zu", done, total);
@@ -1288,6 +1337,7 @@ static int cmd_generate(orl_ctx *ctx, options *o) {
     model = orl_model_load(ctx, o->models.item[0]);
     prompts = o->prompt ? orl_dataset_create(ctx) : load_data(ctx, o, o->data, model);
     if (o->prompt) orl_dataset_add(prompts, o->prompt, NULL);
+    if ((code = read_sampling(o, model)) != GO) return code;
     start_line(ctx, o, model, orl_memory_now(ctx));
     o->generate.progress = on_sample;
     before = orl_cost_now(ctx);
@@ -1599,6 +1649,7 @@ static int cmd_eval(orl_ctx *ctx, options *o) {
         models[i] = orl_model_load(ctx, o->models.item[i]);
         orl_model_set_name(models[i], slash && slash[1] ? slash + 1 : o->models.item[i]);
     }
+    if ((code = read_sampling(o, models[0])) != GO) return code;
     rm = orl_model_load(ctx, o->rm);
     prompts = load_data(ctx, o, o->data, models[0]);
     start_line(ctx, o, models[0], orl_memory_now(ctx));
@@ -1636,6 +1687,219 @@ static int cmd_eval(orl_ctx *ctx, options *o) {
     report_answers(report, prompts, samples, results, count, o->generate.samples);
     orl_report_save(report, path);
     return write_results(ctx, partial, results, count) == GO ? end_dir(ctx, o, partial) : 1;
+}
+
+/* ==== chat ===================================================================================== */
+
+typedef struct text { /* grows; failed: there was no memory */
+    char *data;
+    size_t n, capacity;
+    int failed;
+} text;
+
+static void text_add(text *t, const char *bytes, size_t n) {
+    if (t->n + n + 1 > t->capacity && !t->failed) {
+        size_t capacity = 2 * (t->n + n) + 64;
+        char *grown = (char *)realloc(t->data, capacity);
+        if (grown) t->data = grown, t->capacity = capacity;
+        else t->failed = 1;
+    }
+    if (t->failed) return;
+    memcpy(t->data + t->n, bytes, n);
+    t->data[t->n += n] = 0;
+}
+static void text_puts(text *t, const char *s) { text_add(t, s, strlen(s)); }
+
+/* Bytes of the character that begins here; 0 if that is none (RFC 3629). */
+static size_t character(const char *s) {
+    const unsigned char *u = (const unsigned char *)s;
+    size_t i, n = *u < 0x80 ? 1 : *u < 0xc2 ? 0 : *u < 0xe0 ? 2 : *u < 0xf0 ? 3 : *u < 0xf5 ? 4 : 0;
+    for (i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80) return 0;
+    if ((*u == 0xe0 && u[1] < 0xa0) || (*u == 0xed && u[1] >= 0xa0)) return 0;
+    return (*u == 0xf0 && u[1] < 0x90) || (*u == 0xf4 && u[1] >= 0x90) ? 0 : n;
+}
+
+/* A JSON string; stray bytes become U+FFFD. */
+static void text_json(text *t, const char *s) {
+    char code[8];
+    text_puts(t, "\"");
+    while (*s) {
+        size_t n = character(s);
+        if (!n) text_puts(t, "\\ufffd");
+        else if ((unsigned char)*s < 32) snprintf(code, sizeof code, "\\u%04x", (unsigned char)*s), text_puts(t, code);
+        else if (*s == '"' || *s == '\\') text_add(t, "\\", 1), text_add(t, s, 1);
+        else text_add(t, s, n);
+        s += n ? n : 1;
+    }
+    text_puts(t, "\"");
+}
+
+typedef struct turn { /* what was asked, and the answer to it, NULL if that is awaited */
+    char *asked, *answer;
+} turn;
+
+typedef struct chat {
+    options *o;
+    orl_model *model;
+    turn *turns;
+    size_t count, capacity;
+    text answer; /* as it comes in */
+} chat;
+
+static void chat_drop(chat *c, size_t first, size_t n) {
+    size_t i;
+    for (i = first; i < first + n; i++) free(c->turns[i].asked), free(c->turns[i].answer);
+    memmove(c->turns + first, c->turns + first + n, (c->count - first - n) * sizeof *c->turns);
+    c->count -= n;
+}
+
+/* Takes over `asked`. */
+static int chat_ask(chat *c, char *asked) {
+    if (c->count == c->capacity) {
+        turn *grown = (turn *)realloc(c->turns, (2 * c->capacity + 8) * sizeof *grown);
+        if (!grown) return free(asked), 0;
+        c->turns = grown, c->capacity = 2 * c->capacity + 8;
+    }
+    c->turns[c->count].asked = asked;
+    c->turns[c->count++].answer = NULL;
+    return 1;
+}
+
+static void chat_message(text *t, const char *role, const char *content) {
+    if (!content) return;
+    text_puts(t, t->n ? ", {\"role\": \"" : "{\"messages\": [{\"role\": \"");
+    text_puts(t, role);
+    text_puts(t, "\", \"content\": ");
+    text_json(t, content);
+    text_puts(t, "}");
+}
+
+/* The conversation as a prompt, written by the template. */
+static orl_dataset *chat_prompt(const chat *c) {
+    const char *chosen = given(c->o, "template") ? orl_template_name((orl_template)c->o->template_kind) : NULL;
+    orl_dataset *data = NULL;
+    text t;
+    size_t i;
+    memset(&t, 0, sizeof t);
+    chat_message(&t, "system", c->o->system);
+    for (i = 0; i < c->count; i++) {
+        chat_message(&t, "user", c->turns[i].asked);
+        chat_message(&t, "assistant", c->turns[i].answer);
+    }
+    text_puts(&t, "]}");
+    if (!t.failed) data = orl_dataset_parse(orl_model_ctx(c->model), t.data, t.n, "chat");
+    orl_dataset_use_template(data, c->model, chosen);
+    free(t.data);
+    return data;
+}
+
+/* How many tokens of the context a prompt takes up. */
+static size_t chat_tokens(const chat *c, orl_dataset *prompt) {
+    const orl_row *r = orl_dataset_row(prompt, 0);
+    const int conditioned = orl_model_condition(c->model, 0, NULL) != ORL_CONDITION_NONE;
+    int32_t *ids = NULL;
+    size_t n = 0;
+    if (r) orl_encode(orl_model_tokenizer(c->model), r->prompt.text, r->prompt.bytes, 1, &ids, &n);
+    orl_free(orl_model_ctx(c->model), ids);
+    return n + (conditioned ? 24 : 1); /* begin token, condition */
+}
+
+/* The prompt for an answer; the oldest turns go if there is no room for one. NULL: even the last message is too long,
+ * or something failed. */
+static orl_dataset *chat_fit(chat *c) {
+    const size_t context = orl_model_get_config(c->model)->context, most = c->o->generate.max_tokens;
+    const size_t room = most && most < context / 2 ? most : context / 4 + 1; /* for the answer */
+    size_t dropped = 0;
+    for (;;) {
+        orl_dataset *prompt = chat_prompt(c);
+        size_t n = chat_tokens(c, prompt);
+        if (!prompt || n + (c->count > 1 ? room : 1) <= context) {
+            if (dropped)
+                say("the context of %zu tokens is full: the oldest %zu turn%s left out", context, dropped,
+                    dropped == 1 ? " is" : "s are");
+            return prompt;
+        }
+        orl_dataset_free(prompt);
+        if (c->count == 1) {
+            say("%zu tokens do not fit the context of %zu: shorten the message", n, context);
+            return NULL;
+        }
+        chat_drop(c, 0, 1), dropped++;
+    }
+}
+
+static int chat_token(void *user, const orl_spoken *token) {
+    chat *c = (chat *)user;
+    const char *bytes = token->text;
+    size_t n = token->bytes;
+    while (!c->answer.n && n && (*bytes == ' ' || *bytes == '\n')) bytes++, n--; /* some templates' answers open so */
+    text_add(&c->answer, bytes, n);
+    fwrite(bytes, 1, n, stdout);
+    fflush(stdout);
+    return interrupted != 0;
+}
+
+/* Answers the last message. The first Ctrl-C ends the answer, which stays as far as it went; the next one ends the
+ * program. */
+static void chat_answer(chat *c, uint64_t number) {
+    orl_ctx *ctx = orl_model_ctx(c->model);
+    orl_dataset *prompt = chat_fit(c);
+    orl_generate_options g = c->o->generate;
+    c->answer.n = 0;
+    text_add(&c->answer, "", 0);
+    g.samples = 1, g.seed += number, g.on_token = chat_token, g.user = c;
+    if (prompt) orl_dataset_free(orl_sample(c->model, prompt, &g));
+    orl_dataset_free(prompt);
+    if (orl_error_status(ctx) == ORL_ERR_STOPPED) {
+        orl_clear_error(ctx);
+        interrupted = 0;
+        catch_signals();
+    }
+    if (prompt) fputs("\n", stdout), fflush(stdout);
+    while (c->answer.n && strchr(" \n", c->answer.data[c->answer.n - 1])) c->answer.data[--c->answer.n] = 0;
+    if (!prompt || c->answer.failed) chat_drop(c, c->count - 1, 1);
+    else c->turns[c->count - 1].answer = c->answer.data, memset(&c->answer, 0, sizeof c->answer);
+}
+
+/* The next line of stdin without its end, to be freed; NULL at the end, or at Ctrl-C. */
+static char *chat_line(int shows) {
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t n;
+    if (shows) fputs("> ", stderr), fflush(stderr);
+    n = getline(&line, &capacity, stdin);
+    if (n < 0 || interrupted) return free(line), NULL;
+    while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = 0;
+    return line;
+}
+
+static int cmd_chat(orl_ctx *ctx, options *o) {
+    const int shows = isatty(STDIN_FILENO) && !o->quiet;
+    static const char turn_tag[] = "\n\nHuman:";
+    uint64_t number = 0;
+    char *line;
+    chat c;
+    int code, quit = 0;
+    memset(&c, 0, sizeof c);
+    c.o = o, c.model = orl_model_load(ctx, o->models.item[0]);
+    if ((code = read_sampling(o, c.model)) != GO) return code;
+    if (!c.model) return finish(ctx);
+    if (orl_is_reward_model(c.model)) return fail("%s is a reward model: it has nothing to say", o->models.item[0]);
+    if (!orl_model_tokenizer(c.model)) return fail("%s has no tokenizer, and a chat is text", o->models.item[0]);
+    if ((given(o, "template") ? o->template_kind : (int)orl_template_find(orl_model_tokenizer(c.model))) ==
+            ORL_TEMPLATE_HH && o->stops.count < MAX_LIST) /* its turns end with no token, but where the next begins */
+        o->stops.item[o->generate.stop_string_count++] = turn_tag;
+    start_line(ctx, o, c.model, orl_memory_now(ctx));
+    while (!orl_failed(ctx) && !quit && (line = chat_line(shows)) != NULL) {
+        quit = !strcmp(line, "/quit");
+        if (!strcmp(line, "/reset")) chat_drop(&c, 0, c.count);
+        if (!*line || quit || !strcmp(line, "/reset")) free(line);
+        else if (chat_ask(&c, line)) chat_answer(&c, number++);
+    }
+    chat_drop(&c, 0, c.count);
+    free(c.turns), free(c.answer.data);
+    return interrupted ? 128 + (int)interrupted : finish(ctx);
 }
 
 /* ==== the command line ========================================================================= */
@@ -1685,6 +1949,9 @@ static const command command_table[] = {
     {"generate", GENERATE, "model", cmd_generate,
      "--model DIR --data FILE|--prompt TEXT [-n N] [--out FILE]",
      "sample responses"},
+    {"chat", CHAT, "model", cmd_chat,
+     "--model DIR [--system TEXT] [--template NAME] [--target-reward R]",
+     "talk to a model: a line is a message; /reset begins anew, /quit ends"},
     {"logprob", LOGPROB, "model data", cmd_logprob,
      "--model DIR --data FILE [--out FILE]",
      "add \"logprob\" (of the response) and \"tokens\" to each row"},
@@ -1857,7 +2124,7 @@ int main(int argc, char **argv) {
         o.out = out;
     }
     if (c->bit == DEMO) return cmd_demo(NULL, &o);
-    if (c->bit & (TRAINS | SAMPLES)) catch_signals();
+    if (c->bit & (TRAINS | SPEAKS)) catch_signals();
     ctx = orl_create(&o.config);
     orl_on_note(ctx, on_note, NULL);
     code = orl_failed(ctx) ? finish(ctx) : c->run(ctx, &o);

@@ -148,19 +148,21 @@ static void test_independence(int conditioned) {
     orl_ctx *first, *c;
     orl_dataset *reference, *d;
     size_t b, t, i, ended = 0;
-    if (conditioned) o.guidance = 0.7;
+    if (conditioned) o.guidance = 0.7, o.min_p = 0.02, o.repetition_penalty = 1.2;
     o.batch = 256;
     reference = sample(2, prompts_a, &o, &first, conditioned);
     check(orl_dataset_count(reference) == 20);
     for (b = 0; b < 4; b++)
         for (t = 0; t < 2; t++) {
             o.batch = batches[b];
+            /* 512 numbers a page; the longest prompt needs 5 for a sample, and as many without its condition */
+            o.kv_bytes = b == 2 ? (conditioned ? 12u : 5u) * 512 * sizeof(orl_real) : 0;
             d = sample(threads[t], prompts_a, &o, &c, conditioned);
             for (i = 0; i < 20; i++) check_same_row(orl_dataset_row(reference, i), orl_dataset_row(d, i));
             check(threads[t] == 1 || c->pool->most_tasks[ORLI_WORK_SAMPLE] >= 2 || b == 0);
             orl_destroy(c);
         }
-    o.batch = 256, o.samples = 2; /* fewer samples are the first of more */
+    o.batch = 256, o.kv_bytes = 0, o.samples = 2; /* fewer samples are the first of more */
     d = sample(2, prompts_a, &o, &c, conditioned);
     for (i = 0; i < 8; i++) check_same_row(orl_dataset_row(reference, i / 2 * 5 + i % 2), orl_dataset_row(d, i));
     orl_destroy(c);
@@ -218,7 +220,7 @@ static void test_logprob(void) {
 
 static void test_pages(void) {
     orl_model *m = make_model(ctx, ORL_LLAMA, 0.3);
-    orli_pages p = orli_pages_new(m);
+    orli_pages p = orli_pages_new(m, 0);
     orli_sequence a, b, c;
     size_t shared, i, times[2 * ORLI_PAGES_PER_CHUNK] = {0};
     memset(&a, 0, sizeof a);
@@ -382,6 +384,7 @@ static void test_errors(void) {
     orl_generate_options o;
     orli_sampled *out;
     orli_prompt p;
+    int stopped;
     int32_t ids[CONTEXT + 1] = {0};
     int calls = 0;
     char text[8 * CONTEXT] = "{\"prompt_ids\": [0";
@@ -418,13 +421,13 @@ static void test_errors(void) {
     expect_error(ORL_ERR_DATA, "context of 60");
     memset(&p, 0, sizeof p);
     p.ids = ids;
-    check(orli_generate(m, &p, 1, &o, &out) == ORL_ERR_DATA && !out);
+    check(orli_generate(m, &p, 1, &o, &out, &stopped) == ORL_ERR_DATA && !out);
     expect_error(ORL_ERR_DATA, "prompt 1 is empty");
     p.count = CONTEXT;
-    check(orli_generate(m, &p, 1, &o, &out) == ORL_ERR_DATA && !out);
+    check(orli_generate(m, &p, 1, &o, &out, &stopped) == ORL_ERR_DATA && !out);
     expect_error(ORL_ERR_DATA, "fills the context of 60");
     p.count = CONTEXT - 1; /* room for one token */
-    check(orli_generate(m, &p, 1, &o, &out) == ORL_OK && out[2].count == 1 && out[2].truncated);
+    check(orli_generate(m, &p, 1, &o, &out, &stopped) == ORL_OK && out[2].count == 1 && out[2].truncated);
     orli_sampled_free(ctx, out, 3);
     o.progress = stop_now, o.user = &calls, o.batch = 2;
     check(orl_sample(m, prompts, &o) == NULL && calls > 0);

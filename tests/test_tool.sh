@@ -78,7 +78,7 @@ run 0 --help; prints 'pretrain'; prints 'eval'
 run 2; says 'usage'
 run 2 alingn; says 'did you mean align'
 run 0 --version; prints '^orl [0-9]'
-for c in demo tokenizer encode decode init import export split pretrain sft rm generate logprob score align eval; do
+for c in demo tokenizer encode decode init import export split pretrain sft rm generate chat logprob score align eval; do
     run 0 $c --help; prints "usage: orl $c "; prints '--threads'
 done
 run 2 sft --bacth 4 --model a --data b --out c; says 'did you mean --batch'
@@ -353,7 +353,7 @@ sed -n 2p long.jsonl >none.jsonl; refused 'none.jsonl|no row|dropped|nothing' sf
 
 # ---- generate, logprob, score ----
 run 0 generate $one --model sft --data prompts.jsonl -n 3 --max-tokens 8 --seed 5; rows out 18
-fields out completion completion_ids sample logprob truncated prompt id
+fields out completion completion_ids sample logprob sampling_logprob truncated prompt id
 check "unknown fields are kept verbatim" grep -q '"extra": {"a": \[1, "\\u00e9"\]}' out
 cp out samples.jsonl; silent
 run 0 generate $one --model sft --data prompts.jsonl -n 3 --max-tokens 8 --seed 5 --threads 3 --out file.jsonl
@@ -366,6 +366,20 @@ run 0 generate $one --model a_dt --data prompts.jsonl --max-tokens 4 --target-re
 run 0 generate $one --model a_dt --data prompts.jsonl --max-tokens 4 --target-reward none; rows out 6
 run 0 generate $one --model a_bins --data prompts.jsonl --max-tokens 4 --target-reward 0.5 --guidance 1; rows out 6
 run 0 generate $one --model a_dt --data prompts.jsonl --max-tokens 4 --target-reward 400; says 'range|clamp'
+with="--model sft --data prompts.jsonl -n 3 --max-tokens 8 --seed 5"
+run 0 generate $one $with --kv-mb 0.01; same out samples.jsonl
+run 1 generate $one $with --kv-mb 0.0001 --out few.jsonl; says 'kv_bytes'; gone few.jsonl
+run 0 generate $one $with --min-p 1 --repetition-penalty 1.2 --top-p 0.9; rows out 18
+run 0 generate $one $with --temperature 2 --stop o '\n'; rows out 18
+check "a stop string is in a completion" eval '! grep -Eq "\"completion\": \"[^\"]*(o|\\\\n)" out'
+check "no response was stopped" grep -q '"truncated": false' out
+run 0 generate $one $with --temperature 2 --forbid e 7 --forbid=8
+check "a forbidden token was drawn" eval '! grep -Eq "completion_ids[^]]*[[ ](7|8)[],]" out'
+run 2 generate $one $with --forbid 'no such token'; says 'is not one token of'
+for bad in '--min-p 2' '--min-p -1' '--repetition-penalty 0' '--temperature -1' '-n 0' '--top-p 0' '--forbid 9999'; do
+    run 1 generate $one $with $bad --out few.jsonl; gone few.jsonl
+done
+run 2 generate $one $with --temperature nan --out few.jsonl; gone few.jsonl
 run 0 logprob $one --model sft --data samples.jsonl; rows out 18; fields out logprob tokens; cp out logprobs.jsonl
 number() { sed "s/.*\"$2\": *\([-0-9.e]*\).*/\1/" "$1"; }
 number samples.jsonl logprob >x; number logprobs.jsonl logprob >y
@@ -390,6 +404,49 @@ run 1 score $one --rm sft --data samples.jsonl; says 'sft'
 run 0 align $fast --method rwr --model sft --data scored.jsonl --out a_scored
 last="orl score --data - < samples.jsonl"; "$ORL" score $one --rm rm --data - <samples.jsonl >out 2>err
 same out scored.jsonl
+
+# ---- chat ----
+chat() { # chat LINES OPTIONS…
+    printf "$1" >lines
+    shift
+    last="orl chat $*"
+    "$ORL" chat --threads 1 "$@" <lines >out 2>err
+    status=$?
+    check "chat: status $status" [ $status -eq 0 ]
+}
+chat 'Name the color 1:\n\nAgain.\n/reset\nName the color 1:\n' --model sft --temperature 0 --max-tokens 6 --stop '\n'
+rows out 3
+check "it does not begin anew" [ "$(sed -n 1p out)" = "$(sed -n 3p out)" ]; cp out first
+chat 'Name the color 1:\n/quit\nAgain.\n' --model sft --temperature 0 --max-tokens 6 --stop '\n' --quiet; rows out 1
+check "the first answer is another" [ "$(cat out)" = "$(sed -n 1p first)" ]; silent
+chat 'One.\nTwo.\nThree.\nFour.\nFive.\n' --model sft --max-tokens 6; says 'context of 64 tokens is full.*left out'
+awk 'BEGIN { for (i = 0; i < 200; i++) printf "yellow "; print ""; print "Name it."; print "\377\"\\" }' >lines
+chat "$(cat lines)\n" --model sft --max-tokens 4; says 'shorten the message'
+chat 'Name a color.\nAgain.\n' --model chatsft --system 'Be brief.' --max-tokens 5 --temperature 0.5 --min-p 0.1
+chat 'Name a color.\n' --model a_dt --target-reward 0.5 --template llama2 --max-tokens 5
+chat '' --model sft; rows out 0
+run 1 chat $one --model bare; says 'tokenizer'
+run 1 chat $one --model rm; says 'reward model'
+run 2 chat $one --model sft --prompt x; says 'belongs to orl generate'
+mkfifo talk
+run 0 init --arch llama --tokenizer tok --layers 1 --dim 16 --heads 2 --ctx 60000 --out long_winded
+last='orl chat, two SIGINTs'
+"$ORL" chat $one --model long_winded --forbid 0 <talk >out 2>err &
+pid=$!
+exec 9>talk
+for answer in 1 2; do # the first ends an answer, the second the program, which waits for a line
+    [ $answer -eq 1 ] && echo 'Talk.' >&9
+    tries=0
+    until [ -s out ] || [ $tries -ge 500 ]; do sleep 0.02; tries=$((tries + 1)); done
+    sleep 0.2
+    kill -INT $pid 2>/dev/null
+    sleep 0.3
+    [ $answer -eq 1 ] && check "the first SIGINT ended the program" kill -0 $pid
+done
+exec 9>&-
+wait $pid
+status=$?
+check "status $status instead of 130" [ $status -eq 130 ]
 
 # ---- eval, the ledger ----
 run 0 generate $one --model sft --data prompts.jsonl -n 4 --max-tokens 8 --out l1.jsonl --ledger ledger.jsonl
