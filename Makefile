@@ -28,7 +28,7 @@ SANITIZE_RUNS := $(ALL_TESTS:%=build/asan/%) $(patsubst %,build/tsan/%,$(call ma
 
 .SUFFIXES:
 .SECONDARY:
-.PHONY: all help test one sanitize fault cross blis fuzz matrix gguf lint examples demo study bench clean FORCE
+.PHONY: all help test one sanitize fault cross blis fuzz matrix gguf peft lint examples demo study bench clean FORCE
 
 all: examples
 
@@ -43,6 +43,7 @@ help:
 	@echo 'make fuzz       every file format under libFuzzer for FUZZ_SECONDS=60 (needs clang)'
 	@echo 'make matrix     the compile matrix alone: standards, compilers, options, sections, symbols, macros'
 	@echo 'make gguf       GGUF files read by llama.cpp and by Hugging Face, from npm (PEERS=DIR; tests/gguf_check.mjs says how)'
+	@echo 'make peft       adapters merged by their definition in numpy, beside our merging'
 	@echo 'make lint       text checks, and cppcheck if it is installed'
 	@echo 'make demo       the whole pipeline on the built-in task, one seed: table and build/demo/report.html'
 	@echo 'make study      the same for five seeds, into build/study'
@@ -197,6 +198,9 @@ matrix:
 PEERS ?= build/peers
 gguf: build/orl
 	@if command -v node >/dev/null; then node tests/gguf_check.mjs $(PEERS); else echo 'gguf_check: skipped: no node'; fi
+
+peft: build/orl
+	@if python3 -c 'import numpy' 2>/dev/null; then python3 tests/peft_check.py; else echo 'peft_check: skipped: no python3 with numpy'; fi
 
 lint:
 	@sh tests/lint.sh
