@@ -148,7 +148,7 @@ typedef struct options {
     int filter_rule, condition_kind, baseline;
     double filter_x, beta, weight_clip;
     /* switches */
-    int quiet, strict, resume, overwrite, estimate, dump_batch, dump, merge, lines, per_token, help;
+    int quiet, strict, resume, overwrite, estimate, dump_batch, dump, merge, frozen, lines, per_token, help;
     unsigned char given[128]; /* by index in option_table */
     const char *command;
 } options;
@@ -321,6 +321,8 @@ static const option option_table[] = {
      "prompts computed once: of a pair, or of all rows of a prompt, which then stay together; default pair"},
     {"recompute", NULL, FLAG, TRAINS | NOT_PPO, ONE(train.recompute),
      "work activations out again in the backward pass: much less memory, a third slower"},
+    {"frozen", NULL, FLAG, SPEAKS | LOGPROB | SCORE | ALIGN, ONE(frozen),
+     "BF16 weights stay in their file: less memory, the same numbers (align: those of --rm)"},
     {"no-shuffle", NULL, OFF, TRAINS | NOT_PPO, ONE(train.shuffle), "rows in file order, wrapping around"},
     {"eval-data", "FILE", TEXT, TRAINS | NOT_PPO, ONE(eval_data), "validation rows"},
     {"eval-every", "N", COUNT, TRAINS | NOT_PPO, ONE(train.eval_every),
@@ -1225,6 +1227,11 @@ static int cmd_split(orl_ctx *ctx, options *o) {
 
 /* ---- training ---- */
 
+/* A model that is only used. */
+static orl_model *load_to_use(orl_ctx *ctx, const options *o, const char *dir) {
+    return o->frozen ? orl_model_load_frozen(ctx, dir) : orl_model_load(ctx, dir);
+}
+
 /* The model to be trained: one whose adapter is trained keeps its BF16 weights in the file. */
 static orl_model *load_to_train(orl_ctx *ctx, const options *o) {
     return o->lora.rank ? orl_model_load_frozen(ctx, o->models.item[0]) : orl_model_load(ctx, o->models.item[0]);
@@ -1334,7 +1341,7 @@ static int cmd_generate(orl_ctx *ctx, options *o) {
     int code = check_out(o, o->out, 0);
     if (code != GO) return code;
     if (!o->data == !o->prompt) return usage(o, "orl generate needs either --data or --prompt");
-    model = orl_model_load(ctx, o->models.item[0]);
+    model = load_to_use(ctx, o, o->models.item[0]);
     prompts = o->prompt ? orl_dataset_create(ctx) : load_data(ctx, o, o->data, model);
     if (o->prompt) orl_dataset_add(prompts, o->prompt, NULL);
     if ((code = read_sampling(o, model)) != GO) return code;
@@ -1352,7 +1359,7 @@ static int cmd_logprob(orl_ctx *ctx, options *o) {
     orl_real *per_token = NULL;
     int code = check_out(o, o->out, 0);
     if (code != GO) return code;
-    model = orl_model_load(ctx, o->models.item[0]);
+    model = load_to_use(ctx, o, o->models.item[0]);
     data = load_data(ctx, o, o->data, model);
     start_line(ctx, o, model, orl_memory_now(ctx));
     orl_logprob(model, data, o->per_token ? &per_token : NULL, NULL);
@@ -1367,7 +1374,7 @@ static int cmd_score(orl_ctx *ctx, options *o) {
     orl_cost before;
     int code = check_out(o, o->out, 0);
     if (code != GO) return code;
-    model = orl_model_load(ctx, o->rm);
+    model = load_to_use(ctx, o, o->rm);
     data = load_data(ctx, o, o->data, model);
     start_line(ctx, o, model, orl_memory_now(ctx));
     before = orl_cost_now(ctx);
@@ -1458,7 +1465,7 @@ static int cmd_align(orl_ctx *ctx, options *o) {
     if (code != GO) return code;
     model = load_to_train(ctx, o);
     data = load_data(ctx, o, o->data, model);
-    if (o->rm) rm = orl_model_load(ctx, o->rm);
+    if (o->rm) rm = load_to_use(ctx, o, o->rm);
     if (orl_failed(ctx)) return finish(ctx);
     if (p.filter || p.weigh || p.condition) {
         if ((code = label(ctx, o, data, rm)) != GO) return code;
@@ -1646,11 +1653,11 @@ static int cmd_eval(orl_ctx *ctx, options *o) {
     memset(samples, 0, sizeof samples);
     for (i = 0; i < count; i++) { /* a model is called by the last part of its path */
         const char *slash = strrchr(o->models.item[i], '/');
-        models[i] = orl_model_load(ctx, o->models.item[i]);
+        models[i] = load_to_use(ctx, o, o->models.item[i]);
         orl_model_set_name(models[i], slash && slash[1] ? slash + 1 : o->models.item[i]);
     }
     if ((code = read_sampling(o, models[0])) != GO) return code;
-    rm = orl_model_load(ctx, o->rm);
+    rm = load_to_use(ctx, o, o->rm);
     prompts = load_data(ctx, o, o->data, models[0]);
     start_line(ctx, o, models[0], orl_memory_now(ctx));
     o->generate.progress = on_sample;
@@ -1882,7 +1889,7 @@ static int cmd_chat(orl_ctx *ctx, options *o) {
     chat c;
     int code, quit = 0;
     memset(&c, 0, sizeof c);
-    c.o = o, c.model = orl_model_load(ctx, o->models.item[0]);
+    c.o = o, c.model = load_to_use(ctx, o, o->models.item[0]);
     if ((code = read_sampling(o, c.model)) != GO) return code;
     if (!c.model) return finish(ctx);
     if (orl_is_reward_model(c.model)) return fail("%s is a reward model: it has nothing to say", o->models.item[0]);

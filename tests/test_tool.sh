@@ -247,6 +247,8 @@ run 0 export $one --model lora --out lora_whole; has lora_whole/model.safetensor
 run 0 sft $fast --model sft_bf16 --data sft.jsonl --lora 2 --merge --out lora_merged; gone lora_merged/adapter_config.json
 same "$(weights lora_whole)" "$(weights lora_merged)"
 run 0 generate $one --model lora --data prompts.jsonl --max-tokens 4 --out lora.samples
+run 0 generate $one --frozen --model lora --data prompts.jsonl --max-tokens 4 --out frozen.samples; same lora.samples frozen.samples
+run 0 logprob $one --frozen --model lora --data sft.jsonl --out frozen.logprob; same lora.logprob frozen.logprob
 run 0 align $fast --method dt --model sft --data labelled.jsonl --lora 2 --lora-targets q_proj,v_proj --out lora_dt
 check "the condition is lost" grep -q orl_condition lora_dt/orl_adapter.json
 run 0 generate $one --model lora_dt --target-reward 1 --data prompts.jsonl --max-tokens 4 --out lora_dt.samples
