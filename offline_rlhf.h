@@ -10881,7 +10881,8 @@ ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
         return NULL;
     }
     which = orli_first_file(ctx, path, dir, orli_vocab_files);
-    if (which < 0 && orli_first_file(ctx, path, dir, orli_rank_files) >= 0) return orl_tokenizer_load_tiktoken(ctx, path, NULL);
+    if (which < 0 && orli_first_file(ctx, path, dir, orli_rank_files) >= 0)
+        return orl_tokenizer_load_tiktoken(ctx, path, NULL);
     if (which < 0 && !orl_failed(ctx))
         orli_fail(ctx, ORL_ERR_IO,
                   "%s: holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt nor encoder.json and "
