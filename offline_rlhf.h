@@ -6387,19 +6387,24 @@ static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t si
 /* ---- files that are kept as they came: what a directory holds beside what is read of it ---- */
 
 #define ORLI_KEPT_FILES 12
-#define ORLI_KEPT_MOST ((size_t)1 << 26) /* bytes; a larger file is not kept, and that is said */
+#define ORLI_KEPT_COPIED ((size_t)1 << 16) /* bytes; a larger file stays mapped, where it takes no memory of ours */
 
-typedef struct orli_kept { /* copies: the directory may be gone when they are written */
+typedef struct orli_kept { /* the directory may be gone when they are written: a mapping outlives its file's name */
     struct {
         const char *name; /* a literal */
-        char *bytes;
+        const char *bytes;
         size_t size;
+        orli_file map;    /* of nothing, if it is a copy */
     } file[ORLI_KEPT_FILES];
     size_t count;
 } orli_kept;
 
 static void orli_kept_free(orl_ctx *ctx, orli_kept *kept) {
-    while (kept->count) orli_free(ctx, kept->file[--kept->count].bytes);
+    while (kept->count--) {
+        if (kept->file[kept->count].map.mapped) orli_file_close(&kept->file[kept->count].map);
+        else orli_free(ctx, kept->file[kept->count].bytes);
+    }
+    kept->count = 0;
 }
 
 /* The number of the file, or ORLI_NONE. */
@@ -6415,8 +6420,16 @@ static void orli_kept_add(orl_ctx *ctx, orli_kept *kept, const char *name, const
     ORL_ASSERT(kept->count < ORLI_KEPT_FILES);
     if (!copy) return;
     if (size) memcpy(copy, bytes, size);
+    memset(&kept->file[kept->count], 0, sizeof *kept->file);
     kept->file[kept->count].name = name, kept->file[kept->count].bytes = copy;
     kept->file[kept->count++].size = size;
+}
+
+/* The same of a mapped file, which is taken over. */
+static void orli_kept_take(orli_kept *kept, const char *name, orli_file file) {
+    ORL_ASSERT(kept->count < ORLI_KEPT_FILES);
+    kept->file[kept->count].name = name, kept->file[kept->count].bytes = file.data;
+    kept->file[kept->count].size = file.size, kept->file[kept->count++].map = file;
 }
 
 /* Remembers those of the files (their names ended by NULL) that the directory has. */
@@ -6427,8 +6440,11 @@ static orl_status orli_kept_read(orl_ctx *ctx, orli_kept *kept, const char *dir,
         if (orli_join(ctx, path, dir, *names) != ORL_OK || !orli_exists(path) ||
             orli_file_open(ctx, path, &file) != ORL_OK)
             continue;
-        if (file.size <= ORLI_KEPT_MOST) orli_kept_add(ctx, kept, *names, file.data, file.size);
-        else orli_note(ctx, "%s: %zu bytes are more than are kept: a saved model will be without it", path, file.size);
+        if (file.size > ORLI_KEPT_COPIED) {
+            orli_kept_take(kept, *names, file);
+            continue;
+        }
+        orli_kept_add(ctx, kept, *names, file.data, file.size);
         orli_file_close(&file);
     }
     return orl_error_status(ctx);
