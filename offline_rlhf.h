@@ -5817,8 +5817,8 @@ static size_t orli_names_add_more(orli_names *n, const char *text, size_t length
     const char *copy;
     size_t at;
     if (n->count >= UINT32_MAX / 4 || length > UINT32_MAX) {
-        orli_fail(n->texts.arena.ctx, ORL_ERR_MEMORY, "no memory for more than %zu names, or one of %zu bytes", n->count,
-                  length);
+        orli_fail(n->texts.arena.ctx, ORL_ERR_MEMORY, "no memory for more than %zu names, or one of %zu bytes",
+                  n->count, length);
         return ORLI_NONE;
     }
     if (3 * (n->count + 1) > 2 * n->slots && orli_names_grow(n, n->slots ? 2 * n->slots : 64) != ORL_OK)
@@ -7469,6 +7469,11 @@ static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
  *             encodes as what it was saved from; a file with settings that are not known here is
  *             an error that names them, never a guess. Encoding takes time in proportion to the
  *             text, whatever it is; nothing recurses.
+ * Memory:     while a file is loaded, at most 1 MiB and so many times its size: 2 for a tokenizer.json as Hugging
+ *             Face writes it, and for GPT-2's two files; 2.75 whatever a JSON file holds (a token takes 30 bytes and
+ *             its text, a merge 20); 7 for llama2.c's and tiktoken's files as they are published, and 20 whatever
+ *             they hold, as they leave out the merges: every cut of a token into two others is one. The file itself is
+ *             not held but mapped.
  * Threads:    the context's thread only (the cache of words is written while encoding); learning counts
  *             words on all threads, and what it learns does not depend on how many there are.
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
