@@ -5773,15 +5773,16 @@ static char *orli_texts_add(orli_texts *t, const char *text, size_t length) {
 
 typedef struct orli_name {
     const char *text; /* zero-terminated, and stays where it is */
-    size_t length;
+    uint32_t length;
+    int32_t id;       /* its holder's to use */
 } orli_name;
 
 typedef struct orli_names {
     orli_texts texts;
     orli_name *name;
     size_t count, capacity;
-    uint32_t *slot; /* 1 + number, 0 empty; open addressing, at most half full */
-    size_t slots;   /* a power of two, or 0 */
+    uint32_t *slot; /* 1 + number, 0 empty; open addressing, at most two thirds full */
+    size_t slots;
 } orli_names;
 
 static orli_names orli_names_new(orl_ctx *ctx) {
@@ -5813,10 +5814,13 @@ static uint64_t orli_hash(const void *bytes, size_t n) {
     return h ^ h >> 32;
 }
 
+/* The place in a table of any size that a hash's upper half asks for. */
+static size_t orli_hash_place(uint64_t hash, size_t slots) { return (size_t)((hash >> 32) * slots >> 32); }
+
 /* Where the name is, or the empty slot where it would be. */
 static size_t orli_names_slot(const orli_names *n, const char *text, size_t length) {
-    size_t i = (size_t)orli_hash(text, length) & (n->slots - 1);
-    for (; n->slot[i]; i = (i + 1) & (n->slots - 1)) {
+    size_t i = orli_hash_place(orli_hash(text, length), n->slots);
+    for (; n->slot[i]; i = i + 1 < n->slots ? i + 1 : 0) {
         const orli_name *name = &n->name[n->slot[i] - 1];
         if (name->length == length && (!length || memcmp(name->text, text, length) == 0)) break;
     }
@@ -5829,9 +5833,9 @@ static size_t orli_names_find(const orli_names *n, const char *text, size_t leng
     return slot ? slot - 1 : ORLI_NONE;
 }
 
-static orl_status orli_names_grow(orli_names *n) {
+static orl_status orli_names_grow(orli_names *n, size_t slots) {
     orl_ctx *ctx = n->texts.arena.ctx;
-    size_t slots = n->slots ? 2 * n->slots : 64, i;
+    size_t i;
     uint32_t *slot = (uint32_t *)orli_alloc_zero(ctx, slots, sizeof *slot);
     if (!slot) return ORL_ERR_MEMORY;
     orli_free(ctx, n->slot);
@@ -5842,22 +5846,37 @@ static orl_status orli_names_grow(orli_names *n) {
     return ORL_OK;
 }
 
-/* The name's number, new or old (is it new? the count has grown); ORLI_NONE if memory ran out. */
-static size_t orli_names_add(orli_names *n, const char *text, size_t length) {
+/* Makes room for so many names in all, and no more. */
+static orl_status orli_names_reserve(orli_names *n, size_t count) {
+    if (ORLI_RESERVE(n->texts.arena.ctx, n->name, n->capacity, count) != ORL_OK) return ORL_ERR_MEMORY;
+    return orli_mul(count, 3) > 2 * n->slots ? orli_names_grow(n, orli_add(count, count / 2 + 8)) : ORL_OK;
+}
+
+/* The number, new or old (is it new? the count has grown), of the name that is the first `length` of these bytes; all
+ * of them are kept with it. ORLI_NONE if memory ran out. */
+static size_t orli_names_add_more(orli_names *n, const char *text, size_t length, size_t bytes) {
     const char *copy;
     size_t at;
-    if (2 * (n->count + 1) > n->slots && orli_names_grow(n) != ORL_OK) return ORLI_NONE;
+    if (n->count >= UINT32_MAX / 4 || length > UINT32_MAX) {
+        orli_fail(n->texts.arena.ctx, ORL_ERR_MEMORY, "no memory for more than %zu names, or one of %zu bytes",
+                  n->count, length);
+        return ORLI_NONE;
+    }
+    if (3 * (n->count + 1) > 2 * n->slots && orli_names_grow(n, n->slots ? 2 * n->slots : 64) != ORL_OK)
+        return ORLI_NONE;
     at = orli_names_slot(n, text, length);
     if (n->slot[at]) return n->slot[at] - 1;
-    if (n->count >= UINT32_MAX - 1 ||
-        ORLI_RESERVE(n->texts.arena.ctx, n->name, n->capacity, n->count + 1) != ORL_OK)
-        return ORLI_NONE;
-    copy = orli_texts_add(&n->texts, text, length);
+    if (ORLI_RESERVE(n->texts.arena.ctx, n->name, n->capacity, n->count + 1) != ORL_OK) return ORLI_NONE;
+    copy = orli_texts_add(&n->texts, text, bytes);
     if (!copy) return ORLI_NONE;
     n->name[n->count].text = copy;
-    n->name[n->count].length = length;
+    n->name[n->count].length = (uint32_t)length;
+    n->name[n->count].id = 0;
     n->slot[at] = (uint32_t)++n->count;
     return n->count - 1;
+}
+static size_t orli_names_add(orli_names *n, const char *text, size_t length) {
+    return orli_names_add_more(n, text, length, length);
 }
 
 /* ---- numbers as text ---- */
@@ -6364,6 +6383,17 @@ static orl_status orli_json_skip(orli_json *j) {
     return ORL_OK;
 }
 
+/* How many members or values the object or array that comes next has. */
+static size_t orli_json_count(orli_json j) {
+    size_t n = 0;
+    orli_json_event container = orli_json_next(&j);
+    if (container == ORLI_JSON_OBJECT)
+        for (; orli_json_key(&j); n++) orli_json_skip(&j);
+    else if (container == ORLI_JSON_ARRAY)
+        for (; orli_json_item(&j); n++) orli_json_skip(&j);
+    return n;
+}
+
 /* Nothing but white space may be left. */
 static orl_status orli_json_end(orli_json *j) {
     orli_json_expect(j, ORLI_JSON_END);
@@ -6428,19 +6458,24 @@ static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t si
 /* ---- files that are kept as they came: what a directory holds beside what is read of it ---- */
 
 #define ORLI_KEPT_FILES 12
-#define ORLI_KEPT_MOST ((size_t)1 << 26) /* bytes; a larger file is not kept, and that is said */
+#define ORLI_KEPT_COPIED ((size_t)1 << 16) /* bytes; a larger file stays mapped, where it takes no memory of ours */
 
-typedef struct orli_kept { /* copies: the directory may be gone when they are written */
+typedef struct orli_kept { /* the directory may be gone when they are written: a mapping outlives its file's name */
     struct {
         const char *name; /* a literal */
-        char *bytes;
+        const char *bytes;
         size_t size;
+        orli_file map;    /* of nothing, if it is a copy */
     } file[ORLI_KEPT_FILES];
     size_t count;
 } orli_kept;
 
 static void orli_kept_free(orl_ctx *ctx, orli_kept *kept) {
-    while (kept->count) orli_free(ctx, kept->file[--kept->count].bytes);
+    while (kept->count--) {
+        if (kept->file[kept->count].map.mapped) orli_file_close(&kept->file[kept->count].map);
+        else orli_free(ctx, kept->file[kept->count].bytes);
+    }
+    kept->count = 0;
 }
 
 /* The number of the file, or ORLI_NONE. */
@@ -6456,8 +6491,16 @@ static void orli_kept_add(orl_ctx *ctx, orli_kept *kept, const char *name, const
     ORL_ASSERT(kept->count < ORLI_KEPT_FILES);
     if (!copy) return;
     if (size) memcpy(copy, bytes, size);
+    memset(&kept->file[kept->count], 0, sizeof *kept->file);
     kept->file[kept->count].name = name, kept->file[kept->count].bytes = copy;
     kept->file[kept->count++].size = size;
+}
+
+/* The same of a mapped file, which is taken over. */
+static void orli_kept_take(orli_kept *kept, const char *name, orli_file file) {
+    ORL_ASSERT(kept->count < ORLI_KEPT_FILES);
+    kept->file[kept->count].name = name, kept->file[kept->count].bytes = file.data;
+    kept->file[kept->count].size = file.size, kept->file[kept->count++].map = file;
 }
 
 /* Remembers those of the files (their names ended by NULL) that the directory has. */
@@ -6468,8 +6511,11 @@ static orl_status orli_kept_read(orl_ctx *ctx, orli_kept *kept, const char *dir,
         if (orli_join(ctx, path, dir, *names) != ORL_OK || !orli_exists(path) ||
             orli_file_open(ctx, path, &file) != ORL_OK)
             continue;
-        if (file.size <= ORLI_KEPT_MOST) orli_kept_add(ctx, kept, *names, file.data, file.size);
-        else orli_note(ctx, "%s: %zu bytes are more than are kept: a saved model will be without it", path, file.size);
+        if (file.size > ORLI_KEPT_COPIED) {
+            orli_kept_take(kept, *names, file);
+            continue;
+        }
+        orli_kept_add(ctx, kept, *names, file.data, file.size);
         orli_file_close(&file);
     }
     return orl_error_status(ctx);
@@ -7464,6 +7510,11 @@ static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
  *             encodes as what it was saved from; a file with settings that are not known here is
  *             an error that names them, never a guess. Encoding takes time in proportion to the
  *             text, whatever it is; nothing recurses.
+ * Memory:     while a file is loaded, at most 1 MiB and so many times its size: 2 for a tokenizer.json as Hugging
+ *             Face writes it, and for GPT-2's two files; 2.75 whatever a JSON file holds (a token takes 30 bytes and
+ *             its text, a merge 20); 7 for llama2.c's and tiktoken's files as they are published, and 20 whatever
+ *             they hold, as they leave out the merges: every cut of a token into two others is one. The file itself is
+ *             not held but mapped.
  * Threads:    the context's thread only (the cache of words is written while encoding); learning counts
  *             words on all threads, and what it learns does not depend on how many there are.
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
@@ -7888,21 +7939,22 @@ static orl_status orli_pairs_set(orl_ctx *ctx, orli_pairs *p, uint64_t pair, uin
 /* ---- the tokenizer ---- */
 
 typedef struct orli_token {
-    const char *text; /* the bytes it stands for; NULL: no token has this id */
-    uint32_t bytes;
     /* name: its spelling's number: "Ġthe", "▁the", "<0x0A>", "<|endoftext|>" */
     unsigned name : 30, special : 1, added : 1;
+    /* bytes: how many it stands for; text: 0: no token has this id; behind: they follow the spelling and its zero,
+     * else they are the spelling */
+    unsigned bytes : 30, text : 1, behind : 1;
 } orli_token;
 
 /* A token that is looked for in the text before anything else. */
 typedef struct orli_added {
     const char *text;          /* what is looked for: its spelling, or (normalized) what the normalizer makes of it */
-    size_t bytes;
+    uint32_t bytes;
     int32_t id;
-    int special;
-    int lstrip, rstrip;        /* it takes the white space on that side along */
-    int single_word;           /* not beside a letter, a digit or an underscore */
-    int normalized;            /* looked for in the normalized text, when the others have been found */
+    char special;
+    char lstrip, rstrip;       /* it takes the white space on that side along */
+    char single_word;          /* not beside a letter, a digit or an underscore */
+    char normalized;           /* looked for in the normalized text, when the others have been found */
 } orli_added;
 
 typedef struct orli_added_set { /* in order of their bytes */
@@ -7912,7 +7964,7 @@ typedef struct orli_added_set { /* in order of their bytes */
 } orli_added_set;
 
 typedef struct orli_merge {
-    int32_t left, right, id, rank; /* rank: less goes first */
+    int32_t left, right, id;
 } orli_merge;
 
 typedef enum orli_split { /* how text falls into words; merges stay within a word */
@@ -7941,14 +7993,13 @@ struct orl_tokenizer {
     orli_object object;
     unsigned char *unicode;          /* the class of each character, as orli_unicode_expand() has it … */
     unsigned char ascii[256];        /* … and of those of one byte, as a bit; 0: of several bytes */
-    orli_names names;                /* spellings of all tokens … */
-    int32_t *name_id;                /* … and the ids that go with them */
-    size_t name_capacity;
+    orli_names names;                /* spellings of all tokens, and the ids that go with them */
     orli_token *token;               /* (tokens), by id */
     size_t tokens, token_capacity;
-    orli_texts texts;
-    orli_merge *merge;               /* in order of rank */
+    orli_texts texts;                /* of added tokens that the normalizer changes */
+    orli_merge *merge;               /* in order of rank: less goes first */
     size_t merges, merge_capacity;
+    int32_t *rank;                   /* rank_by_token: the rank of all merges that make a token; else NULL */
     uint32_t *merge_slot;            /* 1 + number of a merge, by its pair, 0 empty; at most half full */
     size_t merge_slots;
     orli_pairs forms;                /* for NFC: see orli_nfc_expand() */
@@ -7977,10 +8028,10 @@ static void orli_tokenizer_destroy(orli_object *object) {
     orl_ctx *ctx = object->ctx;
     orli_free(ctx, tok->unicode);
     orli_names_free(&tok->names);
-    orli_free(ctx, tok->name_id);
     orli_free(ctx, tok->token);
     orli_arena_free(&tok->texts.arena);
     orli_free(ctx, tok->merge);
+    orli_free(ctx, tok->rank);
     orli_free(ctx, tok->merge_slot);
     orli_free(ctx, tok->forms.slot);
     orli_free(ctx, tok->added[0].item);
@@ -8096,7 +8147,7 @@ static void orli_unspell(const orl_tokenizer *tok, const char *s, size_t n, orli
 /* The id of a spelling, or −1. */
 static int32_t orli_spelling_id(const orl_tokenizer *tok, const char *s, size_t n) {
     size_t name = orli_names_find(&tok->names, s, n);
-    return name == ORLI_NONE ? -1 : tok->name_id[name];
+    return name == ORLI_NONE ? -1 : tok->names.name[name].id;
 }
 
 /* ---- NFC: Unicode Standard Annex #15 ----
@@ -8333,42 +8384,54 @@ static void orli_normalize(const orl_tokenizer *tok, const char **text, size_t *
 
 /* ---- building ---- */
 
+/* The bytes a token stands for, zero-terminated. */
+static const char *orli_token_start(const orl_tokenizer *tok, const orli_token *t) {
+    const orli_name *name = &tok->names.name[t->name];
+    return name->text + (t->behind ? name->length + 1 : 0);
+}
+
+/* Makes room for so many tokens in all, and no more. */
+static orl_status orli_tokens_reserve(orl_tokenizer *tok, size_t n) {
+    if (orli_names_reserve(&tok->names, n) != ORL_OK) return ORL_ERR_MEMORY;
+    return ORLI_RESERVE(tok->object.ctx, tok->token, tok->token_capacity, n);
+}
+
 /* Enters a token. literal: its text is its spelling (added tokens). 0: the spelling or the id
  * is taken (no error set). */
 static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, int32_t id,
                             int literal) {
     orl_ctx *ctx = tok->object.ctx;
-    size_t before = tok->names.count, name;
-    orli_str text = orli_str_new(ctx);
+    size_t before = tok->names.count, name, bytes;
+    orli_str both = orli_str_new(ctx);
     orli_token *t;
+    int behind;
     if ((size_t)id < tok->tokens && tok->token[id].text) return 0;
-    name = orli_names_add(&tok->names, spelling, n);
+    orli_str_add(&both, spelling, n);
+    orli_str_add(&both, "", 1);
+    if (literal && !tok->sentencepiece) orli_str_add(&both, spelling, n);
+    else orli_unspell(tok, spelling, n, &both);
+    bytes = both.length - n - 1;
+    behind = bytes != n || (n && memcmp(both.data, both.data + n + 1, n) != 0);
+    name = both.failed ? ORLI_NONE : orli_names_add_more(&tok->names, both.data, n, behind ? both.length : n);
+    orli_str_free(&both);
     if (name == ORLI_NONE ||
-        ORLI_RESERVE(ctx, tok->name_id, tok->name_capacity, tok->names.count) != ORL_OK ||
         ORLI_RESERVE(ctx, tok->token, tok->token_capacity, (size_t)id + 1) != ORL_OK)
         return 1;
     if (tok->names.count == before) return 0;
-    tok->name_id[name] = id;
+    tok->names.name[name].id = id;
     for (; tok->tokens <= (size_t)id; tok->tokens++)
         memset(&tok->token[tok->tokens], 0, sizeof *tok->token);
-    if (literal && !tok->sentencepiece) orli_str_add(&text, spelling, n);
-    else orli_unspell(tok, spelling, n, &text);
     t = &tok->token[id];
     t->name = (unsigned)name & 0x3fffffffu;
-    t->bytes = (uint32_t)text.length;
-    if (n && !text.failed && text.length == n && memcmp(text.data, tok->names.name[name].text, n) == 0)
-        t->text = tok->names.name[name].text; /* spelled as it is: one copy will do */
-    else if (!text.failed)
-        t->text = orli_texts_add(&tok->texts, text.data ? text.data : "", text.length);
-    orli_str_free(&text);
+    t->bytes = (unsigned)bytes & 0x3fffffffu;
+    t->text = 1, t->behind = behind != 0;
     return 1;
 }
 
 /* Where the merge of a pair is, or the empty slot where it would be. */
 static size_t orli_merge_place(const orl_tokenizer *tok, int32_t left, int32_t right) {
-    uint64_t h = orli_pair(left, right) * 0x9E3779B97F4A7C15u;
-    size_t i = (size_t)(h ^ h >> 32) & (tok->merge_slots - 1);
-    for (; tok->merge_slot[i]; i = (i + 1) & (tok->merge_slots - 1)) {
+    size_t i = orli_hash_place(orli_pair(left, right) * 0x9E3779B97F4A7C15u, tok->merge_slots);
+    for (; tok->merge_slot[i]; i = i + 1 < tok->merge_slots ? i + 1 : 0) {
         const orli_merge *m = &tok->merge[tok->merge_slot[i] - 1];
         if (m->left == left && m->right == right) break;
     }
@@ -8378,11 +8441,13 @@ static size_t orli_merge_place(const orl_tokenizer *tok, int32_t left, int32_t r
 /* orli_pair(rank, id) of the merge of a pair, or ORLI_NO_PAIR. */
 static uint64_t orli_merge_of(const orl_tokenizer *tok, int32_t left, int32_t right) {
     uint32_t number = tok->merge_slots ? tok->merge_slot[orli_merge_place(tok, left, right)] : 0;
-    return number ? orli_pair(tok->merge[number - 1].rank, tok->merge[number - 1].id) : ORLI_NO_PAIR;
+    int32_t id = number ? tok->merge[number - 1].id : 0;
+    if (!number) return ORLI_NO_PAIR;
+    return orli_pair(tok->rank ? tok->rank[id] : (int32_t)(number - 1), id);
 }
 
-static orl_status orli_merges_grow(orl_tokenizer *tok) {
-    size_t slots = tok->merge_slots ? 2 * tok->merge_slots : 64, i;
+static orl_status orli_merges_grow(orl_tokenizer *tok, size_t slots) {
+    size_t i;
     orli_free(tok->object.ctx, tok->merge_slot);
     tok->merge_slot = (uint32_t *)orli_alloc_zero(tok->object.ctx, slots, sizeof *tok->merge_slot);
     tok->merge_slots = tok->merge_slot ? slots : 0;
@@ -8391,17 +8456,24 @@ static orl_status orli_merges_grow(orl_tokenizer *tok) {
     return orl_error_status(tok->object.ctx);
 }
 
+/* Makes room for so many merges in all, and no more. */
+static orl_status orli_merges_reserve(orl_tokenizer *tok, size_t n) {
+    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, n) != ORL_OK) return ORL_ERR_MEMORY;
+    return 2 * n > tok->merge_slots ? orli_merges_grow(tok, 2 * n) : ORL_OK;
+}
+
 /* Enters the merge that comes next in rank. 0: there is one of this pair (no error set). */
 static int orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, int32_t id) {
     orli_merge *m;
     size_t place;
     if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK ||
-        (2 * (tok->merges + 1) > tok->merge_slots && orli_merges_grow(tok) != ORL_OK))
+        (2 * (tok->merges + 1) > tok->merge_slots &&
+         orli_merges_grow(tok, tok->merge_slots ? 2 * tok->merge_slots : 64) != ORL_OK))
         return 1;
     place = orli_merge_place(tok, left, right);
     if (tok->merge_slot[place]) return 0;
     m = &tok->merge[tok->merges++];
-    m->left = left, m->right = right, m->id = id, m->rank = (int32_t)(tok->merges - 1);
+    m->left = left, m->right = right, m->id = id;
     tok->merge_slot[place] = (uint32_t)tok->merges;
     return 1;
 }
@@ -8421,20 +8493,21 @@ static void orli_added_enter(orl_tokenizer *tok, orli_added flags) {
     const orli_name *name = &tok->names.name[t->name];
     orli_added_set *set = &tok->added[flags.normalized ? 1 : 0];
     orli_str made = orli_str_new(ctx);
-    size_t i = set->count;
+    size_t i = set->count, bytes = name->length;
     if (!name->length || ORLI_RESERVE(ctx, set->item, set->capacity, set->count + 1) != ORL_OK) return;
     if (!t->added) set->count++;
     else for (i = 0; i < set->count && set->item[i].id != flags.id;) i++;
     if (i == set->count) return; /* it is in the other set: a second one would never be found */
-    flags.text = name->text, flags.bytes = name->length;
+    flags.text = name->text;
     if (flags.normalized) {
-        orli_normalize(tok, &flags.text, &flags.bytes, 1, &made);
+        orli_normalize(tok, &flags.text, &bytes, 1, &made);
         if (flags.text == made.data) flags.text = orli_texts_add(&tok->texts, made.data, made.length);
     }
+    flags.bytes = (uint32_t)bytes;
     orli_str_free(&made);
     if (!flags.text) return;
     set->item[i] = flags;
-    if (!tok->sentencepiece) t->text = name->text, t->bytes = (uint32_t)name->length; /* it stands for its spelling */
+    if (!tok->sentencepiece) t->behind = 0, t->bytes = name->length & 0x3fffffffu; /* it stands for its spelling */
     t->special = flags.special != 0;
     t->added = 1;
 }
@@ -8443,7 +8516,7 @@ static void orli_added_enter(orl_tokenizer *tok, orli_added flags) {
 static void orli_added_plain(orl_tokenizer *tok, int32_t id, int special) {
     orli_added flags;
     memset(&flags, 0, sizeof flags);
-    flags.id = id, flags.special = special;
+    flags.id = id, flags.special = special != 0;
     orli_added_enter(tok, flags);
 }
 
@@ -8493,16 +8566,10 @@ static void orli_joined_mark(orl_tokenizer *tok) {
 
 /* rank_by_token: the first merge that makes a token lends its rank to all that do. */
 static void orli_ranks_share(orl_tokenizer *tok) {
-    int32_t *first = (int32_t *)orli_alloc(tok->object.ctx, tok->tokens, sizeof *first);
     size_t i;
-    if (!first) return;
-    memset(first, 0xff, tok->tokens * sizeof *first);
-    for (i = 0; i < tok->merges; i++) {
-        orli_merge *m = &tok->merge[i];
-        if (first[m->id] < 0) first[m->id] = (int32_t)i;
-        m->rank = first[m->id];
-    }
-    orli_free(tok->object.ctx, first);
+    orli_free(tok->object.ctx, tok->rank);
+    tok->rank = (int32_t *)orli_alloc_zero(tok->object.ctx, tok->tokens, sizeof *tok->rank);
+    for (i = tok->merges; tok->rank && i-- > 0;) tok->rank[tok->merge[i].id] = (int32_t)i;
 }
 
 /* Tables that follow from vocabulary and merges. */
@@ -9275,7 +9342,7 @@ ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t 
     }
     t = &tok->token[id];
     if (bytes) *bytes = t->bytes;
-    return t->text ? t->text : "";
+    return t->text ? orli_token_start(tok, t) : "";
 }
 
 /* The bytes of a token, or 0 and an error. */
@@ -9298,10 +9365,12 @@ static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size
     if (!orl_failed(ctx) && ORLI_RESERVE(ctx, out.data, out.capacity, n + 1) != ORL_OK) out.failed = 1;
     for (i = 0; i < count && !orl_failed(ctx); i++) {
         const orli_token *t = &tok->token[ids[i]];
+        const char *start;
         if (!t->bytes || (skip_special && t->special)) continue;
-        skip = strip && t->text[0] == ' ' ? 1 : 0;
+        start = orli_token_start(tok, t);
+        skip = strip && start[0] == ' ' ? 1 : 0;
         strip = 0;
-        memcpy(out.data + out.length, t->text + skip, t->bytes - skip);
+        memcpy(out.data + out.length, start + skip, t->bytes - skip);
         out.length += t->bytes - skip;
     }
     if (!orl_failed(ctx)) out.data[out.length] = 0;
@@ -10214,6 +10283,13 @@ static int64_t orli_id_limit(size_t size) { return (int64_t)ORLI_MIN(size / 8 + 
 
 #define ORLI_SPELLING_MOST 65536
 
+/* Room for what a file says it has, as far as its size makes that believable: most tokens take 12 bytes or more of it.
+ * What is not believed makes room as it comes. */
+static void orli_load_room(orl_tokenizer *tok, const orli_json *j, size_t tokens, size_t merges) {
+    if (!orl_failed(j->ctx)) orli_tokens_reserve(tok, ORLI_MIN(tokens, j->size / 12 + 256));
+    if (!orl_failed(j->ctx)) orli_merges_reserve(tok, ORLI_MIN(merges, j->size / 8 + 256));
+}
+
 /* {"spelling": id, …} */
 static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
     orli_str s = orli_str_new(j->ctx);
@@ -10297,7 +10373,7 @@ static void orli_load_must_be_off(orli_json *j, const char *key) {
                       (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
 }
 
-static void orli_load_model(orl_tokenizer *tok, orli_json j) {
+static void orli_load_model(orl_tokenizer *tok, orli_json j, size_t added) {
     orli_json vocab, merges;
     orli_str unk = orli_str_new(tok->object.ctx);
     memset(&vocab, 0, sizeof vocab);
@@ -10326,6 +10402,7 @@ static void orli_load_model(orl_tokenizer *tok, orli_json j) {
     }
     if (!orl_failed(j.ctx) && (!vocab.ctx || !merges.ctx))
         orli_json_fail_at(&j, j.start, "model: no \"%s\"", vocab.ctx ? "merges" : "vocab");
+    if (!orl_failed(j.ctx)) orli_load_room(tok, &j, orli_json_count(vocab) + added, orli_json_count(merges));
     if (!orl_failed(j.ctx)) orli_load_vocab(tok, &vocab);
     if (!orl_failed(j.ctx)) orli_load_merges(tok, &merges);
     if (unk.length) tok->unk = orli_spelling_id(tok, unk.data, unk.length);
@@ -10340,17 +10417,29 @@ static int orli_load_added_one(orli_json *j, orli_added *flags, orli_str *conten
     for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
         if (orli_json_is(j, "id")) flags->id = (int32_t)orli_json_int(j, 0, orli_id_limit(j->size));
         else if (orli_json_is(j, "content")) orli_json_string(j, content);
-        else if (orli_json_is(j, "special")) flags->special = orli_json_bool(j);
-        else if (orli_json_is(j, "lstrip")) flags->lstrip = orli_json_bool(j);
-        else if (orli_json_is(j, "rstrip")) flags->rstrip = orli_json_bool(j);
-        else if (orli_json_is(j, "single_word")) flags->single_word = orli_json_bool(j);
-        else if (orli_json_is(j, "normalized")) flags->normalized = orli_json_bool(j);
+        else if (orli_json_is(j, "special")) flags->special = orli_json_bool(j) != 0;
+        else if (orli_json_is(j, "lstrip")) flags->lstrip = orli_json_bool(j) != 0;
+        else if (orli_json_is(j, "rstrip")) flags->rstrip = orli_json_bool(j) != 0;
+        else if (orli_json_is(j, "single_word")) flags->single_word = orli_json_bool(j) != 0;
+        else if (orli_json_is(j, "normalized")) flags->normalized = orli_json_bool(j) != 0;
         else orli_json_skip(j);
     }
     if (content->failed || orl_failed(j->ctx)) return 0;
     if (flags->id < 0 || !content->length)
         orli_json_fail_at(j, j->start, "added_tokens: a token without id or content");
     return !orl_failed(j->ctx);
+}
+
+/* Makes room for as many as there are of either kind. */
+static void orli_load_added_room(orl_tokenizer *tok, orli_json j) {
+    orli_str s = orli_str_new(j.ctx);
+    orli_added flags;
+    size_t n[2] = {0, 0}, i;
+    for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j) && orli_load_added_one(&j, &flags, &s);)
+        n[flags.normalized ? 1 : 0]++;
+    for (i = 0; i < 2 && !orl_failed(j.ctx); i++)
+        ORLI_RESERVE(j.ctx, tok->added[i].item, tok->added[i].capacity, n[i]);
+    orli_str_free(&s);
 }
 
 /* [{"id": …, "content": "…", "special": …, "lstrip": …, …}, …]. The first of the usual
@@ -10360,6 +10449,7 @@ static void orli_load_added(orl_tokenizer *tok, orli_json j) {
     orli_added flags;
     int32_t known;
     if (!j.ctx || orli_json_null(&j)) return;
+    orli_load_added_room(tok, j);
     for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) {
         if (!orli_load_added_one(&j, &flags, &s)) break;
         known = orli_spelling_id(tok, s.data, s.length);
@@ -10382,7 +10472,7 @@ static void orli_load_added(orl_tokenizer *tok, orli_json j) {
 /* Between ids there may be a few that no token has, but memory goes by the highest. */
 static void orli_check_holes(const orl_tokenizer *tok, orli_json *j) {
     size_t i, used = 0;
-    for (i = 0; i < tok->tokens; i++) used += tok->token[i].text != NULL;
+    for (i = 0; i < tok->tokens; i++) used += tok->token[i].text;
     if (tok->tokens - used > used + 1024)
         orli_json_fail_at(j, j->start,
                           "model: the vocabulary has ids up to %zu but only %zu tokens: number them 0, 1, …",
@@ -10420,7 +10510,7 @@ static void orli_load_json(orl_tokenizer *tok, const char *path) {
     if (part[5].ctx && tok->sentencepiece && orli_json_peek(&part[5]) != ORLI_JSON_NULL) tok->strips = 0;
     if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[5], orli_apply_decoder);
     if (!orl_failed(ctx) && tok->nfc) orli_nfc_expand(tok);
-    if (!orl_failed(ctx)) orli_load_model(tok, part[2]);
+    if (!orl_failed(ctx)) orli_load_model(tok, part[2], part[3].ctx ? orli_json_count(part[3]) : 0);
     if (!orl_failed(ctx)) orli_load_added(tok, part[3]);
     if (!orl_failed(ctx)) orli_check_holes(tok, &part[2]);
     if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[4], orli_apply_processor);
@@ -10429,6 +10519,16 @@ static void orli_load_json(orl_tokenizer *tok, const char *path) {
 
 /* ---- loading the other forms ---- */
 
+/* The number of lines with anything on them. */
+static size_t orli_lines_count(const orli_file *file) {
+    size_t at, count = 0, inside = 0;
+    for (at = 0; at < file->size; at++) {
+        if (file->data[at] == '\n') inside = 0;
+        else if (file->data[at] != '\r' && !inside) inside = 1, count++;
+    }
+    return count;
+}
+
 /* A file of merges, one "a b" a line, after a line "#version". */
 static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
     orl_ctx *ctx = tok->object.ctx;
@@ -10436,6 +10536,7 @@ static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
     orli_file file;
     size_t at, end, line = 1, next;
     if (orli_file_open(ctx, path, &file) != ORL_OK) return;
+    orli_merges_reserve(tok, orli_lines_count(&file));
     for (at = 0; at < file.size && !orl_failed(ctx); at = next, line++) {
         const char *text = file.data + at, *stop = (const char *)memchr(text, '\n', file.size - at),
                    *space, *wrong;
@@ -10462,6 +10563,7 @@ static void orli_load_vocab_json(orl_tokenizer *tok, const char *path) {
     int32_t end;
     if (orli_file_open(ctx, path, &file) != ORL_OK) return;
     j = orli_json_new(ctx, file.data, file.size, path, 1);
+    orli_load_room(tok, &j, orli_json_count(j), 0);
     orli_load_vocab(tok, &j);
     orli_json_end(&j);
     orli_file_close(&file);
@@ -10545,7 +10647,7 @@ static int orli_merge_order(const void *a, const void *b) { /* of merges that ma
 /* Reads the tokens and their scores. Spaces are spelled "▁"; the newlines some writers put
  * around <s> go. */
 static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const char *path,
-                              size_t vocab, float *score) {
+                              size_t vocab, orli_scored *order) {
     orl_ctx *ctx = tok->object.ctx;
     orli_str spelling = orli_str_new(ctx);
     size_t at = 4, i;
@@ -10559,7 +10661,8 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
                 path, file->size, i, vocab);
             break;
         }
-        memcpy(&score[i], file->data + at, 4);
+        memcpy(&order[i].score, file->data + at, 4);
+        order[i].id = (int32_t)i;
         memcpy(&length, file->data + at + 4, 4);
         if (length < 0 || (size_t)length > file->size - at - 8) {
             orli_fail(ctx, ORL_ERR_FORMAT,
@@ -10586,14 +10689,13 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
     orli_str_free(&spelling);
 }
 
-/* Enters every pair of tokens from `from` on that makes this one; SentencePiece's bytes take no part. */
-static void orli_token_merges(orl_tokenizer *tok, int32_t id, int32_t from) {
+/* Pairs of tokens from `from` on that make this one: how many; `found` has room for ORLI_TOKEN_MOST. SentencePiece's
+ * bytes take no part. */
+static size_t orli_token_pairs(const orl_tokenizer *tok, int32_t id, int32_t from, orli_merge *found) {
     const orli_name *name = &tok->names.name[tok->token[id].name];
-    orli_merge found[ORLI_TOKEN_MOST * 2];
     size_t count = 0, k;
-    memset(found, 0, sizeof *found);
-    if (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0) return;
-    for (k = 1; k < name->length && count < sizeof found / sizeof *found; k++) {
+    if (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0) return 0;
+    for (k = 1; k < name->length && count < ORLI_TOKEN_MOST; k++) {
         int32_t left = orli_spelling_id(tok, name->text, k),
                 right = left < from ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
         if (left < from || right < from ||
@@ -10603,23 +10705,26 @@ static void orli_token_merges(orl_tokenizer *tok, int32_t id, int32_t from) {
         found[count].left = left, found[count].right = right;
         count++;
     }
-    orli_sort(found, count, sizeof *found, orli_merge_order);
-    for (k = 0; k < count; k++) orli_merge_enter(tok, found[k].left, found[k].right, id);
+    return count;
 }
 
-/* Every pair of tokens that makes a third one is a merge, as good as the third one's score. */
-static void orli_scored_merges(orl_tokenizer *tok, const float *score, int32_t from) {
-    orl_ctx *ctx = tok->object.ctx;
-    orli_scored *order = (orli_scored *)orli_alloc(ctx, tok->tokens, sizeof *order);
-    size_t count = 0, i;
-    for (i = (size_t)from; order && i < tok->tokens; i++) {
-        if (!tok->token[i].text) continue;
-        order[count].score = score[i], order[count].id = (int32_t)i;
-        count++;
+/* Every pair of tokens that makes a third one is a merge, as good as the third one is early in `order` (NULL: by id).
+ * They are counted first, as they take most of the memory. */
+static void orli_derive_merges(orl_tokenizer *tok, const orli_scored *order, int32_t from) {
+    orli_merge found[ORLI_TOKEN_MOST];
+    size_t pass, i, k, count, total = 0;
+    for (pass = 0; pass < 2; pass++) {
+        for (i = (size_t)from; i < tok->tokens && !orl_failed(tok->object.ctx); i++) {
+            int32_t id = order ? order[i].id : (int32_t)i;
+            if (!tok->token[id].text) continue;
+            count = orli_token_pairs(tok, id, from, found);
+            total += count;
+            if (!pass) continue;
+            orli_sort(found, count, sizeof *found, orli_merge_order);
+            for (k = 0; k < count; k++) orli_merge_enter(tok, found[k].left, found[k].right, id);
+        }
+        if (!pass) orli_merges_reserve(tok, total);
     }
-    orli_sort(order, count, sizeof *order, orli_scored_order);
-    for (i = 0; i < count && !orl_failed(ctx); i++) orli_token_merges(tok, order[i].id, from);
-    orli_free(ctx, order);
 }
 
 /* vocab 0: as many tokens as the file has. */
@@ -10637,7 +10742,7 @@ static size_t orli_llama2c_count(const orli_file *file) {
 ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path, size_t vocab) {
     orl_tokenizer *tok;
     orli_file file;
-    float *score;
+    orli_scored *order;
     size_t i;
     if (orl_failed(ctx)) return NULL;
     if (!path) {
@@ -10654,21 +10759,25 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
         return NULL;
     }
     tok = orli_tokenizer_new(ctx);
-    score = (float *)orli_alloc(ctx, vocab, sizeof *score);
+    order = (orli_scored *)orli_alloc(ctx, vocab, sizeof *order);
     if (!orl_failed(ctx)) {
         tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos =
             tok->rank_by_token = tok->prefix_twice = tok->replaces = tok->strips = 1;
         tok->prefix = ORLI_PREFIX_ALWAYS;
         tok->split = ORLI_SPLIT_NONE;
-        orli_llama2c_read(tok, &file, path, vocab, score);
+        orli_tokens_reserve(tok, vocab);
+        orli_llama2c_read(tok, &file, path, vocab, order);
     }
-    if (!orl_failed(ctx)) orli_scored_merges(tok, score, 3);
+    if (!orl_failed(ctx)) {
+        orli_sort(order + 3, vocab - 3, sizeof *order, orli_scored_order);
+        orli_derive_merges(tok, order, 3);
+    }
+    orli_free(ctx, order);
     for (i = 0; i < 3 && !orl_failed(ctx); i++) orli_added_plain(tok, (int32_t)i, 1);
     if (!orl_failed(ctx)) {
         tok->unk = 0, tok->bos = 1, tok->eos = 2;
         orli_tokenizer_index(tok);
     }
-    orli_free(ctx, score);
     orli_file_close(&file);
     return orli_tokenizer_finished(tok);
 }
@@ -10750,16 +10859,6 @@ static int orli_rank_line(orl_tokenizer *tok, const char *path, size_t line, con
     return !orl_failed(ctx);
 }
 
-/* The number of lines with anything on them. */
-static size_t orli_ranks_count(const orli_file *file) {
-    size_t at, count = 0, inside = 0;
-    for (at = 0; at < file->size; at++) {
-        if (file->data[at] == '\n') inside = 0;
-        else if (file->data[at] != '\r' && !inside) inside = 1, count++;
-    }
-    return count;
-}
-
 static void orli_ranks_read(orl_tokenizer *tok, const orli_file *file, const char *path) {
     orli_str bytes = orli_str_new(tok->object.ctx), spelling = orli_str_new(tok->object.ctx);
     size_t at, end, line = 1, next, most = (size_t)orli_id_limit(file->size);
@@ -10820,31 +10919,29 @@ ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *pat
     orl_tokenizer *tok;
     const orli_rank_kind *kind = NULL;
     orli_file file;
-    float *score = NULL;
-    size_t i;
+    size_t ranks;
     if (orl_failed(ctx)) return NULL;
     if (!path) {
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load_tiktoken: the file is NULL");
         return NULL;
     }
     if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
-    kind = orli_rank_kind_of(ctx, path, name, orli_ranks_count(&file));
+    ranks = orli_lines_count(&file);
+    kind = orli_rank_kind_of(ctx, path, name, ranks);
     tok = orli_tokenizer_new(ctx);
+    if (!orl_failed(ctx)) orli_tokens_reserve(tok, ranks + (size_t)(kind->last - kind->first) + 1);
     if (!orl_failed(ctx)) orli_ranks_read(tok, &file, path);
-    if (!orl_failed(ctx) && orli_ranks_count(&file) != kind->ranks)
+    if (!orl_failed(ctx) && ranks != kind->ranks)
         orli_fail(ctx, ORL_ERR_FORMAT, "%s: has %zu ranks where %s has %zu: is the file complete, and of that kind?",
-                  path, orli_ranks_count(&file), kind->name, kind->ranks);
-    if (!orl_failed(ctx)) score = (float *)orli_alloc(ctx, tok->tokens, sizeof *score);
+                  path, ranks, kind->name, kind->ranks);
     if (!orl_failed(ctx)) {
-        for (i = 0; i < tok->tokens; i++) score[i] = -(float)i;
         tok->split = kind->split, tok->nfc = kind->nfc;
         tok->ignore_merges = tok->rank_by_token = 1;
-        orli_scored_merges(tok, score, 0);
+        orli_derive_merges(tok, NULL, 0);
     }
     if (!orl_failed(ctx) && tok->nfc) orli_nfc_expand(tok);
     if (!orl_failed(ctx)) orli_rank_specials(tok, kind, path);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
-    orli_free(ctx, score);
     orli_file_close(&file);
     return orli_tokenizer_finished(tok);
 }

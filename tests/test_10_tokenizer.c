@@ -1142,6 +1142,172 @@ static void hostile_memory(orl_ctx *ctx) {
     orli_str_free(&s);
 }
 
+/* ---- what each class of file takes while it is loaded, as the section's contract has it ---- */
+
+/* Token i of a dense vocabulary: the bytes of the alphabet, pairs and triples of letters. */
+static size_t dense_spelling(size_t i, char *out) {
+    size_t n = 0;
+    if (i < 256) return orli_utf8_encode(orli_byte_to_char((unsigned)i), out);
+    for (i -= 256; n < 2 || i; i /= 52) out[n++] = (char)(i % 52 < 26 ? 'A' + i % 52 : 'a' + i % 52 - 26);
+    return n;
+}
+
+/* merges: each token of two letters or more, as the first letter and the rest. between: what stands before each entry. */
+static void dense_json(orli_str *s, size_t tokens, int merges, size_t added, const char *between) {
+    char spelling[16];
+    size_t i, n;
+    orli_str_puts(s, HEAD "\"added_tokens\": [");
+    for (i = 0; i < added; i++) {
+        n = dense_spelling(i + tokens, spelling);
+        orli_str_printf(s, "%s%s{\"id\":%zu,\"content\":\"%.*s\",\"normalized\":%s}", i ? "," : "", between, tokens + i, (int)n, spelling,
+                        i % 2 ? "true" : "false");
+    }
+    orli_str_puts(s, "], \"model\": {\"vocab\": {");
+    for (i = 0; i < tokens; i++) {
+        n = dense_spelling(i, spelling);
+        orli_str_printf(s, "%s%s", i ? "," : "", between);
+        orli_json_put_string(s, spelling, n);
+        orli_str_printf(s, ":%zu", i);
+    }
+    orli_str_puts(s, "}, \"merges\": [");
+    for (i = 256; merges && i < tokens; i++) {
+        n = dense_spelling(i, spelling);
+        if (dense_spelling(i, spelling) > 3) break; /* "bcd" may be no token */
+        orli_str_printf(s, "%s%s\"%c %.*s\"", i > 256 ? "," : "", between, spelling[0], (int)n - 1, spelling + 1);
+    }
+    orli_str_puts(s, "]}}");
+}
+
+static void rank_runs(orli_str *s) { /* a rank file of the kind gpt2: the bytes, and pairs of bytes */
+    size_t i;
+    for (i = 0; i < 50256; i++) {
+        char bytes[2];
+        bytes[0] = (char)(i < 256 ? i : (i - 256) >> 8), bytes[1] = (char)(i - 256);
+        rank_put(s, bytes, i < 256 ? 1 : 2, i);
+    }
+}
+
+static void llama2c_runs(orli_str *s, size_t letters, size_t longest) { /* runs of one letter: a merge for each cut */
+    char run[256];
+    size_t i, k;
+    int32_t n = (int32_t)longest;
+    float score = 0;
+    orli_str_add(s, (const char *)&n, 4);
+    for (i = 0; i < 3 + letters * longest; i++) {
+        k = i < 3 ? i : i - 3;
+        n = i < 3 ? 4 : (int32_t)(k % longest + 1);
+        memset(run, i < 3 ? '.' : (int)('a' + k / longest), sizeof run);
+        if (i < 3) run[0] = (char)('0' + k);
+        orli_str_add(s, (const char *)&score, 4);
+        orli_str_add(s, (const char *)&n, 4);
+        orli_str_add(s, run, (size_t)n);
+    }
+}
+
+/* Loads what was made, well-formed or not; its peak is at most `times` its size and 1 MiB. */
+static void peak_at_most(orl_ctx *ctx, const char *what, const char *path, size_t size, double times) {
+    const size_t before = ctx->memory_now;
+    orl_tokenizer *tok;
+    ctx->memory_peak = before;
+    tok = strstr(path, ".tiktoken") ? orl_tokenizer_load_tiktoken(ctx, path, NULL)
+          : strstr(path, ".bin")    ? orl_tokenizer_load_llama2c(ctx, path, 0)
+                                    : orl_tokenizer_load(ctx, path);
+    check((double)(ctx->memory_peak - before) <= times * (double)size + (1 << 20));
+    if ((double)(ctx->memory_peak - before) > times * (double)size + (1 << 20) || getenv("V"))
+        printf("    %s: %zu bytes, peak %zu: %.2f times%s%s\n", what, size, ctx->memory_peak - before,
+               (double)(ctx->memory_peak - before) / (double)size, tok ? "" : ": ", tok ? "" : orl_error(ctx));
+    orl_tokenizer_free(tok);
+    orl_clear_error(ctx);
+    check(ctx->memory_now == before);
+}
+
+static void memory_of_files(orl_ctx *ctx) {
+    static const struct {
+        const char *what, *file;
+        size_t tokens, merges, added;
+        const char *between;
+        double times;
+    } c[] = {{"as Hugging Face writes it", "tokenizer.json", 140000, 1, 100, "\n        ", 2},
+             {"dense", "tokenizer.json", 140000, 0, 0, "", 2.75},
+             {"dense, with merges", "tokenizer.json", 140000, 1, 0, "", 2.75},
+             {"dense, added", "tokenizer.json", 300, 0, 100000, "", 2.75}};
+    orli_str s = orli_str_new(ctx);
+    char path[800];
+    size_t i, k;
+    snprintf(path, sizeof path, "%s", made("memory", "tokenizer.json", ""));
+    for (i = 0; i < 4; i++) {
+        s.length = 0;
+        dense_json(&s, c[i].tokens, (int)c[i].merges, c[i].added, c[i].between);
+        write_bytes(in_dir("memory/tokenizer.json"), s.data, s.length);
+        peak_at_most(ctx, c[i].what, path, s.length, c[i].times);
+    }
+    for (k = 0; k < 3; k++) { /* one thing again and again, to be refused */
+        s.length = 0;
+        orli_str_puts(&s, HEAD "\"model\": {\"vocab\": {\"a\":0,\"b\":1,\"ab\":2");
+        for (i = 0; k == 0 && i < 500000; i++) orli_str_puts(&s, ",\"a\":0");
+        orli_str_puts(&s, "}, \"merges\": [\"a b\"");
+        for (i = 0; k == 1 && i < 500000; i++) orli_str_puts(&s, ",\"a b\"");
+        orli_str_puts(&s, "]}, \"added_tokens\": [{\"id\":3,\"content\":\"c\"}");
+        for (i = 0; k == 2 && i < 100000; i++) orli_str_puts(&s, ",{\"id\":3,\"content\":\"c\"}");
+        orli_str_puts(&s, "]}");
+        write_bytes(in_dir("memory/tokenizer.json"), s.data, s.length);
+        peak_at_most(ctx, "repeated", path, s.length, 2.75);
+    }
+    s.length = 0;
+    rank_runs(&s);
+    write_bytes(in_dir("gpt2.tiktoken"), s.data, s.length);
+    snprintf(path, sizeof path, "%s", in_dir("gpt2.tiktoken"));
+    peak_at_most(ctx, "ranks", path, s.length, 7);
+    s.length = 0;
+    llama2c_runs(&s, 26, 200);
+    write_bytes(in_dir("runs.bin"), s.data, s.length);
+    snprintf(path, sizeof path, "%s", in_dir("runs.bin"));
+    peak_at_most(ctx, "runs", path, s.length, 20);
+    orli_str_free(&s);
+}
+
+static void memory_of_real_files(orl_ctx *ctx) {
+    static const struct {
+        const char *path, *file[2];
+        double times;
+    } c[] = {{"gpt2", {"/encoder.json", "/vocab.bpe"}, 2},
+             {"qwen3", {"/tokenizer.json", NULL}, 2},
+             {"llama2/tokenizer.bin", {"", NULL}, 7}};
+    const char *data = getenv("ORL_DATA") ? getenv("ORL_DATA") : "../shared/data";
+    char path[800], file[900];
+    struct stat info;
+    size_t i, k, size;
+    for (i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/tokenizers/%s", data, c[i].path);
+        for (k = size = 0; k < 2 && c[i].file[k]; k++) {
+            snprintf(file, sizeof file, "%s%s", path, c[i].file[k]);
+            if (stat(file, &info) == 0) size += (size_t)info.st_size;
+        }
+        if (size) peak_at_most(ctx, c[i].path, path, size, c[i].times);
+    }
+}
+
+/* A large file is not copied for being saved again: it may have lost its name by then, or be written over itself. */
+static void kept_without_a_copy(orl_ctx *ctx) {
+    orli_str s = orli_str_new(ctx);
+    orl_tokenizer *tok;
+    char *back;
+    size_t n = 0, i;
+    dense_json(&s, 20000, 1, 10, " ");
+    made("large", "tokenizer.json", "");
+    write_bytes(in_dir("large/tokenizer.json"), s.data, s.length);
+    tok = orl_tokenizer_load(ctx, in_dir("large"));
+    check(tok && s.length > ORLI_KEPT_COPIED && orl_tokenizer_save(tok, in_dir("large")) == ORL_OK);
+    for (i = 0; i < 2; i++) {
+        if (i) remove_tree(in_dir("large")), check(orl_tokenizer_save(tok, in_dir("larger")) == ORL_OK);
+        back = read_bytes(in_dir(i ? "larger/tokenizer.json" : "large/tokenizer.json"), &n);
+        check(back && n == s.length && memcmp(back, s.data, n) == 0);
+        free(back);
+    }
+    orl_tokenizer_free(tok);
+    orli_str_free(&s);
+}
+
 /* ---- NFC and streamed text ---- */
 
 static void normal_forms(orl_ctx *ctx) {
@@ -1292,6 +1458,9 @@ int main(int argc, char **argv) {
     rank_files(ctx);
     bad_ranks(ctx);
     hostile_memory(ctx);
+    memory_of_files(ctx);
+    memory_of_real_files(ctx);
+    kept_without_a_copy(ctx);
     normal_forms(ctx);
     streamed_text();
     faults(ctx);
