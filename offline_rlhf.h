@@ -14559,11 +14559,13 @@ static void orli_generator_draw(void *arg, size_t task, size_t worker) {
 /* Adds what a token says, as orli_decode() would. */
 static void orli_live_say(orli_live *l, const orl_tokenizer *tok, int32_t id, int continues) {
     const orli_token *t = (size_t)id < tok->tokens ? &tok->token[id] : NULL;
+    const char *text;
     size_t skip;
     if (!t || !t->bytes || t->special) return;
-    skip = tok->strips && !continues && !l->spoke && t->text[0] == ' ';
+    text = orli_token_start(tok, t);
+    skip = tok->strips && !continues && !l->spoke && text[0] == ' ';
     l->spoke = 1;
-    orli_str_add(&l->text, t->text + skip, t->bytes - skip);
+    orli_str_add(&l->text, text + skip, t->bytes - skip);
 }
 
 /* Where the first stop string begins that ends behind `from`; ORLI_NONE if there is none. */
