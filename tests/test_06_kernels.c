@@ -457,11 +457,7 @@ typedef struct gemm_case {
 /* A stored matrix with a gap of `gap` numbers between its rows, in a guarded slot. */
 static orli_mat stored(size_t slot, size_t rows, size_t cols, int turned, size_t gap) {
     const size_t lines = turned ? cols : rows, length = turned ? rows : cols, stride = length + gap;
-    orli_mat a;
-    a.data = guarded(slot, lines ? (lines - 1) * stride + length : 0);
-    a.rs = turned ? 1 : stride;
-    a.cs = turned ? stride : 1;
-    return a;
+    return orli_mat_of(guarded(slot, lines ? (lines - 1) * stride + length : 0), turned ? 1 : stride, turned ? stride : 1);
 }
 
 static int through_blis(const gemm_case *t) {
@@ -523,6 +519,51 @@ static void test_gemm_case(orl_ctx *ctx, gemm_case t) {
     }
     check(agree(&t, c, again, size));
     free(before);
+}
+
+/* A frozen matrix (n, k) in bf16: x·wᵀ, x·w, and from its panels, give the bits of the same numbers as floats. */
+static void test_halves_case(orl_ctx *ctx, size_t m, size_t n, size_t k) {
+    const orl_real *x = guarded(0, m * ORLI_MAX(n, k));
+    orl_real *wide = guarded(1, n * k), *c = guarded(2, m * ORLI_MAX(n, k)), *again = guarded(3, m * ORLI_MAX(n, k));
+    uint16_t *half = (uint16_t *)malloc(n * k * sizeof *half + 2), *panels = (uint16_t *)malloc(orli_pack_size(ctx, n, k) * 2 + 2);
+    orli_mat by_row = orli_mat_of(wide, k, 1), by_column = orli_mat_of(wide, 1, k), half_row, half_column;
+    size_t i;
+    for (i = 0; i < n * k; i++) {
+        const float y = (float)uniform(-1, 1);
+        uint32_t bits;
+        memcpy(&bits, &y, sizeof bits);
+        half[i] = (uint16_t)(bits >> 16);
+    }
+    ctx->kernels->widen(n * k, wide, half);
+    half_row = by_row, half_row.half = half, half_row.data = NULL;
+    half_column = by_column, half_column.half = half, half_column.data = NULL;
+    orli_gemm(ctx, m, n, k, orli_mat_of(x, k, 1), by_column, c, n, 0);
+    orli_gemm(ctx, m, n, k, orli_mat_of(x, k, 1), half_column, again, n, 0);
+    check(memcmp(c, again, m * n * sizeof *c) == 0);
+    orli_pack_halves(ctx, n, k, half, panels);
+    memset(again, 0, m * n * sizeof *again);
+    orli_gemm_halves(ctx, m, n, k, orli_mat_of(x, k, 1), panels, again, n);
+    check(memcmp(c, again, m * n * sizeof *c) == 0);
+    for (i = 0; i < m; i++) orli_gemm_halves(ctx, 1, n, k, orli_mat_of(x + i * k, k, 1), panels, again + i * n, n);
+    check(memcmp(c, again, m * n * sizeof *c) == 0);
+    orli_gemm(ctx, m, k, n, orli_mat_of(x, n, 1), by_row, c, k, 0);
+    orli_gemm(ctx, m, k, n, orli_mat_of(x, n, 1), half_row, again, k, 0);
+    check(through_blis(&(gemm_case){m, k, n, 0, 0, 0}) || memcmp(c, again, m * k * sizeof *c) == 0);
+    free(half), free(panels);
+}
+
+static void test_halves(void) {
+    static const size_t dims[] = {1, 2, 7, 15, 16, 17, 32, 33, 65, 130, 257};
+    orl_ctx ctx;
+    size_t i;
+    context_open(&ctx, 3);
+    for (i = 0; i < 150; i++) {
+        place = i & 1 ? AT_START : AT_END;
+        test_halves_case(&ctx, dims[below(6)], dims[below(sizeof dims / sizeof *dims)], dims[below(sizeof dims / sizeof *dims)]);
+    }
+    test_halves_case(&ctx, 1, 700, 1100), test_halves_case(&ctx, 40, 300, 1030);
+    place = AT_END;
+    orli_pool_destroy(&ctx);
 }
 
 static void test_gemm(void) {
@@ -716,7 +757,7 @@ static void test_selection(void) {
 
 int main(void) {
     static void (*const test[])(void) = {test_rows, test_transcendental, test_normal_cdf, test_pack, test_tile, test_thin_tile,
-                                         test_gemm, test_gemm_threads, test_attention, test_attention_long};
+                                         test_gemm, test_halves, test_gemm_threads, test_attention, test_attention_long};
     size_t t;
     int isa;
     guard_open();

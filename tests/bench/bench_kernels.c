@@ -148,17 +148,11 @@ typedef struct layer {
     orl_real *x, *w, *y, *panels;
 } layer;
 
-static orli_mat mat(const orl_real *data, size_t rs, size_t cs) {
-    orli_mat a;
-    a.data = data, a.rs = rs, a.cs = cs;
-    return a;
-}
-
 static void call_ours(const layer *l, int form) {
     const size_t m = l->m, n = l->n, k = l->k;
-    if (form == FORWARD) orli_gemm(l->ctx, m, n, k, mat(l->x, k, 1), mat(l->w, 1, k), l->y, n, 0);
-    if (form == BACK_X) orli_gemm(l->ctx, m, k, n, mat(l->y, n, 1), mat(l->w, k, 1), l->x, k, 0);
-    if (form == BACK_W) orli_gemm(l->ctx, n, k, m, mat(l->y, 1, n), mat(l->x, k, 1), l->w, k, 0);
+    if (form == FORWARD) orli_gemm(l->ctx, m, n, k, orli_mat_of(l->x, k, 1), orli_mat_of(l->w, 1, k), l->y, n, 0);
+    if (form == BACK_X) orli_gemm(l->ctx, m, k, n, orli_mat_of(l->y, n, 1), orli_mat_of(l->w, k, 1), l->x, k, 0);
+    if (form == BACK_W) orli_gemm(l->ctx, n, k, m, orli_mat_of(l->y, 1, n), orli_mat_of(l->x, k, 1), l->w, k, 0);
 }
 
 static void call_peer(const peer *p, const layer *l, int form) {
@@ -170,7 +164,7 @@ static void call_peer(const peer *p, const layer *l, int form) {
 
 static void call(int who, const layer *l, int form) {
     if (who == OURS) call_ours(l, form);
-    else if (who == PACKED) orli_gemm_packed(l->ctx, l->m, l->n, l->k, mat(l->x, l->k, 1), l->panels, l->y, l->n, 0);
+    else if (who == PACKED) orli_gemm_packed(l->ctx, l->m, l->n, l->k, orli_mat_of(l->x, l->k, 1), l->panels, l->y, l->n, 0);
     else call_peer(&peers[who - FIRST_PEER], l, form);
 }
 
@@ -291,7 +285,7 @@ static void bench_layer(orl_ctx *ctx, size_t m, size_t k, size_t n, const char *
     l.m = m, l.k = k, l.n = n;
     l.x = numbers(m * k), l.w = numbers(n * k), l.y = numbers(m * n);
     l.panels = numbers(orli_pack_size(ctx, n, k));
-    orli_pack(ctx, n, k, mat(l.w, 1, k), l.panels);
+    orli_pack(ctx, n, k, orli_mat_of(l.w, 1, k), l.panels);
     for (f = FORWARD; f < (m >= 256 ? FORMS : FORWARD + 1); f++) /* few rows: decoding, which has no gradients */
         if (!form || strcmp(form, form_name[f]) == 0) bench_form(&l, f);
     free(l.x), free(l.w), free(l.y), free(l.panels);
