@@ -7929,7 +7929,8 @@ typedef struct orli_merge {
 typedef enum orli_split { /* how text falls into words; merges stay within a word */
     ORLI_SPLIT_NONE,      /* SentencePiece: nowhere, or where no merge ever joins two bytes */
     ORLI_SPLIT_SPACES,    /* SentencePiece: before each space */
-    ORLI_SPLIT_GPT2, ORLI_SPLIT_LLAMA3, ORLI_SPLIT_QWEN2, ORLI_SPLIT_O200K
+    ORLI_SPLIT_GPT2, ORLI_SPLIT_LLAMA3, ORLI_SPLIT_QWEN2, ORLI_SPLIT_O200K,
+    ORLI_SPLIT_TEKKEN     /* Mistral NeMo */
 } orli_split;
 
 typedef enum orli_prefix { ORLI_PREFIX_NONE, ORLI_PREFIX_FIRST, ORLI_PREFIX_ALWAYS } orli_prefix;
@@ -8679,18 +8680,19 @@ static size_t orli_cased(const orl_tokenizer *tok, const char *text, size_t n, s
 
 /* [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
  * [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
- * \p{N}{1,3}|… as orli_word_rest() with slash */
-static size_t orli_word_o200k(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+ * \p{N}{1,3}|… as orli_word_rest() with slash
+ * tekken: without contractions, and each digit a word */
+static size_t orli_word_o200k(const orl_tokenizer *tok, const char *text, size_t n, size_t i, int tekken) {
     size_t length, from = i, upper, ignored, end;
     unsigned c = orli_class_at(tok, text, n, i, &length);
-    if (c & ORLI_NUMBERS) return orli_run_of(tok, text, n, i, ORLI_NUMBERS, 3);
+    if (c & ORLI_NUMBERS) return orli_run_of(tok, text, n, i, ORLI_NUMBERS, tekken ? 1 : 3);
     if (!(c & ORLI_LETTERS) && text[i] != '\r' && text[i] != '\n') from += length;
     upper = from;
     end = from < n ? orli_cased(tok, text, n, from, &upper) : 0;
     if (!end && from > i) end = orli_cased(tok, text, n, i, &ignored); /* a mark is no prefix if it is all there is */
     if (!end && upper > from) end = upper;
     if (!end) return orli_word_rest(tok, text, n, i, 1);
-    return end < n && text[end] == '\'' ? end + orli_contraction(text + end, n - end, 1) : end;
+    return end < n && text[end] == '\'' && !tekken ? end + orli_contraction(text + end, n - end, 1) : end;
 }
 
 /* The first place behind i where no merge can join what stands there. */
@@ -8709,7 +8711,8 @@ static size_t orli_word_end(const orl_tokenizer *tok, const char *text, size_t n
     case ORLI_SPLIT_GPT2: return orli_word_gpt2(tok, text, n, i);
     case ORLI_SPLIT_LLAMA3: return orli_word_llama3(tok, text, n, i, 3);
     case ORLI_SPLIT_QWEN2: return orli_word_llama3(tok, text, n, i, 1);
-    case ORLI_SPLIT_O200K: return orli_word_o200k(tok, text, n, i);
+    case ORLI_SPLIT_O200K: return orli_word_o200k(tok, text, n, i, 0);
+    case ORLI_SPLIT_TEKKEN: return orli_word_o200k(tok, text, n, i, 1);
     case ORLI_SPLIT_SPACES:
         for (i++; i < n && text[i] != ' '; i++) {}
         return i;
@@ -10139,7 +10142,11 @@ static const struct {
      "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
      "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
      "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}};
+     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
+    {ORLI_SPLIT_TEKKEN,
+     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"
+     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|"
+     "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}};
 
 /* Split by a known regex: all of the text falls into matches, so "Isolated" and "Removed" with "invert" are the same.
  * Or Gemma's: at spaces, of which the normalizer has left none. */
