@@ -6414,7 +6414,9 @@ static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t si
     return orl_error_status(ctx);
 }
 
-/* ---- files that are kept as they came: what a directory holds beside what is read of it ---- */
+/* ---- files that are kept as they came: what a directory holds beside what is read of it ----
+ * A mapped one may be renamed, removed or replaced, as everything here and most programs do it; to cut the file itself
+ * short would take the pages away that are still to be read. */
 
 #define ORLI_KEPT_FILES 12
 #define ORLI_KEPT_COPIED ((size_t)1 << 16) /* bytes; a larger file stays mapped, where it takes no memory of ours */
@@ -7897,6 +7899,7 @@ static orl_status orli_pairs_set(orl_ctx *ctx, orli_pairs *p, uint64_t pair, uin
 
 /* ---- the tokenizer ---- */
 
+#define ORLI_TOKEN_BYTES_MOST ((size_t)1 << 28)
 typedef struct orli_token {
     /* name: its spelling's number: "Ġthe", "▁the", "<0x0A>", "<|endoftext|>" */
     unsigned name : 30, special : 1, added : 1;
@@ -8366,6 +8369,11 @@ static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, 
     orli_token *t;
     int behind;
     if ((size_t)id < tok->tokens && tok->token[id].text) return 0;
+    if (n > ORLI_TOKEN_BYTES_MOST) {
+        orli_fail(ctx, ORL_ERR_FORMAT, "token %ld has %zu bytes: more than %zu are not known here", (long)id, n,
+                  ORLI_TOKEN_BYTES_MOST);
+        return 1;
+    }
     orli_str_add(&both, spelling, n);
     orli_str_add(&both, "", 1);
     if (literal && !tok->sentencepiece) orli_str_add(&both, spelling, n);
