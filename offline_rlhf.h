@@ -8353,10 +8353,10 @@ static const char *orli_token_start(const orl_tokenizer *tok, const orli_token *
     return name->text + (t->behind ? name->length + 1 : 0);
 }
 
-/* Makes room for so many tokens in all, and no more. */
+/* Makes room for so many tokens in all, and for a few ids that no token has. */
 static orl_status orli_tokens_reserve(orl_tokenizer *tok, size_t n) {
     if (orli_names_reserve(&tok->names, n) != ORL_OK) return ORL_ERR_MEMORY;
-    return ORLI_RESERVE(tok->object.ctx, tok->token, tok->token_capacity, n);
+    return ORLI_RESERVE(tok->object.ctx, tok->token, tok->token_capacity, n + 256);
 }
 
 /* Enters a token. literal: its text is its spelling (added tokens). 0: the spelling or the id
