@@ -6455,7 +6455,9 @@ static orl_status orli_json_check_once(orl_ctx *ctx, const char *text, size_t si
     return orl_error_status(ctx);
 }
 
-/* ---- files that are kept as they came: what a directory holds beside what is read of it ---- */
+/* ---- files that are kept as they came: what a directory holds beside what is read of it ----
+ * A mapped one may be renamed, removed or replaced, as everything here and most programs do it; to cut the file itself
+ * short would take the pages away that are still to be read. */
 
 #define ORLI_KEPT_FILES 12
 #define ORLI_KEPT_COPIED ((size_t)1 << 16) /* bytes; a larger file stays mapped, where it takes no memory of ours */
@@ -7938,6 +7940,7 @@ static orl_status orli_pairs_set(orl_ctx *ctx, orli_pairs *p, uint64_t pair, uin
 
 /* ---- the tokenizer ---- */
 
+#define ORLI_TOKEN_BYTES_MOST ((size_t)1 << 28)
 typedef struct orli_token {
     /* name: its spelling's number: "Ġthe", "▁the", "<0x0A>", "<|endoftext|>" */
     unsigned name : 30, special : 1, added : 1;
@@ -7970,7 +7973,8 @@ typedef struct orli_merge {
 typedef enum orli_split { /* how text falls into words; merges stay within a word */
     ORLI_SPLIT_NONE,      /* SentencePiece: nowhere, or where no merge ever joins two bytes */
     ORLI_SPLIT_SPACES,    /* SentencePiece: before each space */
-    ORLI_SPLIT_GPT2, ORLI_SPLIT_LLAMA3, ORLI_SPLIT_QWEN2, ORLI_SPLIT_O200K
+    ORLI_SPLIT_GPT2, ORLI_SPLIT_LLAMA3, ORLI_SPLIT_QWEN2, ORLI_SPLIT_O200K,
+    ORLI_SPLIT_TEKKEN     /* Mistral NeMo */
 } orli_split;
 
 typedef enum orli_prefix { ORLI_PREFIX_NONE, ORLI_PREFIX_FIRST, ORLI_PREFIX_ALWAYS } orli_prefix;
@@ -8390,10 +8394,10 @@ static const char *orli_token_start(const orl_tokenizer *tok, const orli_token *
     return name->text + (t->behind ? name->length + 1 : 0);
 }
 
-/* Makes room for so many tokens in all, and no more. */
+/* Makes room for so many tokens in all, and for a few ids that no token has. */
 static orl_status orli_tokens_reserve(orl_tokenizer *tok, size_t n) {
     if (orli_names_reserve(&tok->names, n) != ORL_OK) return ORL_ERR_MEMORY;
-    return ORLI_RESERVE(tok->object.ctx, tok->token, tok->token_capacity, n);
+    return ORLI_RESERVE(tok->object.ctx, tok->token, tok->token_capacity, n + 256);
 }
 
 /* Enters a token. literal: its text is its spelling (added tokens). 0: the spelling or the id
@@ -8406,6 +8410,11 @@ static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, 
     orli_token *t;
     int behind;
     if ((size_t)id < tok->tokens && tok->token[id].text) return 0;
+    if (n > ORLI_TOKEN_BYTES_MOST) {
+        orli_fail(ctx, ORL_ERR_FORMAT, "token %ld has %zu bytes: more than %zu are not known here", (long)id, n,
+                  ORLI_TOKEN_BYTES_MOST);
+        return 1;
+    }
     orli_str_add(&both, spelling, n);
     orli_str_add(&both, "", 1);
     if (literal && !tok->sentencepiece) orli_str_add(&both, spelling, n);
@@ -8720,18 +8729,19 @@ static size_t orli_cased(const orl_tokenizer *tok, const char *text, size_t n, s
 
 /* [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
  * [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
- * \p{N}{1,3}|… as orli_word_rest() with slash */
-static size_t orli_word_o200k(const orl_tokenizer *tok, const char *text, size_t n, size_t i) {
+ * \p{N}{1,3}|… as orli_word_rest() with slash
+ * tekken: without contractions, and each digit a word */
+static size_t orli_word_o200k(const orl_tokenizer *tok, const char *text, size_t n, size_t i, int tekken) {
     size_t length, from = i, upper, ignored, end;
     unsigned c = orli_class_at(tok, text, n, i, &length);
-    if (c & ORLI_NUMBERS) return orli_run_of(tok, text, n, i, ORLI_NUMBERS, 3);
+    if (c & ORLI_NUMBERS) return orli_run_of(tok, text, n, i, ORLI_NUMBERS, tekken ? 1 : 3);
     if (!(c & ORLI_LETTERS) && text[i] != '\r' && text[i] != '\n') from += length;
     upper = from;
     end = from < n ? orli_cased(tok, text, n, from, &upper) : 0;
     if (!end && from > i) end = orli_cased(tok, text, n, i, &ignored); /* a mark is no prefix if it is all there is */
     if (!end && upper > from) end = upper;
     if (!end) return orli_word_rest(tok, text, n, i, 1);
-    return end < n && text[end] == '\'' ? end + orli_contraction(text + end, n - end, 1) : end;
+    return end < n && text[end] == '\'' && !tekken ? end + orli_contraction(text + end, n - end, 1) : end;
 }
 
 /* The first place behind i where no merge can join what stands there. */
@@ -8750,7 +8760,8 @@ static size_t orli_word_end(const orl_tokenizer *tok, const char *text, size_t n
     case ORLI_SPLIT_GPT2: return orli_word_gpt2(tok, text, n, i);
     case ORLI_SPLIT_LLAMA3: return orli_word_llama3(tok, text, n, i, 3);
     case ORLI_SPLIT_QWEN2: return orli_word_llama3(tok, text, n, i, 1);
-    case ORLI_SPLIT_O200K: return orli_word_o200k(tok, text, n, i);
+    case ORLI_SPLIT_O200K: return orli_word_o200k(tok, text, n, i, 0);
+    case ORLI_SPLIT_TEKKEN: return orli_word_o200k(tok, text, n, i, 1);
     case ORLI_SPLIT_SPACES:
         for (i++; i < n && text[i] != ' '; i++) {}
         return i;
@@ -10180,7 +10191,11 @@ static const struct {
      "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
      "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
      "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}};
+     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
+    {ORLI_SPLIT_TEKKEN,
+     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"
+     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|"
+     "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}};
 
 /* Split by a known regex: all of the text falls into matches, so "Isolated" and "Removed" with "invert" are the same.
  * Or Gemma's: at spaces, of which the normalizer has left none. */

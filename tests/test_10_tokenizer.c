@@ -870,6 +870,10 @@ static void bad_files(orl_ctx *ctx) {
          "the normalizer \"Lowercase\" with these settings is not one"},
         {HEAD MODEL ", \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"NFKC\"}]}}",
          "the normalizer \"NFKC\""},
+        {"{\"normalizer\": {\"type\": \"BertNormalizer\", \"lowercase\": true}, \"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, "
+         "\"model\": {\"type\": \"WordPiece\", \"vocab\": {\"[UNK]\": 0}}}", "the normalizer \"BertNormalizer\""},
+        {HEAD "\"model\": {\"type\": \"WordPiece\", \"vocab\": {\"[UNK]\": 0}}}", "type is \"WordPiece\": only BPE"},
+        {HEAD MODEL ", \"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"AA==\"}}", "the normalizer \"Precompiled\""},
         {"{\"pre_tokenizer\": {\"type\": \"Whitespace\"}, " MODEL "}",
          "the pre_tokenizer \"Whitespace\""},
         {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\w+\"}, \"behavior\": \"Isolated\"}, " MODEL "}",

