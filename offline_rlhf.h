@@ -183,7 +183,7 @@
  * A model is a directory as Hugging Face's transformers have it: config.json, model.safetensors (or
  * shards with an index), tokenizer.json, or vocab.json + merges.txt, or GPT-2's encoder.json +
  * vocab.bpe, or a rank file of tiktoken. Of tokenizer.json BPE is known: byte-level (split as in
- * GPT-2, Llama 3, Qwen, GPT-4o or SmolLM; NFC) or as SentencePiece has it (Llama 2, Mistral,
+ * GPT-2, Llama 3, Qwen, GPT-4o, Mistral NeMo or SmolLM; NFC) or as SentencePiece has it (Llama 2, Mistral,
  * Gemma), with all flags of added tokens; another part of it is an error that names it.
  *
  * F32, F16, BF16 and F64 weights are read; F32 is written (F64 in the double build), or
@@ -13993,6 +13993,7 @@ static const char *orli_gguf_pre(const orl_tokenizer *tok) {
     case ORLI_SPLIT_LLAMA3: return "llama-bpe";
     case ORLI_SPLIT_QWEN2: return "qwen2";
     case ORLI_SPLIT_O200K: return "gpt-4o";
+    case ORLI_SPLIT_TEKKEN: return "tekken";
     default: return NULL;
     }
 }
