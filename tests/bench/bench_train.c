@@ -70,7 +70,7 @@ static int serve(const bench_case *c, size_t threads) {
 /* ---- the driver -------------------------------------------------------------------------------------------- */
 
 #define MOST_ROUNDS 64
-#define LONGEST 45.0 /* seconds of rounds: fewer are made on a machine that is busy with other things */
+#define LONGEST 55.0 /* seconds of rounds: fewer are made on a machine that is busy with other things */
 
 typedef struct worker {
     pid_t pid;
