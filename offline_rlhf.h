@@ -11871,6 +11871,7 @@ ORL_API orl_status orl_model_store_bf16(orl_model *m) {
     orl_param *p;
     if (!m || orl_failed(ctx)) return orl_error_status(ctx);
     if (m->params->grads) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_store_bf16: %s is being trained", m->name);
+    m->frozen = 1; /* before the first is: memory may be short for the next */
     for (p = m->params->first; p; p = p->next) {
         orli_halves *h;
         if (p->rank < 2 || p->half || p == m->weight[ORLI_W_SCORE]) continue;
@@ -11878,7 +11879,6 @@ ORL_API orl_status orl_model_store_bf16(orl_model *m) {
         orli_tensor_from_real(ORLI_BF16, p->data, p->rows * p->cols, h->own);
         orli_param_set_half(p, h, h->own);
     }
-    m->frozen = 1;
     return ORL_OK;
 }
 
@@ -13391,7 +13391,7 @@ static orl_model *orli_model_load_any(orl_ctx *ctx, const char *dir, int frozen)
         orl_model_free(m);
         m = reward;
     }
-    if (m) orl_lora_load(m, dir);
+    if (m && orl_lora_load(m, dir) == ORL_OK) orl_model_set_name(m, dir);
     orli_adapter_file_free(&f);
     if (!m || !orl_failed(ctx)) return m;
     orl_model_free(m);

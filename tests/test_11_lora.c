@@ -272,6 +272,7 @@ static void test_files(orl_arch arch) {
     check(orl_lora_load(base, at) == ORL_OK && same(base, m));
     back = orl_model_load(ctx, at); /* with its base */
     check(back && orl_has_lora(back) && same(back, m));
+    check(back && strncmp(orl_model_name(back), at, strlen(orl_model_name(back))) == 0); /* not its base's */
     if (!back) printf("    %s\n", orl_error(ctx)), orl_clear_error(ctx);
     check(orl_lora_save(m, at) == ORL_ERR_EXISTS && strstr(orl_error(ctx), "is there already"));
     orl_clear_error(ctx);
