@@ -4,6 +4,7 @@
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
 #include "test.h"
+#include "sampling.h"
 
 #define VOCAB 13
 #define CONTEXT 60
@@ -53,26 +54,6 @@ static const char prompts_a[] =
     "{\"prompt_ids\": [4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 1, 2, 3, 4, 5, 6]}\n"
     "{\"prompt_ids\": [9]}\n"
     "{\"prompt_ids\": [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4, 3, 3, 8, 3, 2, 7, 9, 5, 0, 2, 8]}\n";
-static orl_dataset *parse(orl_ctx *c, const char *text) { return orl_dataset_parse(c, text, strlen(text), "prompts"); }
-
-static orl_generate_options options(size_t samples, size_t max_tokens) {
-    orl_generate_options o = orl_generate_default();
-    o.samples = samples, o.max_tokens = max_tokens, o.seed = 17;
-    return o;
-}
-
-/* Logits after `ids`, from nothing: (vocab). */
-static void logits_after(orl_model *m, const int32_t *ids, size_t n, orl_real *out) {
-    orl_tape *tape = orli_tape_inference(orl_model_ctx(m));
-    orl_stream *s = orl_stream_create(orl_model_ctx(m));
-    orl_tensor *y;
-    orl_stream_add(s, ids, n, ORL_ROOT);
-    y = orl_logits(tape, m, s);
-    check(y != NULL);
-    if (y) memcpy(out, orl_data(y) + (n - 1) * orl_cols(y), orl_cols(y) * sizeof *out);
-    orl_tape_free(tape);
-    orl_stream_free(s);
-}
 static int32_t argmax(const orl_real *z, size_t n) {
     size_t i, best = 0;
     for (i = 1; i < n; i++)

@@ -4,6 +4,7 @@
 #define OFFLINE_RLHF_IMPLEMENTATION
 #include "../offline_rlhf.h"
 #include "test.h"
+#include "sampling.h"
 
 #define VOCAB 13
 #define CONTEXT 60
@@ -32,26 +33,6 @@ static orl_model *make_model(orl_ctx *c, size_t vocab, double spread, orl_tokeni
         orl_param_changed(p);
     }
     return m;
-}
-
-static orl_dataset *parse(orl_ctx *c, const char *text) { return orl_dataset_parse(c, text, strlen(text), "prompts"); }
-
-static orl_generate_options options(size_t samples, size_t max_tokens) {
-    orl_generate_options o = orl_generate_default();
-    o.samples = samples, o.max_tokens = max_tokens, o.seed = 17;
-    return o;
-}
-
-static void logits_after(orl_model *m, const int32_t *ids, size_t n, orl_real *out) {
-    orl_tape *tape = orli_tape_inference(orl_model_ctx(m));
-    orl_stream *s = orl_stream_create(orl_model_ctx(m));
-    orl_tensor *y;
-    orl_stream_add(s, ids, n, ORL_ROOT);
-    y = orl_logits(tape, m, s);
-    check(y != NULL);
-    if (y) memcpy(out, orl_data(y) + (n - 1) * orl_cols(y), orl_cols(y) * sizeof *out);
-    orl_tape_free(tape);
-    orl_stream_free(s);
 }
 
 /* ---- the reference: bias and bans, penalty, temperature, top-k, top-p, min-p ---- */
