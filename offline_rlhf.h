@@ -2069,6 +2069,8 @@ typedef struct orli_kernels {
     void (*exp)(size_t n, orl_real *y, const orl_real *x);                /* these three: y may be x */
     void (*tanh)(size_t n, orl_real *y, const orl_real *x);
     void (*log)(size_t n, orl_real *y, const orl_real *x);
+    /* Σ e^((x − shift)·scale), its terms in y (which may be x) unless that is NULL */
+    orl_real (*sum_exp)(size_t n, orl_real *y, const orl_real *x, orl_real shift, orl_real scale);
     orl_real (*softmax_row)(size_t n, orl_real *y, const orl_real *x);    /* y may be x; returns log Σ e^x */
     orl_real (*log_sum_exp)(size_t n, const orl_real *x);
 
@@ -2901,19 +2903,18 @@ static double ORLI_K(sum_squares)(size_t n, const orl_real *x) {
     return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
-/* Σ e^(x − shift), each term stored in y unless y is NULL. */
-static orl_real ORLI_K(sum_exp)(size_t n, orl_real *y, const orl_real *x, orl_real shift) {
-    const orli_v c = orli_v_set1(shift);
+static orl_real ORLI_K(sum_exp)(size_t n, orl_real *y, const orl_real *x, orl_real shift, orl_real scale) {
+    const orli_v c = orli_v_set1(shift), f = orli_v_set1(scale);
     orli_v total = orli_v_zero();
     orl_real rest[ORLI_W];
     size_t i = 0, tail = n % ORLI_W;
     for (; n - i >= ORLI_W; i += ORLI_W) {
-        orli_v e = orli_v_exp(orli_v_sub(orli_v_load(x + i), c));
+        orli_v e = orli_v_exp(orli_v_mul(orli_v_sub(orli_v_load(x + i), c), f));
         if (y) orli_v_store(y + i, e);
         total = orli_v_add(total, e);
     }
-    if (tail) { /* lanes past the end must count as 0, not as e^−shift */
-        orli_v_store(rest, orli_v_exp(orli_v_sub(ORLI_GET(x), c)));
+    if (tail) { /* lanes past the end must count as 0, not as e^(−shift·scale) */
+        orli_v_store(rest, orli_v_exp(orli_v_mul(orli_v_sub(ORLI_GET(x), c), f)));
         if (y) memcpy(y + i, rest, tail * sizeof *rest);
         total = orli_v_add(total, orli_v_load_n(rest, tail));
     }
@@ -2926,13 +2927,13 @@ static orl_real ORLI_K(log1)(orl_real x) {
 }
 
 static orl_real ORLI_K(softmax_row)(size_t n, orl_real *y, const orl_real *x) {
-    orl_real top = ORLI_K(max)(n, x), total = ORLI_K(sum_exp)(n, y, x, top);
+    orl_real top = ORLI_K(max)(n, x), total = ORLI_K(sum_exp)(n, y, x, top, 1);
     ORLI_K(scale)(n, y, (orl_real)1 / total);
     return top + ORLI_K(log1)(total);
 }
 static orl_real ORLI_K(log_sum_exp)(size_t n, const orl_real *x) {
     orl_real top = ORLI_K(max)(n, x);
-    return n ? top + ORLI_K(log1)(ORLI_K(sum_exp)(n, NULL, x, top)) : top;
+    return n ? top + ORLI_K(log1)(ORLI_K(sum_exp)(n, NULL, x, top, 1)) : top;
 }
 
 /* ---- normalisation --------------------------------------------------------------------------------- */
@@ -3066,7 +3067,7 @@ static orl_real ORLI_K(softmax_visible)(orl_real *s, size_t row, size_t base, si
     memset(s, 0, begin * sizeof *s);
     memset(s + end, 0, (row - end) * sizeof *s);
     *top = ORLI_K(max)(end - begin, s + begin);
-    return ORLI_K(sum_exp)(end - begin, s + begin, s + begin, *top);
+    return ORLI_K(sum_exp)(end - begin, s + begin, s + begin, *top, 1);
 }
 
 static void ORLI_K(attention)(size_t d, size_t nq, const orl_real *q, size_t q_stride, size_t position0,
@@ -3127,7 +3128,7 @@ static void ORLI_K(back_row)(orl_real *p, orl_real *ds, size_t low, size_t high,
     size_t i;
     for (i = 0; i < ORLI_BACK_COLS; i++)
         if (i < low || i >= high) p[i] = (orl_real)-INFINITY, ds[i] = d_sum; /* P = 0, dS = 0·0 */
-    ORLI_K(sum_exp)(ORLI_BACK_COLS, p, p, lse);
+    ORLI_K(sum_exp)(ORLI_BACK_COLS, p, p, lse, 1);
     ORLI_EACH(i, ORLI_BACK_COLS)
         orli_v_store(ds + i, orli_v_mul(orli_v_load(p + i), orli_v_sub(orli_v_load(ds + i), orli_v_set1(d_sum))));
 }
@@ -3214,7 +3215,7 @@ static const orli_kernels ORLI_K(kernels) = {
     ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
     ORLI_K(pack), ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum),
     ORLI_K(max), ORLI_K(sum_squares),
-    ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
+    ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(sum_exp), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
     ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
     ORLI_K(swiglu), ORLI_K(swiglu_backward), ORLI_K(geglu), ORLI_K(geglu_backward), ORLI_K(rope), ORLI_K(adamw),
@@ -14307,7 +14308,7 @@ typedef struct orli_bins { /* entries between two values, by size: their weight,
     double weight[ORLI_BINS], low[ORLI_BINS], high[ORLI_BINS];
 } orli_bins;
 
-static void orli_bins_fill(orli_bins *b, const orl_real *z, const double *weight, size_t n, double low, double high,
+static void orli_bins_fill(orli_bins *b, const orl_real *z, const orl_real *weight, size_t n, double low, double high,
                            double scale) {
     size_t i;
     for (i = 0; i < ORLI_BINS; i++) b->weight[i] = 0, b->low[i] = HUGE_VAL, b->high[i] = -HUGE_VAL;
@@ -14317,7 +14318,7 @@ static void orli_bins_fill(orli_bins *b, const orl_real *z, const double *weight
         if (!(x >= low && x <= high)) continue;
         k = (size_t)((x - low) * scale);
         k = ORLI_MIN(k, (size_t)ORLI_BINS - 1);
-        b->weight[k] += weight ? weight[i] : 1.0;
+        b->weight[k] += weight ? (double)weight[i] : 1.0;
         if (x < b->low[k]) b->low[k] = x;
         if (x > b->high[k]) b->high[k] = x;
     }
@@ -14326,7 +14327,7 @@ static void orli_bins_fill(orli_bins *b, const orl_real *z, const double *weight
 /* The highest value such that the entries that reach it are `enough` many (top-k) or have that weight (top-p); the
  * lowest finite one if all are too few. weight NULL counts entries. No sorting: the bin in which there is enough is
  * split anew, until it holds one value; two or three times, as a rule. */
-static double orli_cut(const orl_real *z, const double *weight, size_t n, double enough) {
+static double orli_cut(const orl_real *z, const orl_real *weight, size_t n, double enough) {
     double low = HUGE_VAL, high = -HUGE_VAL, above = 0, scale;
     orli_bins b;
     size_t i;
@@ -14347,31 +14348,77 @@ typedef struct orli_choice { /* a token that was drawn */
     double logp, sampling_logp;
 } orli_choice;
 
-/* Draws from softmax(z/temperature) within top-k, top-p and min-p by u in [0, 1). weight: (n) of scratch. */
-static orli_choice orli_draw(const orl_real *z, size_t n, const orl_generate_options *o, double u, double *weight) {
-    orli_choice c = {0, 0, 0};
-    size_t i, best = 0;
-    double most, sum = 0, at, cut;
-    for (i = 1; i < n; i++)
-        if (z[i] > z[best]) best = i;
-    c.id = (int32_t)best;
-    if (!(o->temperature > 0)) return c;
-    most = (double)z[best];
-    cut = o->top_k && o->top_k < n ? orli_cut(z, NULL, n, (double)o->top_k) : -HUGE_VAL;
-    for (i = 0; i < n; i++)
-        sum += weight[i] = (double)z[i] >= cut ? exp(((double)z[i] - most) / o->temperature) : 0.0;
-    if (o->top_p < 1 || o->min_p > 0) { /* the likeliest has weight 1 */
-        cut = o->top_p < 1 ? orli_cut(z, weight, n, o->top_p * sum) : -HUGE_VAL;
-        for (i = 0, sum = 0; i < n; i++)
-            sum += weight[i] = (double)z[i] >= cut && weight[i] >= o->min_p ? weight[i] : 0.0;
+/* What a draw is made from: entries' weights e^((z − max)/temperature), and their sums block by block. */
+#define ORLI_WEIGHTS_BLOCK ((size_t)256)
+
+typedef struct orli_weights {
+    const orli_kernels *kern;
+    size_t n;
+    orl_real *weight, *block; /* (n), (blocks) */
+    double sum;
+} orli_weights;
+
+static size_t orli_weights_blocks(size_t n) { return (n + ORLI_WEIGHTS_BLOCK - 1) / ORLI_WEIGHTS_BLOCK; }
+static size_t orli_weights_size(size_t n) { return n + orli_weights_blocks(n); } /* reals of memory for n entries */
+
+static orli_weights orli_weights_of(const orli_kernels *kern, const orl_real *z, size_t n, orl_real most,
+                                    double temperature, orl_real *memory) {
+    const orl_real scale = (orl_real)ORLI_MIN(1 / temperature, 1e30);
+    orli_weights w;
+    size_t i, b;
+    w.kern = kern, w.n = n, w.weight = memory, w.block = memory + n, w.sum = 0;
+    for (i = b = 0; i < n; i += ORLI_WEIGHTS_BLOCK, b++) {
+        w.block[b] = kern->sum_exp(ORLI_MIN(n - i, ORLI_WEIGHTS_BLOCK), w.weight + i, z + i, most, scale);
+        w.sum += (double)w.block[b];
     }
-    for (i = 0, at = u * sum; i < n; i++) {
-        if (weight[i] <= 0) continue;
-        c.id = (int32_t)i; /* the last one with any weight, if rounding leaves a rest */
-        at -= weight[i];
+    return w;
+}
+
+/* Entries below `cut`, or of a weight below `least`, lose theirs. */
+static void orli_weights_keep(orli_weights *w, const orl_real *z, double cut, double least) {
+    size_t i, b, end;
+    w->sum = 0;
+    for (i = b = 0; i < w->n; i = end, b++) {
+        const size_t begin = i;
+        for (end = ORLI_MIN(w->n, i + ORLI_WEIGHTS_BLOCK); i < end; i++)
+            if (!((double)z[i] >= cut && (double)w->weight[i] >= least)) w->weight[i] = 0;
+        w->block[b] = w->kern->sum(end - begin, w->weight + begin);
+        w->sum += (double)w->block[b];
+    }
+}
+
+/* The entry at which the running sum passes u·Σ. */
+static size_t orli_weights_draw(const orli_weights *w, double u) {
+    const size_t blocks = orli_weights_blocks(w->n);
+    double at = u * w->sum;
+    size_t i, b, last = 0;
+    for (b = 0; b + 1 < blocks && at >= (double)w->block[b]; b++) at -= (double)w->block[b];
+    while (b && w->block[b] <= 0) b--; /* rounding has left a rest: the last block with any weight, … */
+    for (i = b * ORLI_WEIGHTS_BLOCK; i < w->n && i < (b + 1) * ORLI_WEIGHTS_BLOCK; i++) {
+        if (w->weight[i] <= 0) continue;
+        last = i; /* … and the last entry of it */
+        at -= (double)w->weight[i];
         if (at < 0) break;
     }
-    c.sampling_logp = log(weight[c.id]) - log(sum);
+    return last;
+}
+
+/* Draws from softmax(z/temperature) within top-k, top-p and min-p by u in [0, 1). memory: orli_weights_size(n). */
+static orli_choice orli_draw(const orli_kernels *kern, const orl_real *z, size_t n, const orl_generate_options *o,
+                             double u, orl_real *memory) {
+    orli_choice c = {0, 0, 0};
+    const orl_real most = kern->max(n, z);
+    orli_weights w;
+    if (!(o->temperature > 0)) {
+        while (z[c.id] < most) c.id++;
+        return c;
+    }
+    w = orli_weights_of(kern, z, n, most, o->temperature, memory);
+    if (o->top_k && o->top_k < n) orli_weights_keep(&w, z, orli_cut(z, NULL, n, (double)o->top_k), 0);
+    if (o->top_p < 1 || o->min_p > 0) /* the likeliest has weight 1 */
+        orli_weights_keep(&w, z, o->top_p < 1 ? orli_cut(z, w.weight, n, o->top_p * w.sum) : -HUGE_VAL, o->min_p);
+    c.id = (int32_t)orli_weights_draw(&w, u);
+    c.sampling_logp = ((double)z[c.id] - (double)most) / o->temperature - log(w.sum);
     return c;
 }
 
@@ -14441,7 +14488,7 @@ typedef struct orli_generator {
     size_t draws;
     orl_real *logits;                             /* (segments, vocab) of the step */
     size_t vocab;
-    double *weights;                              /* (threads, vocab) */
+    orl_real *weights;                            /* (threads, orli_weights_size(vocab)) */
     orl_real *shaped;                             /* (threads, 2, vocab) logits: guided; with bias, bans, penalty */
     unsigned char *seen;                          /* (threads, vocab) zeros, to penalise each token once */
     int shapes, looks;                            /* are there any of these; does anybody look at the text */
@@ -14568,7 +14615,7 @@ static void orli_generator_draw(void *arg, size_t task, size_t worker) {
         orli_generator_shape(g, l, own + g->vocab, g->seen + worker * g->vocab);
         z = own + g->vocab;
     }
-    *c = orli_draw(z, n, g->o, orli_rng_uniform(&r), g->weights + worker * g->vocab);
+    *c = orli_draw(kern, z, n, g->o, orli_rng_uniform(&r), g->weights + worker * orli_weights_size(g->vocab));
     c->logp = (double)asked[c->id] - (double)kern->log_sum_exp(n, asked);
 }
 
@@ -14868,7 +14915,7 @@ static orl_status orli_generator_open(orli_generator *g, orl_model *m, const orl
     if (g->tape) g->tape->inference = 1;
     g->stream = orl_stream_create(ctx);
     g->out = (orli_sampled *)orli_alloc_zero(ctx, orli_mul(prompts, o->samples), sizeof *g->out);
-    g->weights = (double *)orli_alloc(ctx, orli_mul(threads, g->vocab), sizeof *g->weights);
+    g->weights = (orl_real *)orli_alloc(ctx, orli_mul(threads, orli_weights_size(g->vocab)), sizeof *g->weights);
     if (g->lanes == 2 || g->shapes) {
         g->shaped = (orl_real *)orli_alloc(ctx, orli_mul(2 * threads, g->vocab), sizeof *g->shaped);
         g->seen = (unsigned char *)orli_alloc_zero(ctx, orli_mul(threads, g->vocab), 1);
