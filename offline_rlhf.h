@@ -647,6 +647,10 @@ ORL_API orl_model *orl_reward_model(const orl_model *trunk);
  * GPT-2 and GPT-NeoX are copied); all others are floats as usual. */
 ORL_API orl_model *orl_model_load_frozen(orl_ctx *ctx, const char *dir);
 ORL_API orl_status orl_model_store_bf16(orl_model *model); /* rounds all matrices but a reward model's head */
+/* int8 (per row, groups of 64 numbers with a scale: 8.5 bits a number), for sampling and scoring alone, which then
+ * compute with bytes, activations quantised likewise: a quarter of the memory, and faster. All matrices but those of
+ * positions and a reward model's head. What that costs: orl_compare_logprob(). */
+ORL_API orl_status orl_model_store_int8(orl_model *model);
 
 /* LoRA (Hu et al., arXiv 2106.09685): x·Wᵀ becomes x·Wᵀ + alpha/rank·(x·Aᵀ)·Bᵀ, A: (rank, in), B: (out, rank), zero at
  * first. The model then trains A and B alone (and a reward model its head); its other functions stay as they are. */
@@ -1180,6 +1184,7 @@ struct orl_ctx {
     orli_object *objects;
     struct orli_pool *pool;             /* section 4 */
     const struct orli_kernels *kernels; /* section 6 */
+    int vnni;                           /* has the processor this instruction, and the kernels too? */
     const char *isa_name;
     uint64_t tokens;                    /* the ledger: what went through models … */
     double flops;                       /* … and what it cost */
@@ -1559,6 +1564,16 @@ static orli_isa orli_isa_detect(void) {
     return ORLI_ISA_NEON; /* part of every AArch64 */
 #else
     return ORLI_ISA_SCALAR;
+#endif
+}
+
+/* Has the processor AVX-512's instruction for products of bytes? */
+static int orli_vnni_detect(void) {
+#if ORLI_X86
+    unsigned a, b, c, d;
+    return orli_isa_detect() == ORLI_ISA_AVX512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & (1u << 11));
+#else
+    return 0;
 #endif
 }
 
@@ -2038,6 +2053,9 @@ typedef void (*orli_tile_fn)(size_t k, const orl_real *a, size_t a_row, size_t a
 #define ORLI_TILE_ROWS 14  /* the most rows a register tile has in any instruction set, … */
 #define ORLI_TILE_COLS 32  /* … and columns */
 #define ORLI_GEMM_K 512    /* longest block of k */
+#define ORLI_INT8_GROUP ((size_t)64)  /* numbers along k that share a scale */
+#define ORLI_INT8_COLS ((size_t)32)   /* columns of a panel */
+#define ORLI_INT8_ROWS 12             /* the most rows a register tile has in any instruction set */
 
 /* One table for each instruction set. y, dx, … do not overlap x unless it is said. */
 typedef struct orli_kernels {
@@ -2055,6 +2073,13 @@ typedef struct orli_kernels {
                       orl_real *c, int mode); /* of bf16 panels */
     /* panel[p·step + l] = x[l·lane + p·next] for lanes l < count ≤ width, p < k: one of lane, next is 1 */
     void (*pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel, size_t step);
+
+    void (*quantise)(size_t k, const orl_real *x, int8_t *row);           /* see "int8" below, and for … */
+    /* … C (rows, cols ≤ ORLI_INT8_COLS) = or += quantised rows, row_bytes apart, · k rows of a panel */
+    void (*int8_tile)(size_t rows, size_t cols, size_t k, const int8_t *a, size_t row_bytes, const int8_t *panel,
+                      orl_real *c, size_t c_row, int mode);
+    void (*int8_vnni)(size_t rows, size_t cols, size_t k, const int8_t *a, size_t row_bytes, const int8_t *panel,
+                      orl_real *c, size_t c_row, int mode); /* the same bits by VNNI's instruction; or NULL */
 
     void (*widen)(size_t n, orl_real *y, const uint16_t *x); /* from bf16 */
     void (*add)(size_t n, orl_real *y, const orl_real *x);                /* y += x */
@@ -2123,6 +2148,18 @@ typedef struct orli_kernels {
 #define ORLI_PASS_NEON 4
 
 
+static int32_t orli_int32_at(const int8_t *p) {
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+static float orli_single_at(const int8_t *p) {
+    float x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+typedef void (*orli_int8_fn)(size_t k, const int8_t *a, size_t row_bytes, const int8_t *panel, orl_real *sum);
+
 typedef struct orli_halves_job {
     size_t n, k, cols;
     const uint16_t *from; /* (n, k): Bᵀ */
@@ -2156,6 +2193,8 @@ static void orli_pack_halves(orl_ctx *ctx, size_t n, size_t k, const uint16_t *f
  * (load_n fills up with zeros). fma(a, b, c) = a·b + c, fnma = c − a·b. min(a, b) is a < b ? a : b, so b
  * if either is NaN; max likewise. less(a, b, yes, no) selects by lane. ldexp(x, n) = x·2^n for integral
  * −252 ≤ n ≤ 254; split(x, &e) = x/2^e in [1, 2) for normal x > 0. sum and top reduce the lanes in a fixed order.
+ * orli_i is a vector of as many integers of 32 bits: i_dot(sum, w, x) = sum + Σ of the products of their four bytes.
+ * bytes(p, a) writes a, within ±127 and rounded to integers, and returns what it wrote, not finite where a is not.
  * For `pack`, in each group a0 … a3 of four lanes: ziplo(a, b) = a0 b0 a1 b1, ziphi(a, b) = a2 b2 a3 b3,
  * pairlo(a, b) = a0 a1 b0 b1, pairhi(a, b) = a2 a3 b2 b3; quads(x, lane) is rows l, l + 4, … of four numbers. */
 
@@ -2185,6 +2224,20 @@ static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
 #define orli_v_less(a, b, yes, no) ((a) < (b) ? (yes) : (no))
 #define orli_v_sum(a) (a)
 #define orli_v_top(a) (a)
+#define orli_i int32_t
+#define orli_i_set1(a) (a)
+#define orli_i_load(p) orli_int32_at(p)
+#define orli_i_float(a) ((orl_real)(a))
+static inline int32_t ORLI_K(i_dot)(int32_t sum, int32_t w, int32_t x) {
+    int8_t a[4], b[4];
+    memcpy(a, &w, sizeof a), memcpy(b, &x, sizeof b);
+    return sum + (a[0] * b[0] + a[1] * b[1]) + (a[2] * b[2] + a[3] * b[3]);
+}
+static inline orli_v ORLI_K(v_bytes)(int8_t *p, orli_v a) {
+    orli_v r = (orli_v)rint((double)a);
+    *p = (int8_t)(r >= -127 && r <= 127 ? r : 0);
+    return r;
+}
 #if ORLI_DOUBLE
 #define orli_v_sqrt(a) sqrt(a)
 #define orli_v_abs(a) fabs(a)
@@ -2246,6 +2299,20 @@ static inline orli_v ORLI_K(v_split)(orli_v x, orli_v *e) {
 static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
     __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+}
+#define orli_i __m256i
+#define orli_i_set1(a) _mm256_set1_epi32(a)
+#define orli_i_load(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define orli_i_float(a) _mm256_cvtepi32_ps(a)
+static inline __m256i ORLI_K(i_dot)(__m256i sum, __m256i w, __m256i x) { /* |w|·(x with w's sign) */
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline orli_v ORLI_K(v_bytes)(int8_t *p, orli_v a) {
+    __m256i whole = _mm256_cvtps_epi32(a);
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(words, words));
+    return _mm256_add_ps(_mm256_cvtepi32_ps(whole), _mm256_sub_ps(a, a)); /* a − a: NaN, if a is not finite */
 }
 static inline __m256i ORLI_K(v_mask)(size_t n) { /* the first n lanes, n < 8 */
     static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -2316,6 +2383,28 @@ static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
     __m512i bits = _mm512_maskz_cvtepu16_epi32(ORLI_ALL, _mm256_loadu_si256((const __m256i *)(const void *)p));
     return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(ORLI_ALL, bits, 16));
 }
+#define orli_i __m512i
+#define orli_i_set1(a) _mm512_set1_epi32(a)
+#define orli_i_load(p) _mm512_loadu_si512(p)
+#define orli_i_float(a) _mm512_maskz_cvtepi32_ps(ORLI_ALL, a)
+static inline __m512i ORLI_K(i_dot)(__m512i sum, __m512i w, __m512i x) { /* |w|·(x with w's sign) */
+    __m512i signed_x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+    __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w), signed_x);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+/* The instruction takes w as numbers without sign: w + 128 it is, for which sums begin at −128·Σx. Written as such,
+ * since the set of this pass does not include it. */
+#define ORLI_VNNI 1
+static inline __m512i ORLI_K(i_dot_vnni)(__m512i sum, __m512i w, __m512i x) {
+    w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
+}
+static inline orli_v ORLI_K(v_bytes)(int8_t *p, orli_v a) {
+    __m512i whole = _mm512_maskz_cvtps_epi32(ORLI_ALL, a);
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_maskz_cvtepi32_epi8(ORLI_ALL, whole));
+    return _mm512_add_ps(orli_i_float(whole), _mm512_sub_ps(a, a)); /* a − a: NaN, if a is not finite */
+}
 static inline __mmask16 ORLI_K(v_mask)(size_t n) { return (__mmask16)((1u << n) - 1u); }
 static inline orli_v ORLI_K(v_load_n)(const float *p, size_t n) {
     return n >= 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(ORLI_K(v_mask)(n), p);
@@ -2381,6 +2470,23 @@ static inline __m512 ORLI_K(v_quads)(const float *x, size_t lane) {
 static inline orli_v ORLI_K(v_widen)(const uint16_t *p) {
     return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p)), 16));
 }
+#define orli_i int32x4_t
+#define orli_i_set1(a) vdupq_n_s32(a)
+#define orli_i_load(p) vreinterpretq_s32_s8(vld1q_s8(p))
+#define orli_i_float(a) vcvtq_f32_s32(a)
+static inline int32x4_t ORLI_K(i_dot)(int32x4_t sum, int32x4_t w, int32x4_t x) {
+    int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(x);
+    int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_s8(vget_high_s8(a), vget_high_s8(b));
+    return vpadalq_s16(sum, vpaddq_s16(low, high));
+}
+static inline orli_v ORLI_K(v_bytes)(int8_t *p, orli_v a) {
+    int32x4_t whole = vcvtnq_s32_f32(a);
+    int16x4_t words = vqmovn_s32(whole);
+    int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
+    int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
+    memcpy(p, &four, sizeof four);
+    return vaddq_f32(vcvtq_f32_s32(whole), vsubq_f32(a, a)); /* a − a: NaN, if a is not finite */
+}
 /* The instructions for these give NaN if either is NaN. */
 static inline orli_v ORLI_K(v_min)(orli_v a, orli_v b) { return orli_v_less(a, b, a, b); }
 static inline orli_v ORLI_K(v_max)(orli_v a, orli_v b) { return orli_v_less(b, a, a, b); }
@@ -2437,6 +2543,11 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
 #endif
 #define orli_v_zero() orli_v_set1((orl_real)0)
 #define orli_v_widen(p) ORLI_K(v_widen)(p) /* ORLI_W bf16 numbers, the upper halves of floats */
+#if ORLI_W > 1
+#define orli_v_singles(p) orli_v_load((const float *)(const void *)(p)) /* ORLI_W floats, in any build */
+#else
+#define orli_v_singles(p) ((orl_real)orli_single_at(p))
+#endif
 #define orli_c(x) orli_v_set1((orl_real)(x)) /* a constant in every lane */
 
 /* ---- matrix products: the register tile ---------------------------------------------------------
@@ -2573,6 +2684,117 @@ static void ORLI_K(thin_half)(size_t k, const orl_real *a, size_t a_k, const uin
     if (mode == ORLI_ADD) { ORLI_REPEAT4(ORLI_TILE_PLUS) }
     ORLI_REPEAT4(ORLI_TILE_STORE)
 }
+
+/* ---- int8 -----------------------------------------------------------------------------------------
+ * y = x·Wᵀ with both as bytes: a row of either is cut into groups of 64 numbers, a group has the scale max|x|/127 and
+ * integers round(x/scale) in −127 … 127. Sums of products within a group are exact; groups are added as floats.
+ *   a quantised row of x, for each group:  its scale (float), −128·Σ of its integers (int32), and the integers;
+ *   a panel of W, 32 of its rows, for each group of k:  32 scales (float), then 32 × 4 bytes for each four of k.
+ * What lacks to four at the end of k is 0. All instruction sets read the same layout. */
+
+static void ORLI_K(quantise)(size_t k, const orl_real *x, int8_t *row) { /* may write 15 bytes too many */
+    while (k) {
+        const size_t n = ORLI_MIN(k, ORLI_INT8_GROUP);
+        orli_v most = orli_v_zero(), sum = most;
+        orl_real top, total;
+        float scale;
+        int32_t bias;
+        size_t i;
+        for (i = 0; i < n; i += ORLI_W) most = orli_v_max(orli_v_abs(orli_v_load_n(x + i, n - i)), most);
+        top = orli_v_top(most);
+        most = orli_v_set1(top > (orl_real)1e-30 ? 127 / top : 0);
+        for (i = 0; i < n; i += ORLI_W)
+            sum = orli_v_add(sum, ORLI_K(v_bytes)(row + 8 + i, orli_v_mul(orli_v_load_n(x + i, n - i), most)));
+        for (i = n; i % 4; i++) row[8 + i] = 0;
+        total = orli_v_sum(sum);
+        scale = (float)(top / 127 + (total - total)); /* NaN, if any x is not finite */
+        bias = total - total == 0 ? -128 * (int32_t)total : 0;
+        memcpy(row, &scale, sizeof scale), memcpy(row + 4, &bias, sizeof bias);
+        row += 8 + orli_round_up(n, 4), x += n, k -= n;
+    }
+}
+
+/* The register tile: sum (rows, 2·ORLI_W) += quantised rows · k rows of these columns of a panel. vnni: `dot` takes w
+ * as w + 128, which the sums' beginning makes up for. */
+#define ORLI_INT8_NAMES(i) orli_i p##i = orli_i_set1(0), q##i = p##i;
+#define ORLI_INT8_BIAS(i) p##i = q##i = orli_i_set1(orli_int32_at(head + i * row_bytes + 4));
+#define ORLI_INT8_STEP(i)                                             \
+    {                                                                 \
+        orli_i x = orli_i_set1(orli_int32_at(a + i * row_bytes));     \
+        p##i = dot(p##i, u, x), q##i = dot(q##i, v, x);               \
+    }
+#define ORLI_INT8_SCALE(i)                                                                       \
+    {                                                                                            \
+        orli_v f = orli_v_set1((orl_real)orli_single_at(head + i * row_bytes));                  \
+        orl_real *to = sum + i * 2 * ORLI_W;                                                     \
+        orli_v_store(to, orli_v_fma(orli_i_float(p##i), orli_v_mul(f, s), orli_v_load(to)));     \
+        to += ORLI_W;                                                                            \
+        orli_v_store(to, orli_v_fma(orli_i_float(q##i), orli_v_mul(f, t), orli_v_load(to)));     \
+    }
+#define ORLI_INT8_DEFINE(name, rows, vnni)                                                                     \
+    static void ORLI_K(name##rows)(size_t k, const int8_t *a, size_t row_bytes, const int8_t *panel,           \
+                                   orl_real *sum) {                                                            \
+        size_t n, quads;                                                                                       \
+        for (; k; k -= n) {                                                                                    \
+            const int8_t *head = a;                                                                            \
+            const orli_v s = orli_v_singles(panel), t = orli_v_singles(panel + 4 * ORLI_W);                    \
+            ORLI_REPEAT##rows(ORLI_INT8_NAMES)                                                                 \
+            if (vnni) { ORLI_REPEAT##rows(ORLI_INT8_BIAS) }                                                    \
+            n = ORLI_MIN(k, ORLI_INT8_GROUP);                                                                  \
+            a += 8, panel += 4 * ORLI_INT8_COLS;                                                               \
+            for (quads = (n + 3) / 4; quads; quads--, a += 4, panel += 4 * ORLI_INT8_COLS) {                   \
+                const orli_i u = orli_i_load(panel), v = orli_i_load(panel + 4 * ORLI_W);                      \
+                ORLI_REPEAT##rows(ORLI_INT8_STEP)                                                              \
+            }                                                                                                  \
+            ORLI_REPEAT##rows(ORLI_INT8_SCALE)                                                                 \
+        }                                                                                                      \
+    }
+
+#if ORLI_ROWS >= ORLI_INT8_ROWS
+#define ORLI_INT8_TALL(X, name, vnni) X(name, 8, vnni) X(name, 12, vnni)
+#define ORLI_INT8_TALL_NAMES(name) ORLI_K(name##8), NULL, NULL, NULL, ORLI_K(name##12)
+#else
+#define ORLI_INT8_TALL(X, name, vnni)
+#define ORLI_INT8_TALL_NAMES(name) NULL
+#endif
+/* The tiles of some heights, and the kernel of any. */
+#define ORLI_INT8_KERNEL(name, vnni)                                                                             \
+    ORLI_INT8_DEFINE(name, 1, vnni) ORLI_INT8_DEFINE(name, 2, vnni) ORLI_INT8_DEFINE(name, 4, vnni)              \
+    ORLI_INT8_TALL(ORLI_INT8_DEFINE, name, vnni)                                                                 \
+    static void ORLI_K(name)(size_t rows, size_t cols, size_t k, const int8_t *a, size_t row_bytes,              \
+                             const int8_t *panel, orl_real *c, size_t c_row, int mode) {                         \
+        static const orli_int8_fn tiles[ORLI_INT8_ROWS + 1] = {                                                  \
+            NULL, ORLI_K(name##1), ORLI_K(name##2), NULL, ORLI_K(name##4), NULL, NULL, NULL,                     \
+            ORLI_INT8_TALL_NAMES(name)};                                                                         \
+        orl_real sum[ORLI_INT8_ROWS * 2 * ORLI_W];                                                               \
+        size_t i, j, l, r;                                                                                       \
+        for (j = 0; j < cols; j += 2 * ORLI_W)                                                                   \
+            for (i = 0; i < rows; i += r) {                                                                      \
+                for (r = ORLI_MIN(rows - i, (size_t)ORLI_INT8_ROWS); !tiles[r]; r--) {}                          \
+                memset(sum, 0, r * 2 * ORLI_W * sizeof *sum);                                                    \
+                tiles[r](k, a + i * row_bytes, row_bytes, panel + 4 * j, sum);                                   \
+                for (l = 0; l < r * 2 * ORLI_W; l += ORLI_W) {                                                   \
+                    const size_t at = j + l % (2 * ORLI_W), n = cols - ORLI_MIN(cols, at);                       \
+                    orl_real *to = c + (i + l / (2 * ORLI_W)) * c_row + at;                                      \
+                    orli_v x = orli_v_load(sum + l);                                                             \
+                    if (mode == ORLI_ADD) x = orli_v_add(orli_v_load_n(to, n), x);                               \
+                    orli_v_store_n(to, n, x);                                                                    \
+                }                                                                                                \
+            }                                                                                                    \
+    }
+
+#define dot ORLI_K(i_dot)
+ORLI_INT8_KERNEL(int8_tile, 0)
+#undef dot
+#ifdef ORLI_VNNI
+#define dot ORLI_K(i_dot_vnni)
+ORLI_INT8_KERNEL(int8_vnni, 1)
+#undef dot
+#undef ORLI_VNNI
+#define ORLI_INT8_VNNI ORLI_K(int8_vnni)
+#else
+#define ORLI_INT8_VNNI NULL
+#endif
 
 /* Brings a strip of up to ORLI_W lanes into the order the tile reads: one vector for each step of k. */
 static void ORLI_K(pack)(size_t count, size_t k, const orl_real *x, size_t lane, size_t next, orl_real *panel,
@@ -3213,7 +3435,7 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 
 static const orli_kernels ORLI_K(kernels) = {
     ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
-    ORLI_K(pack), ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum),
+    ORLI_K(pack), ORLI_K(quantise), ORLI_K(int8_tile), ORLI_INT8_VNNI, ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum),
     ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(sum_exp), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
@@ -3233,6 +3455,14 @@ static const orli_kernels ORLI_K(kernels) = {
 #undef orli_v_load
 #undef orli_v_load_n
 #undef orli_v_widen
+#undef orli_v_singles
+#undef orli_i
+#undef orli_i_set1
+#undef orli_i_load
+#undef orli_i_float
+#undef ORLI_INT8_TALL
+#undef ORLI_INT8_TALL_NAMES
+#undef ORLI_INT8_VNNI
 #undef orli_v_store
 #undef orli_v_store_n
 #undef orli_v_add
@@ -3725,6 +3955,106 @@ static void orli_pack(orl_ctx *ctx, size_t n, size_t k, orli_mat b, orl_real *pa
     job.panels = panels;
     if (n && k) orli_parallel(ctx, ORLI_WORK_PACK, job.parts, orli_pack_task, &job);
 }
+
+/* ---- products of bytes: the driver. Each task quantises its rows of x for itself ---- */
+
+#define ORLI_INT8_K ((size_t)1024) /* longest block of k: 33 KB of a panel stay in the first level for all rows */
+
+static size_t orli_int8_groups(size_t k) { return (k + ORLI_INT8_GROUP - 1) / ORLI_INT8_GROUP; }
+static size_t orli_int8_row(size_t k) { return 8 * orli_int8_groups(k) + orli_round_up(k, 4); } /* bytes of a row, … */
+static size_t orli_int8_panel(size_t k) { /* … and of a panel */
+    return ORLI_INT8_COLS * (4 * orli_int8_groups(k) + orli_round_up(k, 4));
+}
+static size_t orli_int8_size(size_t n, size_t k) { /* … and of all panels */
+    return orli_mul((n + ORLI_INT8_COLS - 1) / ORLI_INT8_COLS, orli_int8_panel(k));
+}
+
+typedef struct orli_int8_job {
+    orl_ctx *ctx;
+    size_t m, n, k;
+    const orl_real *x; /* (m, k); where panels are made: (n, k), or … */
+    const uint16_t *half; /* … in bf16 */
+    int8_t *panels;
+    orl_real *y;       /* (m, n) */
+    size_t grid_m, grid_n;
+} orli_int8_job;
+
+static void orli_int8_pack_task(void *arg, size_t task, size_t worker) { /* one panel */
+    const orli_int8_job *j = (const orli_int8_job *)arg;
+    const size_t first = task * ORLI_INT8_COLS, count = ORLI_MIN(ORLI_INT8_COLS, j->n - first);
+    int8_t *panel = j->panels + task * orli_int8_panel(j->k);
+    orl_real *wide = (orl_real *)orli_scratch(j->ctx, worker);
+    int8_t *row = (int8_t *)(wide + ORLI_INT8_GROUP);
+    size_t i, p, q;
+    memset(panel, 0, orli_int8_panel(j->k));
+    for (p = 0; p < j->k; p += ORLI_INT8_GROUP) {
+        const size_t n = ORLI_MIN(j->k - p, ORLI_INT8_GROUP);
+        for (i = 0; i < count; i++) {
+            const size_t at = (first + i) * j->k + p;
+            if (j->half) j->ctx->kernels->widen(n, wide, j->half + at);
+            j->ctx->kernels->quantise(n, j->half ? wide : j->x + at, row);
+            memcpy(panel + 4 * i, row, 4);
+            for (q = 0; q < n; q += 4) memcpy(panel + (4 + q) * ORLI_INT8_COLS + 4 * i, row + 8 + q, 4);
+        }
+        panel += ORLI_INT8_COLS * (4 + orli_round_up(n, 4));
+    }
+}
+
+/* Panels of B (k, n) from Bᵀ, x or half. */
+static void orli_int8_pack(orl_ctx *ctx, size_t n, size_t k, const orl_real *x, const uint16_t *half, int8_t *panels) {
+    orli_int8_job job;
+    memset(&job, 0, sizeof job);
+    job.ctx = ctx, job.n = n, job.k = k, job.x = x, job.half = half, job.panels = panels;
+    orli_parallel(ctx, ORLI_WORK_PACK, (n + ORLI_INT8_COLS - 1) / ORLI_INT8_COLS, orli_int8_pack_task, &job);
+}
+
+/* Numbers first … first + n − 1 of a row of Bᵀ again. */
+static void orli_int8_read(size_t k, const int8_t *panels, size_t row, size_t first, size_t n, orl_real *out) {
+    const int8_t *panel = panels + row / ORLI_INT8_COLS * orli_int8_panel(k) + 4 * (row % ORLI_INT8_COLS);
+    size_t i;
+    for (i = first; i < first + n; i++) {
+        const int8_t *group = panel + i / ORLI_INT8_GROUP * ORLI_INT8_COLS * (4 + ORLI_INT8_GROUP);
+        const size_t p = i % ORLI_INT8_GROUP;
+        *out++ = (orl_real)orli_single_at(group) * group[(4 + p / 4 * 4) * ORLI_INT8_COLS + p % 4];
+    }
+}
+
+static void orli_int8_task(void *arg, size_t task, size_t worker) {
+    const orli_int8_job *j = (const orli_int8_job *)arg;
+    const orli_kernels *kern = j->ctx->kernels;
+    const size_t mi = task % j->grid_m, ni = task / j->grid_m, row_bytes = orli_int8_row(j->k);
+    const size_t panels = (j->n + ORLI_INT8_COLS - 1) / ORLI_INT8_COLS, most = (ORLI_SCRATCH - 64) / row_bytes;
+    const size_t end = orli_part(j->m, j->grid_m, mi + 1), x1 = orli_part(panels, j->grid_n, ni + 1);
+    int8_t *a = (int8_t *)orli_scratch(j->ctx, worker);
+    size_t i, x, p, rows, r;
+    for (i = orli_part(j->m, j->grid_m, mi); i < end; i += rows) {
+        rows = ORLI_MIN(end - i, most);
+        for (r = 0; r < rows; r++) kern->quantise(j->k, j->x + (i + r) * j->k, a + r * row_bytes);
+        for (x = orli_part(panels, j->grid_n, ni); x < x1; x++) {
+            const int8_t *panel = j->panels + x * orli_int8_panel(j->k);
+            const size_t cols = ORLI_MIN(j->n - x * ORLI_INT8_COLS, ORLI_INT8_COLS);
+            for (p = 0; p < j->k; p += ORLI_INT8_K)
+                (j->ctx->vnni ? kern->int8_vnni : kern->int8_tile)(
+                    rows, cols, ORLI_MIN(j->k - p, ORLI_INT8_K), a + orli_int8_row(p), row_bytes,
+                    panel + orli_int8_panel(p), j->y + i * j->n + x * ORLI_INT8_COLS, j->n, p ? ORLI_ADD : ORLI_SET);
+        }
+    }
+}
+
+/* C (m, n) = A (m, k)·B. One task a thread: along m where there are rows enough, else along n. */
+static void orli_int8_gemm(orl_ctx *ctx, size_t m, size_t n, size_t k, const orl_real *a, const int8_t *panels,
+                           orl_real *c) {
+    const double flops = 2.0 * (double)m * (double)n * (double)k;
+    const size_t threads = flops < ORLI_GEMM_SERIAL ? 1 : ctx->pool->threads;
+    orli_int8_job job;
+    memset(&job, 0, sizeof job);
+    job.ctx = ctx, job.m = m, job.n = n, job.k = k, job.x = a, job.panels = (int8_t *)(uintptr_t)panels, job.y = c;
+    job.grid_m = ORLI_MAX(1, ORLI_MIN(threads, m / ORLI_INT8_ROWS));
+    while (threads % job.grid_m) job.grid_m--;
+    job.grid_n = ORLI_MAX(1, ORLI_MIN(threads / job.grid_m, (n + ORLI_INT8_COLS - 1) / ORLI_INT8_COLS));
+    ctx->flops += flops;
+    if (m && n) orli_parallel(ctx, ORLI_WORK_GEMM, job.grid_m * job.grid_n, orli_int8_task, &job);
+}
 #endif /* section 6 */
 
 #if !defined(ORL_STOP_AFTER) || ORL_STOP_AFTER >= 7
@@ -3762,6 +4092,7 @@ ORL_API orl_ctx *orl_create(const orl_config *config) {
     ctx->config.isa = NULL; /* the string is the caller's */
     ctx->started = orl_seconds();
     ctx->kernels = orli_kernels_select(ctx, isa);
+    ctx->vnni = ctx->kernels && ctx->kernels->int8_vnni && orli_vnni_detect();
     if (!ctx->kernels) ctx->kernels = orli_kernels_of(ORLI_ISA_SCALAR); /* the error is remembered */
     ctx->isa_name = ctx->kernels->name;
     if (orli_pool_create(ctx, ctx->config.threads ? ctx->config.threads : orli_cores()) != ORL_OK) {
@@ -3805,14 +4136,14 @@ ORL_API orl_cost orl_cost_since(const orl_ctx *ctx, orl_cost before) {
 
 /* ---- 7.2 parameters ---- */
 
-/* bf16 numbers that frozen parameters read, of several models maybe: an array, or a file that stays mapped. */
-typedef struct orli_halves {
+/* What frozen parameters read, of several models maybe: an array, or a file that stays mapped. */
+typedef struct orli_frozen {
     size_t users;
     orli_file file;
-    uint16_t *own;
-} orli_halves;
+    void *own;
+} orli_frozen;
 
-static void orli_halves_release(orl_ctx *ctx, orli_halves *h) {
+static void orli_frozen_release(orl_ctx *ctx, orli_frozen *h) {
     if (!h || --h->users) return;
     if (h->own) orli_free(ctx, h->own);
     else orli_file_close(&h->file);
@@ -3826,8 +4157,9 @@ struct orl_param {
     int rank;               /* decay falls on rank ≥ 2 alone */
     orl_real *data, *grad;  /* grad: into the set's one gradient array; NULL if nothing trains */
     const uint16_t *half;   /* in the place of data: frozen, (rows, cols) in bf16 … */
-    orli_halves *halves;    /* … which lie in here */
-    uint16_t *packed_half;  /* their panels */
+    const int8_t *int8;     /* … or panels of bytes … */
+    orli_frozen *store;      /* … which lie in here */
+    uint16_t *packed_half;  /* panels of half */
     orl_real *packed;       /* panels of dataᵀ for frozen use, valid while packed_version == version */
     size_t version, packed_version;
     orl_param *next;
@@ -3847,7 +4179,7 @@ static void orli_params_clear(orl_params *set) {
         set->first = p->next;
         orli_free(ctx, p->name);
         orli_free(ctx, p->data);
-        orli_halves_release(ctx, p->halves);
+        orli_frozen_release(ctx, p->store);
         orli_free(ctx, p->packed);
         orli_free(ctx, p->packed_half);
         orli_free(ctx, p);
@@ -3895,31 +4227,43 @@ ORL_API orl_param *orl_param_add(orl_params *set, const char *name, size_t rows,
     return p && orli_param_alloc(p) == ORL_OK ? p : NULL;
 }
 
-/* The numbers become those of `halves`, from `at` on. */
-static void orli_param_set_half(orl_param *p, orli_halves *halves, const uint16_t *at) {
+static int orli_param_stored(const orl_param *p) { return p->half || p->int8; } /* not as numbers that can change */
+
+static void orli_param_drop(orl_param *p) { /* its numbers, in whatever form */
     orl_ctx *ctx = p->set->object.ctx;
-    halves->users++;
-    orli_halves_release(ctx, p->halves);
+    orli_frozen_release(ctx, p->store);
     orli_free(ctx, p->data);
     orli_free(ctx, p->packed);
     orli_free(ctx, p->packed_half);
-    p->data = p->packed = NULL, p->packed_half = NULL, p->packed_version = 0, p->version++;
-    p->half = at, p->halves = halves;
+    p->data = p->packed = NULL, p->half = p->packed_half = NULL, p->int8 = NULL, p->store = NULL;
+    p->packed_version = 0, p->version++;
+}
+/* The numbers become those of `store`: bf16 ones or bytes. */
+static void orli_param_set_store(orl_param *p, orli_frozen *store, const uint16_t *half, const int8_t *int8) {
+    store->users++;
+    orli_param_drop(p);
+    p->half = half, p->int8 = int8, p->store = store;
 }
 /* Numbers first … first + n − 1. */
 static void orli_param_read(const orl_param *p, size_t first, size_t n, orl_real *out) {
+    size_t row = first / p->cols, col = first % p->cols, count;
     if (p->half) p->set->object.ctx->kernels->widen(n, out, p->half + first);
-    else memcpy(out, p->data + first, n * sizeof *out);
+    else if (!p->int8) memcpy(out, p->data + first, n * sizeof *out);
+    for (; p->int8 && n; n -= count, out += count, row++, col = 0) {
+        count = ORLI_MIN(n, p->cols - col);
+        orli_int8_read(p->cols, p->int8, row, col, count, out);
+    }
 }
 /* … or floats again, so that they can change. */
 static orl_status orli_param_widen(orl_param *p) {
     orl_ctx *ctx = p->set->object.ctx;
-    if (!p->half) return ORL_OK;
-    if (orli_param_alloc(p) != ORL_OK) return orl_error_status(ctx);
-    ctx->kernels->widen(p->rows * p->cols, p->data, p->half);
-    orli_halves_release(ctx, p->halves);
-    orli_free(ctx, p->packed_half);
-    p->half = NULL, p->halves = NULL, p->packed_half = NULL, p->version++;
+    orl_real *data;
+    if (!orli_param_stored(p)) return ORL_OK;
+    data = (orl_real *)orli_alloc(ctx, orli_mul(p->rows, p->cols), sizeof(orl_real));
+    if (!data) return orl_error_status(ctx);
+    orli_param_read(p, 0, p->rows * p->cols, data);
+    orli_param_drop(p);
+    p->data = data;
     return ORL_OK;
 }
 
@@ -3943,10 +4287,11 @@ static orl_status orli_params_train(orl_params *set) {
     size_t at = 0;
     if (set->grads) return ORL_OK;
     for (p = set->first; p; p = p->next)
-        if (p->half)
+        if (orli_param_stored(p))
             return orli_fail(set->object.ctx, ORL_ERR_ARGUMENT,
-                             "the weights are stored in bf16 and frozen (%s): add a LoRA adapter to train, or load the "
-                             "model with orl_model_load()", p->name);
+                             "the weights are stored in %s and frozen (%s): %sload the model with orl_model_load()",
+                             p->half ? "bf16" : "int8", p->name,
+                             p->half ? "add a LoRA adapter to train, or " : "to train, ");
     set->grads = (orl_real *)orli_alloc_zero(set->object.ctx, set->count, sizeof(orl_real));
     if (!set->grads) return ORL_ERR_MEMORY;
     for (p = set->first; p; at += p->rows * p->cols, p = p->next) p->grad = set->grads + at;
@@ -3986,19 +4331,22 @@ static const orl_real *orli_param_packed(orl_ctx *ctx, orl_param *p) {
 /* A product with panels kept beside the weight is worth their memory up to so many rows: in sampling. */
 #define ORLI_HALF_ROWS 256
 
-/* y (n, rows of p) = x (n, cols of p)·pᵀ, from a frozen parameter's panels. */
-static orl_status orli_param_product(orl_ctx *ctx, orl_param *p, size_t n, orli_mat x, orl_real *y) {
+/* y (n, outs) = x (n, cols of p)·pᵀ, of its first `outs` rows, from a frozen parameter's panels. */
+static orl_status orli_param_product(orl_ctx *ctx, orl_param *p, size_t n, size_t outs, const orl_real *x,
+                                     orl_real *y) {
+    const orli_mat a = orli_mat_of(x, p->cols, 1);
     const orl_real *panels;
-    if (p->half && n > ORLI_HALF_ROWS) orli_gemm(ctx, n, p->rows, p->cols, x, orli_param_mat(p), y, p->rows, 0);
+    if (p->int8) orli_int8_gemm(ctx, n, outs, p->cols, x, p->int8, y);
+    else if (p->half && n > ORLI_HALF_ROWS) orli_gemm(ctx, n, outs, p->cols, a, orli_param_mat(p), y, outs, 0);
     else if (p->half) {
         if (!p->packed_half) {
             p->packed_half = (uint16_t *)orli_alloc(ctx, orli_pack_size(ctx, p->rows, p->cols), sizeof(uint16_t));
             if (!p->packed_half) return orl_error_status(ctx);
             orli_pack_halves(ctx, p->rows, p->cols, p->half, p->packed_half);
         }
-        orli_gemm_halves(ctx, n, p->rows, p->cols, x, p->packed_half, y, p->rows);
+        orli_gemm_halves(ctx, n, outs, p->cols, a, p->packed_half, y, outs);
     } else if ((panels = orli_param_packed(ctx, p)) != NULL)
-        orli_gemm_packed(ctx, n, p->rows, p->cols, x, panels, y, p->rows, 0);
+        orli_gemm_packed(ctx, n, outs, p->cols, a, panels, y, outs, 0);
     return orl_error_status(ctx);
 }
 
@@ -4009,7 +4357,6 @@ typedef void (*orli_backward_fn)(orl_tape *tape, orl_tensor *y);
 struct orl_tensor {
     size_t rows, cols;
     orl_real *data, *grad;  /* grad: NULL until something flows */
-    const uint16_t *half;   /* of a frozen parameter's leaf: bf16 numbers in the place of data */
     orl_tensor *in[3];      /* inputs; NULL where there is none */
     orli_backward_fn backward;
     void *saved;            /* the operator's own: attributes and what its backward needs */
@@ -4124,14 +4471,20 @@ static orl_real *orli_lend(orl_tape *tape, size_t rows, size_t cols) {
 }
 static void orli_return(orl_tape *tape) { orli_put_all(tape, &tape->lent); }
 
+/* The parameter whose frozen numbers, bf16 or bytes, are in the place of data; or NULL. */
+static orl_param *orli_stored(const orl_tensor *x) {
+    return x && x->param && orli_param_stored(x->param) ? x->param : NULL;
+}
+
 /* A new node with room for its result. `saved_bytes` of zeroed memory for the operator. */
 static orl_tensor *orli_node(orl_tape *tape, size_t rows, size_t cols, orl_tensor *a, orl_tensor *b, orl_tensor *c,
                              orli_backward_fn backward, size_t saved_bytes) {
     orl_tensor *y;
     if (orl_failed(tape->object.ctx)) return NULL;
-    if ((a && a->half) || (b && b->half) || (c && c->half)) {
+    if (orli_stored(a) || orli_stored(b) || orli_stored(c)) {
         orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT,
-                  "weights stored in bf16 can be those of a linear layer, an embedding or a head, and nothing else");
+                  "weights stored in bf16 or int8 can be those of a linear layer, an embedding or a head, and nothing "
+                  "else");
         return NULL;
     }
     y = (orl_tensor *)orli_arena_alloc(&tape->nodes, 1, sizeof *y + saved_bytes);
@@ -4258,7 +4611,7 @@ ORL_API orl_tensor *orl_use(orl_tape *tape, orl_param *p) {
     y = orli_node(tape, 0, 0, NULL, NULL, NULL, NULL, 0);
     if (!y) return NULL;
     y->rows = p->rows, y->cols = p->cols;
-    y->data = p->data, y->half = p->half, y->borrowed = 1;
+    y->data = p->data, y->borrowed = 1;
     y->grad = tape->inference ? NULL : p->grad;
     y->needs_grad = y->grad != NULL;
     y->param = p;
@@ -4615,11 +4968,19 @@ static void orli_add_column_sums(orl_ctx *ctx, orl_real *db, const orl_real *dy,
 /* w: (rows, cols) as an operand, or wᵀ. */
 static orli_mat orli_mat_of_weight(const orl_tensor *w, int transposed) {
     orli_mat m = orli_mat_of(w->data, transposed ? 1 : w->cols, transposed ? w->cols : 1);
-    if (w->half) m.data = NULL, m.half = w->half;
+    if (orli_stored(w)) m.half = w->param->half;
     return m;
 }
-/* What a node may have as its input: frozen halves take no part in the backward pass. */
-static orl_tensor *orli_unless_half(orl_tensor *w) { return w->half ? NULL : w; }
+/* What a node may have as its input: frozen numbers take no part in the backward pass. */
+static orl_tensor *orli_unless_stored(orl_tensor *w) { return orli_stored(w) ? NULL : w; }
+
+/* Bytes serve where nothing is recorded. */
+static orl_status orli_weight_serves(orl_tape *tape, const orl_tensor *w) {
+    if (tape->inference || !orli_stored(w) || !w->param->int8) return ORL_OK;
+    return orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT,
+                     "the weights are stored in int8 (%s), for sampling and scoring alone: to train, or to train an "
+                     "adapter, load the model with orl_model_load() or orl_model_load_frozen()", w->param->name);
+}
 
 static void orli_linear_backward(orl_tape *tape, orl_tensor *y) {
     orl_tensor *x = y->in[0], *w = *(orl_tensor **)y->saved;
@@ -4637,19 +4998,19 @@ static void orli_linear_backward(orl_tape *tape, orl_tensor *y) {
 ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl_tensor *b) {
     orl_tensor *y;
     orl_ctx *ctx;
-    orli_mat a;
     if (!tape || !x || !w) return NULL;
     if (x->cols != w->cols) return orli_mismatch(tape, "orl_linear", x, w);
     if (b && (b->rows * b->cols != w->rows)) return orli_mismatch(tape, "orl_linear's bias", w, b);
-    y = orli_node(tape, x->rows, w->rows, x, orli_unless_half(w), b, orli_linear_backward, sizeof w);
+    if (orli_weight_serves(tape, w) != ORL_OK) return NULL;
+    y = orli_node(tape, x->rows, w->rows, x, orli_unless_stored(w), b, orli_linear_backward, sizeof w);
     if (!y) return NULL;
     *(orl_tensor **)y->saved = w;
     ctx = tape->object.ctx;
     if (orli_dry(tape)) return y;
-    a = orli_mat_of(x->data, x->cols, 1);
     if (!tape->inference || !w->param)
-        orli_gemm(ctx, x->rows, w->rows, x->cols, a, orli_mat_of_weight(w, 1), y->data, w->rows, 0);
-    else if (orli_param_product(ctx, w->param, x->rows, a, y->data) != ORL_OK) return NULL;
+        orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of_weight(w, 1), y->data,
+                  w->rows, 0);
+    else if (orli_param_product(ctx, w->param, x->rows, w->rows, x->data, y->data) != ORL_OK) return NULL;
     if (b) orli_add_bias(ctx, y->data, x->rows, w->rows, b->data);
     return y;
 }
@@ -4719,7 +5080,7 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
     int32_t *copy;
     size_t i;
     if (!tape || !table || (n && !id)) return NULL;
-    y = orli_node(tape, n, table->cols, orli_unless_half(table), NULL, NULL, orli_embedding_backward, sizeof copy);
+    y = orli_node(tape, n, table->cols, orli_unless_stored(table), NULL, NULL, orli_embedding_backward, sizeof copy);
     copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
     if (!y || !copy) return NULL;
     *(int32_t **)y->saved = copy;
@@ -4732,9 +5093,8 @@ ORL_API orl_tensor *orl_embedding(orl_tape *tape, orl_tensor *table, const int32
         }
         copy[i] = id[i];
         if (orli_dry(tape)) continue;
-        if (table->half)
-            tape->object.ctx->kernels->widen(table->cols, y->data + i * table->cols,
-                                             table->half + (size_t)id[i] * table->cols);
+        if (orli_stored(table))
+            orli_param_read(table->param, (size_t)id[i] * table->cols, table->cols, y->data + i * table->cols);
         else
             memcpy(y->data + i * table->cols, table->data + (size_t)id[i] * table->cols,
                    table->cols * sizeof(orl_real));
@@ -5447,7 +5807,7 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     if (!tape || !h || !w || (h->rows && !target)) return NULL;
     ctx = tape->object.ctx, n = h->rows, d = h->cols;
     if (h->cols != w->cols || classes > w->rows) return orli_mismatch(tape, "orl_token_logp", h, w);
-    y = orli_node(tape, n, 1, h, orli_unless_half(w), NULL, orli_head_backward, sizeof *s);
+    y = orli_node(tape, n, 1, h, orli_unless_stored(w), NULL, orli_head_backward, sizeof *s);
     copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
     if (!y || !copy) return NULL;
     s = (orli_head_saved *)y->saved;
@@ -5485,8 +5845,8 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         job.logits = logits, job.lse = s->lse + at, job.logp = y->data + at;
         if (s->entropy) job.entropy = s->entropy->data + at;
         if (s->known) job.dlogp = s->known + at;
-        if (tape->inference && w->param && classes == w->rows) {
-            if (orli_param_product(ctx, w->param, job.rows, hm, logits) != ORL_OK) return NULL;
+        if (tape->inference && w->param) {
+            if (orli_param_product(ctx, w->param, job.rows, classes, hm.data, logits) != ORL_OK) return NULL;
         } else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of_weight(w, 1), logits, classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows,
                       &job);
@@ -11676,7 +12036,7 @@ static size_t orli_model_slots(const orl_model *m) {
 
 /* b's numbers into a, or if they are bf16 the same array. */
 static orl_status orli_param_copy(orl_param *a, const orl_param *b) {
-    if (b->half) orli_param_set_half(a, b->halves, b->half);
+    if (orli_param_stored(b)) orli_param_set_store(a, b->store, b->half, b->int8);
     else {
         if (!a->data) a->data = (orl_real *)orli_alloc(a->set->object.ctx, a->rows * a->cols, sizeof(orl_real));
         if (a->data) memcpy(a->data, b->data, a->rows * a->cols * sizeof(orl_real)), a->version++;
@@ -11861,27 +12221,41 @@ static orl_model *orli_model_like(const orl_model *m, int reward) {
     return NULL;
 }
 
-static orli_halves *orli_halves_new(orl_ctx *ctx, size_t n) {
-    orli_halves *h = (orli_halves *)orli_alloc_zero(ctx, 1, sizeof *h);
-    if (h && !(h->own = (uint16_t *)orli_alloc(ctx, n, sizeof *h->own))) orli_free(ctx, h), h = NULL;
+static orli_frozen *orli_frozen_new(orl_ctx *ctx, size_t bytes) {
+    orli_frozen *h = (orli_frozen *)orli_alloc_zero(ctx, 1, sizeof *h);
+    if (h && !(h->own = orli_alloc(ctx, bytes, 1))) orli_free(ctx, h), h = NULL;
     return h;
 }
 
-ORL_API orl_status orl_model_store_bf16(orl_model *m) {
+static orl_status orli_param_store(orl_param *p, int int8) { /* … its numbers in bf16 or int8, from now on */
+    orl_ctx *ctx = p->set->object.ctx;
+    const size_t n = orli_mul(p->rows, p->cols);
+    orli_frozen *h;
+    if (p->int8 || (p->half && !int8)) return ORL_OK;
+    h = orli_frozen_new(ctx, int8 ? orli_int8_size(p->rows, p->cols) : orli_mul(n, sizeof(uint16_t)));
+    if (!h) return orl_error_status(ctx);
+    if (int8) orli_int8_pack(ctx, p->rows, p->cols, p->data, p->half, (int8_t *)h->own);
+    else orli_tensor_from_real(ORLI_BF16, p->data, n, h->own);
+    orli_param_set_store(p, h, int8 ? NULL : (const uint16_t *)h->own, int8 ? (const int8_t *)h->own : NULL);
+    return ORL_OK;
+}
+
+static orl_status orli_model_store(orl_model *m, int int8) {
     orl_ctx *ctx = orl_model_ctx(m);
     orl_param *p;
     if (!m || orl_failed(ctx)) return orl_error_status(ctx);
-    if (m->params->grads) return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_store_bf16: %s is being trained", m->name);
+    if (m->params->grads)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_model_store_%s: %s is being trained", int8 ? "int8" : "bf16",
+                         m->name);
     m->frozen = 1; /* before the first is: memory may be short for the next */
     for (p = m->params->first; p; p = p->next) {
-        orli_halves *h;
-        if (p->rank < 2 || p->half || p == m->weight[ORLI_W_SCORE]) continue;
-        if (!(h = orli_halves_new(ctx, p->rows * p->cols))) return orl_error_status(ctx);
-        orli_tensor_from_real(ORLI_BF16, p->data, p->rows * p->cols, h->own);
-        orli_param_set_half(p, h, h->own);
+        if (p->rank < 2 || p == m->weight[ORLI_W_SCORE] || (int8 && p == m->weight[ORLI_W_POSITION])) continue;
+        if (orli_param_store(p, int8) != ORL_OK) return orl_error_status(ctx);
     }
     return ORL_OK;
 }
+ORL_API orl_status orl_model_store_bf16(orl_model *m) { return orli_model_store(m, 0); }
+ORL_API orl_status orl_model_store_int8(orl_model *m) { return orli_model_store(m, 1); }
 
 ORL_API orl_model *orl_model_copy(const orl_model *m) {
     orl_model *copy;
@@ -12892,16 +13266,16 @@ static const orli_st_tensor *orli_weight_tensor(const orl_model *m, const orli_s
 /* Files that stay open because frozen parameters read them where they are: one for each shard. */
 typedef struct orli_held_files {
     orli_safetensors *st;
-    orli_halves **shard;
+    orli_frozen **shard;
 } orli_held_files;
 
-static orli_halves *orli_held_file_of(orli_held_files *held, const orli_st_tensor *t) {
+static orli_frozen *orli_held_file_of(orli_held_files *held, const orli_st_tensor *t) {
     orl_ctx *ctx = held->st->ctx;
     size_t i = 0;
     while (t->data < held->st->shard[i].file.data ||
            t->data >= held->st->shard[i].file.data + held->st->shard[i].file.size)
         i++;
-    if (!held->shard[i]) held->shard[i] = (orli_halves *)orli_alloc_zero(ctx, 1, sizeof *held->shard[i]);
+    if (!held->shard[i]) held->shard[i] = (orli_frozen *)orli_alloc_zero(ctx, 1, sizeof *held->shard[i]);
     return held->shard[i];
 }
 /* The files that are read from now on belong to those who read them. */
@@ -12922,18 +13296,20 @@ static void orli_held_files_leave(orli_held_files *held) {
 static orl_status orli_weight_load_half(orl_param *p, const orli_st_tensor *t, const orli_disk_shape *s, size_t part,
                                         orli_held_files *held) {
     orl_ctx *ctx = p->set->object.ctx;
-    orli_halves *h;
+    orli_frozen *h;
+    uint16_t *to;
     size_t r, c;
     if (!s->transposed && s->parts == 1 && (uintptr_t)t->data % sizeof(uint16_t) == 0) {
         h = orli_held_file_of(held, t);
-        if (h) orli_param_set_half(p, h, (const uint16_t *)(const void *)t->data);
+        if (h) orli_param_set_store(p, h, (const uint16_t *)(const void *)t->data, NULL);
         return orl_error_status(ctx);
     }
-    if (!(h = orli_halves_new(ctx, p->rows * p->cols))) return orl_error_status(ctx);
+    if (!(h = orli_frozen_new(ctx, p->rows * p->cols * sizeof *to))) return orl_error_status(ctx);
+    to = (uint16_t *)h->own;
     for (r = 0; r < s->outs; r++)
         for (c = 0; c < s->ins; c++)
-            memcpy(&h->own[r * s->ins + c], t->data + 2 * orli_disk_at(s, part, r, c), sizeof *h->own);
-    orli_param_set_half(p, h, h->own);
+            memcpy(&to[r * s->ins + c], t->data + 2 * orli_disk_at(s, part, r, c), sizeof *to);
+    orli_param_set_store(p, h, to, NULL);
     return ORL_OK;
 }
 
@@ -13007,7 +13383,7 @@ static orl_status orli_weights_load(orl_model *m, orli_safetensors *st) {
     const orli_weight_row *row;
     size_t layer;
     held.st = st;
-    held.shard = (orli_halves **)orli_alloc_zero(ctx, st->shards, sizeof *held.shard);
+    held.shard = (orli_frozen **)orli_alloc_zero(ctx, st->shards, sizeof *held.shard);
     for (row = orli_families[m->config.arch].weights; row->name; row++)
         for (layer = 0; layer < ((int)row->weight < ORLI_W_FIRST_OF_LAYER ? 1 : m->config.layers); layer++)
             if (!orl_failed(ctx)) orli_weight_load(m, &held, row, layer);
@@ -13441,7 +13817,7 @@ static orl_status orli_weights_save(const orl_model *m, const char *path, orli_d
             s = orli_disk_shape_of(m, row);
             shape[0] = s.transposed ? s.ins : s.parts * s.outs;
             shape[1] = s.transposed ? s.parts * s.outs : s.ins;
-            if (!s.transposed && !row->third && (!p->half || dtype == ORLI_BF16)) { /* as it lies there */
+            if (!s.transposed && !row->third && !p->int8 && (!p->half || dtype == ORLI_BF16)) { /* as it lies there */
                 orli_st_put_tensor(&w, name, dtype, s.rank == 2 ? 2 : 1, shape, p->half ? ORLI_BF16 : ORLI_DTYPE_REAL,
                                    p->half ? (const void *)p->half : (const void *)p->data);
                 continue;
@@ -17096,22 +17472,24 @@ static double orli_head_flops(const orl_model *m, const orli_examples *e, int si
 static size_t orli_copied_bytes(const orl_model *m) {
     const orl_param *p;
     size_t n = m->adapter->count;
-    for (p = m->params->first; p; p = p->next) n += p->half ? 0 : p->rows * p->cols;
+    for (p = m->params->first; p; p = p->next) n += orli_param_stored(p) ? 0 : p->rows * p->cols;
     return n * sizeof(orl_real);
 }
 /* … all of it, … */
 static size_t orli_model_bytes(const orl_model *m) {
     const orl_param *p;
-    size_t halves = 0;
-    for (p = m->params->first; p; p = p->next) halves += p->half && p->halves->own ? p->rows * p->cols : 0;
-    return orli_copied_bytes(m) + halves * sizeof(uint16_t);
+    size_t n = orli_copied_bytes(m);
+    for (p = m->params->first; p; p = p->next)
+        if (orli_param_stored(p) && p->store->own)
+            n += p->int8 ? orli_int8_size(p->rows, p->cols) : p->rows * p->cols * sizeof *p->half;
+    return n;
 }
-/* … packed for use without gradient, beside that, … */
+/* … packed for use without gradient, beside that (bytes are packed as they are stored), … */
 static size_t orli_packed_bytes(const orl_model *m) {
     const orl_param *p;
-    size_t halves = 0;
-    for (p = m->params->first; p; p = p->next) halves += p->half ? p->rows * p->cols : 0;
-    return orli_copied_bytes(m) + halves * sizeof(uint16_t);
+    size_t n = orli_copied_bytes(m);
+    for (p = m->params->first; p; p = p->next) n += p->half ? p->rows * p->cols * sizeof *p->half : 0;
+    return n;
 }
 /* … and of what is trained. */
 static size_t orli_trained_bytes(const orl_model *m) { return orli_model_trained(m)->count * sizeof(orl_real); }

@@ -49,7 +49,7 @@ static double decode(orl_model *m, const orl_dataset *d, size_t samples, size_t 
     orl_generate_options o = orl_generate_default();
     orl_dataset *out;
     double start = bench_seconds();
-    o.samples = samples, o.max_tokens = tokens, o.temperature = temperature, o.batch = getenv("B") ? atoi(getenv("B")) : 512;
+    o.samples = samples, o.max_tokens = tokens, o.temperature = temperature, o.batch = getenv("B") ? atoi(getenv("B")) : 256;
     out = orl_sample(m, d, &o);
     start = bench_seconds() - start;
     orl_dataset_free(out);
@@ -64,22 +64,25 @@ int main(int argc, char **argv) {
     for (i = 0; i < SHAPES; i++) {
         const shape *s = &shapes[i];
         orl_ctx *ctx = orl_create(&config);
-        orl_model *m = shape_model(ctx, s), *half = shape_model(ctx, s);
+        orl_model *m = shape_model(ctx, s), *half = shape_model(ctx, s), *int8 = shape_model(ctx, s);
         orl_dataset *one = prompts(ctx, 1, 1), *many = prompts(ctx, 64, 16);
-        double single[MOST_ROUNDS], halves[MOST_ROUNDS], batch[MOST_ROUNDS];
+        double single[MOST_ROUNDS], halves[MOST_ROUNDS], batch[MOST_ROUNDS], bytes[MOST_ROUNDS], batch8[MOST_ROUNDS];
         if (argc > 2 && strcmp(argv[2], s->name) != 0) continue;
-        orl_model_store_bf16(half);
+        orl_model_store_bf16(half), orl_model_store_int8(int8);
         for (r = -1; r < s->rounds; r++) {
             double a = decode(m, one, 1, s->length, 1), b = decode(half, one, 1, s->length, 1);
+            double d = decode(int8, one, 1, s->length, 1), e = r >= 0 && r < 3 ? decode(int8, many, 8, 64, 1) : 0;
             double c = r >= 0 && r < 3 ? decode(m, many, 8, 64, 1) : 0;
             if (r < 0) continue;
             single[r] = a, halves[r] = b;
-            if (r < 3) batch[r] = c;
+            bytes[r] = d;
+            if (r < 3) batch[r] = c, batch8[r] = e;
         }
         if (orl_failed(ctx)) return fprintf(stderr, "%s\n", orl_error(ctx)), 1;
         printf("%s: one %.0f tok/s, bf16 %.0f (%.2f), 64x8 %.0f (%.2f)\n", s->name, bench_median(single, s->rounds),
                bench_median(halves, s->rounds), bench_median(halves, s->rounds) / bench_median(single, s->rounds), bench_median(batch, 3),
                bench_median(batch, 3) / bench_median(single, s->rounds));
+        printf("int8 one %.0f (%.2f), 64x8 %.0f (%.2f of fp32)\n", bench_median(bytes, s->rounds), bench_median(bytes, s->rounds) / bench_median(single, s->rounds), bench_median(batch8, 3), bench_median(batch8, 3) / bench_median(batch, 3));
         orl_destroy(ctx);
     }
     return 0;
