@@ -847,6 +847,7 @@ typedef struct orl_generate_options {
     uint64_t seed;        /* a sample depends on (model, seed, prompt index, sample index) alone */
     size_t batch;         /* sequences decoded side by side */
     size_t kv_bytes;      /* most memory for keys and values; 0: no bound. Fewer go side by side then, nothing else */
+    int kv_bf16;          /* keys and values are rounded to bf16: half the memory, and less of it to read */
     orl_target target;    /* of a conditioned model */
     double target_value;  /* a reward or a quantile */
     double guidance;      /* classifier-free guidance, log π(·|c) + g·(log π(·|c) − log π(·|∅)); 0: off */
@@ -2125,6 +2126,11 @@ typedef struct orli_kernels {
     void (*attention)(size_t d, size_t nq, const orl_real *q, size_t q_stride, size_t position0,
                       const orl_real *const *ktile, const orl_real *const *vtile, size_t window, orl_real scale,
                       orl_real *out, size_t out_stride, orl_real *lse, void *scratch);
+    /* The same for one query, with the same bits; half: tiles are bf16. Vectors of a last row of vtile may be read
+     * past its end, within ORLI_TILE numbers. */
+    void (*attention_one)(size_t d, const orl_real *q, size_t position, const void *const *ktile,
+                          const void *const *vtile, int half, size_t window, orl_real scale, orl_real *out,
+                          orl_real *lse, void *scratch);
     /* Adds to dq, to the tiles dktile and dvtile (visible positions only). */
     void (*attention_backward)(size_t d, size_t nq, const orl_real *q, size_t q_stride, size_t position0,
                                const orl_real *const *ktile, const orl_real *const *vtile, size_t window,
@@ -3329,6 +3335,71 @@ static void ORLI_K(attention)(size_t d, size_t nq, const orl_real *q, size_t q_s
     }
 }
 
+/* One query, as decoding has it: four vectors of scores, or of the result, side by side. */
+#define ORLI_ONE_ZERO(i) p##i = orli_v_zero();
+#define ORLI_ONE_NAMES(i) size_t at##i; orli_v p##i;
+#define ORLI_ONE_DEFINE(name, number, load)                                                                          \
+    static void ORLI_K(one_scores##name)(size_t d, const orl_real *q, const void *const *tile, size_t begin,         \
+                                         size_t end, orl_real *s) { /* of positions begin … end−1, whole tiles */    \
+        size_t p, c;                                                                                                 \
+        for (p = begin; p < end; p += 4 * ORLI_W) {                                                                  \
+            const number *k0, *k1, *k2, *k3;                                                                         \
+            ORLI_REPEAT4(ORLI_ONE_NAMES)                                                                             \
+            at0 = p, at1 = ORLI_MIN(p + ORLI_W, end - ORLI_W);                                                       \
+            at2 = ORLI_MIN(p + 2 * ORLI_W, end - ORLI_W), at3 = ORLI_MIN(p + 3 * ORLI_W, end - ORLI_W);              \
+            k0 = (const number *)tile[at0 / ORLI_TILE] + at0 % ORLI_TILE;                                            \
+            k1 = (const number *)tile[at1 / ORLI_TILE] + at1 % ORLI_TILE;                                            \
+            k2 = (const number *)tile[at2 / ORLI_TILE] + at2 % ORLI_TILE;                                            \
+            k3 = (const number *)tile[at3 / ORLI_TILE] + at3 % ORLI_TILE;                                            \
+            ORLI_REPEAT4(ORLI_ONE_ZERO)                                                                              \
+            for (c = 0; c < d * ORLI_TILE; c += ORLI_TILE, q++) {                                                    \
+                const orli_v x = orli_v_set1(*q);                                                                    \
+                p0 = orli_v_fma(x, load(k0 + c), p0), p1 = orli_v_fma(x, load(k1 + c), p1);                          \
+                p2 = orli_v_fma(x, load(k2 + c), p2), p3 = orli_v_fma(x, load(k3 + c), p3);                          \
+            }                                                                                                        \
+            q -= d;                                                                                                  \
+            orli_v_store(s + at0 - begin, p0), orli_v_store(s + at1 - begin, p1);                                    \
+            orli_v_store(s + at2 - begin, p2), orli_v_store(s + at3 - begin, p3);                                    \
+        }                                                                                                            \
+    }                                                                                                                \
+    static void ORLI_K(one_values##name)(size_t d, const orl_real *s, const void *const *tile, size_t first,         \
+                                         size_t end, orl_real *out) { /* Σ over first … end−1; s: the first's */     \
+        const size_t last = d - ORLI_MIN(d, (size_t)ORLI_W);                                                         \
+        size_t v, p;                                                                                                 \
+        for (v = 0; v < d; v += 4 * ORLI_W) {                                                                        \
+            ORLI_REPEAT4(ORLI_ONE_NAMES)                                                                             \
+            at0 = ORLI_MIN(v, last), at1 = ORLI_MIN(v + ORLI_W, last);                                               \
+            at2 = ORLI_MIN(v + 2 * ORLI_W, last), at3 = ORLI_MIN(v + 3 * ORLI_W, last);                              \
+            ORLI_REPEAT4(ORLI_ONE_ZERO)                                                                              \
+            for (p = first; p < end; p++) {                                                                          \
+                const number *row = (const number *)tile[p / ORLI_TILE] + p % ORLI_TILE * d;                         \
+                const orli_v x = orli_v_set1(s[p - first]);                                                          \
+                p0 = orli_v_fma(x, load(row + at0), p0), p1 = orli_v_fma(x, load(row + at1), p1);                    \
+                p2 = orli_v_fma(x, load(row + at2), p2), p3 = orli_v_fma(x, load(row + at3), p3);                    \
+            }                                                                                                        \
+            orli_v_store_n(out + at0, d - at0, p0), orli_v_store_n(out + at1, d - at1, p1);                          \
+            orli_v_store_n(out + at2, d - at2, p2), orli_v_store_n(out + at3, d - at3, p3);                          \
+        }                                                                                                            \
+    }
+ORLI_ONE_DEFINE(, orl_real, orli_v_load)
+ORLI_ONE_DEFINE(_half, uint16_t, orli_v_widen)
+
+static void ORLI_K(attention_one)(size_t d, const orl_real *q, size_t position, const void *const *ktile,
+                                  const void *const *vtile, int half, size_t window, orl_real scale, orl_real *out,
+                                  orl_real *lse, void *scratch) {
+    const size_t first = ORLI_FIRST(position, window), begin = first / ORLI_TILE * ORLI_TILE;
+    const size_t end = (position / ORLI_TILE + 1) * ORLI_TILE;
+    orl_real *scaled = (orl_real *)scratch, *s = scaled + d, total, log_total;
+    memcpy(scaled, q, d * sizeof *q);
+    ORLI_K(scale)(d, scaled, scale);
+    (half ? ORLI_K(one_scores_half) : ORLI_K(one_scores))(d, scaled, ktile, begin, end, s);
+    total = ORLI_K(softmax_visible)(s, end - begin, begin, first, position, lse);
+    ORLI_K(log)(1, &log_total, &total);
+    *lse += log_total;
+    (half ? ORLI_K(one_values_half) : ORLI_K(one_values))(d, s + (first - begin), vtile, first, position + 1, out);
+    ORLI_K(scale)(d, out, (orl_real)1 / total);
+}
+
 /* Backward, with D_i = Σ dO_i ⊙ O_i (Dao et al. 2022, algorithm 4):
  *   dV = Pᵀ·dO   dS = P ⊙ (dO·Vᵀ − D)   dQ = scale·dS·K   dK = dSᵀ·(scale·Q)
  * P is computed again from the scores and lse, for blocks of 64 queries and two tiles of positions. */
@@ -3441,7 +3512,7 @@ static const orli_kernels ORLI_K(kernels) = {
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
     ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
     ORLI_K(swiglu), ORLI_K(swiglu_backward), ORLI_K(geglu), ORLI_K(geglu_backward), ORLI_K(rope), ORLI_K(adamw),
-    ORLI_K(attention), ORLI_K(attention_backward)
+    ORLI_K(attention), ORLI_K(attention_one), ORLI_K(attention_backward)
 };
 
 /* the names are free again for the next pass */
@@ -14494,16 +14565,18 @@ ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl
 
 /* ---- 12.1 pages: ORLI_TILE positions of every layer's and kv head's keys and values ---- */
 
-#define ORLI_PAGES_PER_CHUNK ((size_t)64)
+#define ORLI_PAGES_SPARE 32 /* memory grows by one part in so many */
 
 typedef struct orli_pages {
     orl_ctx *ctx;
-    size_t kv_heads, d, page; /* page: reals per page */
-    orl_real **chunk;
+    size_t kv_heads, d, page; /* page: numbers per page */
+    int half;                 /* they are bf16 */
+    void **chunk;
     size_t chunks, chunk_capacity;
+    char **at;                /* (pages) where each is */
     uint32_t *references;     /* (pages) */
     size_t *unused;           /* stack of free page numbers */
-    size_t pages, free_pages, reference_capacity, unused_capacity;
+    size_t pages, free_pages, at_capacity, reference_capacity, unused_capacity;
     size_t limit;             /* most pages */
 } orli_pages;
 
@@ -14512,14 +14585,19 @@ typedef struct orli_sequence { /* a page table */
     size_t capacity, length;   /* length: positions held */
 } orli_sequence;
 
-static orli_pages orli_pages_new(const orl_model *m, size_t bytes) { /* bytes: most of them; 0: no bound */
+static size_t orli_page_bytes(const orli_pages *p) {
+    return p->page * (p->half ? sizeof(uint16_t) : sizeof(orl_real));
+}
+
+static orli_pages orli_pages_new(const orl_model *m, size_t bytes, int half) { /* bytes: most of them; 0: no bound */
     orli_pages p;
     memset(&p, 0, sizeof p);
     p.ctx = m->object.ctx;
     p.kv_heads = m->config.kv_heads;
     p.d = m->config.head_dim;
+    p.half = half;
     p.page = m->config.layers * p.kv_heads * 2 * ORLI_TILE * p.d;
-    p.limit = bytes ? bytes / (p.page * sizeof(orl_real)) : SIZE_MAX;
+    p.limit = bytes ? bytes / orli_page_bytes(&p) : SIZE_MAX;
     return p;
 }
 
@@ -14527,33 +14605,41 @@ static void orli_pages_free(orli_pages *p) {
     size_t i;
     for (i = 0; i < p->chunks; i++) orli_free(p->ctx, p->chunk[i]);
     orli_free(p->ctx, p->chunk);
+    orli_free(p->ctx, p->at);
     orli_free(p->ctx, p->references);
     orli_free(p->ctx, p->unused);
 }
 
-static orl_real *orli_page_at(const orli_pages *p, size_t page) {
-    return p->chunk[page / ORLI_PAGES_PER_CHUNK] + page % ORLI_PAGES_PER_CHUNK * p->page;
-}
 /* The tile of keys of (page, layer, kv head): (d, tile); that of values, (tile, d), follows it. */
-static orl_real *orli_page_tile(const orli_pages *p, size_t page, size_t layer, size_t head) {
-    return orli_page_at(p, page) + (layer * p->kv_heads + head) * 2 * ORLI_TILE * p->d;
+static void *orli_page_tile(const orli_pages *p, size_t page, size_t layer, size_t head) {
+    return p->at[page] + orli_page_bytes(p) / p->page * ((layer * p->kv_heads + head) * 2 * ORLI_TILE * p->d);
+}
+static const void *orli_page_values(const orli_pages *p, const void *keys) {
+    return (const char *)keys + orli_page_bytes(p) / p->page * (ORLI_TILE * p->d);
+}
+
+/* Memory for more pages, and at its end for a vector that is read too far. */
+static orl_status orli_pages_grow(orli_pages *p) {
+    const size_t fresh = ORLI_MIN(p->pages / ORLI_PAGES_SPARE + 1, p->limit - p->pages), more = p->pages + fresh;
+    char *chunk;
+    size_t i;
+    ORL_ASSERT(fresh > 0); /* who takes a page has counted them */
+    if (ORLI_RESERVE(p->ctx, p->chunk, p->chunk_capacity, p->chunks + 1) != ORL_OK ||
+        ORLI_RESERVE(p->ctx, p->at, p->at_capacity, more) != ORL_OK ||
+        ORLI_RESERVE(p->ctx, p->references, p->reference_capacity, more) != ORL_OK ||
+        ORLI_RESERVE(p->ctx, p->unused, p->unused_capacity, more) != ORL_OK)
+        return ORL_ERR_MEMORY;
+    chunk = (char *)orli_alloc(p->ctx, orli_mul(orli_page_bytes(p), fresh) + ORLI_TILE * sizeof(orl_real), 1);
+    if (!chunk) return ORL_ERR_MEMORY;
+    p->chunk[p->chunks++] = chunk;
+    for (i = 0; i < fresh; i++) p->at[p->pages + i] = chunk + i * orli_page_bytes(p);
+    for (i = more; i > p->pages; i--) p->unused[p->free_pages++] = i - 1;
+    p->pages = more;
+    return ORL_OK;
 }
 
 static orl_status orli_page_take(orli_pages *p, size_t *page) {
-    size_t i;
-    if (!p->free_pages) {
-        size_t fresh = ORLI_MIN(ORLI_PAGES_PER_CHUNK, p->limit - p->pages), more = p->pages + fresh;
-        ORL_ASSERT(fresh > 0); /* who takes a page has counted them */
-        if (ORLI_RESERVE(p->ctx, p->chunk, p->chunk_capacity, p->chunks + 1) != ORL_OK ||
-            ORLI_RESERVE(p->ctx, p->references, p->reference_capacity, more) != ORL_OK ||
-            ORLI_RESERVE(p->ctx, p->unused, p->unused_capacity, more) != ORL_OK)
-            return ORL_ERR_MEMORY;
-        p->chunk[p->chunks] = (orl_real *)orli_alloc(p->ctx, orli_mul(p->page, fresh), sizeof(orl_real));
-        if (!p->chunk[p->chunks]) return ORL_ERR_MEMORY;
-        p->chunks++;
-        for (i = more; i > p->pages; i--) p->unused[p->free_pages++] = i - 1;
-        p->pages = more;
-    }
+    if (!p->free_pages && orli_pages_grow(p) != ORL_OK) return ORL_ERR_MEMORY;
     *page = p->unused[--p->free_pages];
     p->references[*page] = 1;
     return ORL_OK;
@@ -14584,7 +14670,7 @@ static orl_status orli_sequence_extend(orli_pages *p, orli_sequence *s, size_t n
     if (n && s->length % ORLI_TILE && p->references[s->page[have - 1]] > 1) { /* copy on write */
         size_t fresh;
         if (orli_page_take(p, &fresh) != ORL_OK) return ORL_ERR_MEMORY;
-        memcpy(orli_page_at(p, fresh), orli_page_at(p, s->page[have - 1]), p->page * sizeof(orl_real));
+        memcpy(p->at[fresh], p->at[s->page[have - 1]], orli_page_bytes(p));
         p->references[s->page[have - 1]]--;
         s->page[have - 1] = fresh;
     }
@@ -14614,37 +14700,63 @@ typedef struct orli_cached_job {
     orl_real scale;
     const orl_real *q, *k, *v;
     orl_real *y, *lse;
-    const orl_real **pointers;              /* (segments, kv_heads, 2, most) */
+    const void **pointers;                  /* (segments, kv_heads, 2, most) */
+    orl_real **wide;                        /* (segments) NULL, or bf16 tiles as floats for a prompt's queries */
 } orli_cached_job;
+
+/* Position p's key and value into their tiles. */
+static void orli_cached_put(const orli_cached_job *j, void *keys, size_t p, const orl_real *k, const orl_real *v) {
+    const size_t d = j->d, at = p % ORLI_TILE;
+    size_t c;
+    if (j->cache->pages->half) {
+        uint16_t *kt = (uint16_t *)keys + at, *vt = (uint16_t *)keys + (ORLI_TILE + at) * d;
+        for (c = 0; c < d; c++) orli_tensor_from_real(ORLI_BF16, k + c, 1, kt + c * ORLI_TILE);
+        orli_tensor_from_real(ORLI_BF16, v, d, vt);
+    } else {
+        orl_real *kt = (orl_real *)keys + at, *vt = (orl_real *)keys + (ORLI_TILE + at) * d;
+        for (c = 0; c < d; c++) kt[c * ORLI_TILE] = k[c];
+        memcpy(vt, v, d * sizeof *v);
+    }
+}
 
 static void orli_cached_store(void *arg, size_t task, size_t worker) { /* one segment, one kv head */
     const orli_cached_job *j = (const orli_cached_job *)arg;
-    size_t s = task / j->kv_heads, h = task % j->kv_heads, i, c, d = j->d;
+    const orli_pages *pages = j->cache->pages;
+    size_t s = task / j->kv_heads, h = task % j->kv_heads, i, d = j->d;
     const orl_segment *g = &j->stream->segment[s];
     const orli_sequence *seq = j->cache->sequence[s];
-    const orl_real **kp = j->pointers + task * 2 * j->most, **vp = kp + j->most;
+    const void **kp = j->pointers + task * 2 * j->most, **vp = kp + j->most;
     (void)worker;
-    for (i = 0; i * ORLI_TILE < seq->length; i++) {
-        kp[i] = orli_page_tile(j->cache->pages, seq->page[i], j->layer, h);
-        vp[i] = kp[i] + ORLI_TILE * d;
-    }
     for (i = 0; i < g->length; i++) {
-        size_t p = g->position + i, row = (g->start + i) * j->kv_heads * d + h * d;
-        orl_real *kt = orli_page_tile(j->cache->pages, seq->page[p / ORLI_TILE], j->layer, h) + p % ORLI_TILE;
-        orl_real *vt = kt - p % ORLI_TILE + (ORLI_TILE + p % ORLI_TILE) * d;
-        for (c = 0; c < d; c++) kt[c * ORLI_TILE] = j->k[row + c];
-        for (c = 0; c < d; c++) vt[c] = j->v[row + c];
+        const size_t p = g->position + i, row = ((g->start + i) * j->kv_heads + h) * d;
+        orli_cached_put(j, orli_page_tile(pages, seq->page[p / ORLI_TILE], j->layer, h), p, j->k + row, j->v + row);
+    }
+    for (i = 0; i * ORLI_TILE < seq->length; i++) {
+        kp[i] = orli_page_tile(pages, seq->page[i], j->layer, h);
+        vp[i] = orli_page_values(pages, kp[i]);
+        if (j->wide[s]) {
+            orl_real *to = j->wide[s] + (h * j->most + i) * 2 * ORLI_TILE * d;
+            j->ctx->kernels->widen(2 * ORLI_TILE * d, to, (const uint16_t *)kp[i]);
+            kp[i] = to, vp[i] = to + ORLI_TILE * d;
+        }
     }
 }
 
 static void orli_cached_attend(void *arg, size_t task, size_t worker) { /* one segment, one query head */
     const orli_cached_job *j = (const orli_cached_job *)arg;
+    const orli_kernels *kern = j->ctx->kernels;
     size_t s = task / j->heads, h = task % j->heads, kv = h * j->kv_heads / j->heads, d = j->d, width = j->heads * d;
     const orl_segment *g = &j->stream->segment[s];
-    const orl_real **kp = j->pointers + (s * j->kv_heads + kv) * 2 * j->most;
-    j->ctx->kernels->attention(d, g->length, j->q + g->start * width + h * d, width, g->position, kp, kp + j->most,
-                               j->window, j->scale, j->y + g->start * width + h * d, width,
-                               j->lse + h * j->stream->tokens + g->start, orli_scratch(j->ctx, worker));
+    const void **kp = j->pointers + (s * j->kv_heads + kv) * 2 * j->most;
+    const orl_real *q = j->q + g->start * width + h * d;
+    orl_real *y = j->y + g->start * width + h * d, *lse = j->lse + h * j->stream->tokens + g->start;
+    if (g->length == 1)
+        kern->attention_one(d, q, g->position, kp, kp + j->most, j->cache->pages->half, j->window, j->scale, y, lse,
+                            orli_scratch(j->ctx, worker));
+    else
+        kern->attention(d, g->length, q, width, g->position, (const orl_real *const *)kp,
+                        (const orl_real *const *)(kp + j->most), j->window, j->scale, y, width, lse,
+                        orli_scratch(j->ctx, worker));
 }
 
 static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k,
@@ -14665,9 +14777,15 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
     }
     y = orli_node(tape, q->rows, q->cols, NULL, NULL, NULL, NULL, 0);
     job.lse = orli_lend(tape, job.heads, stream->tokens);
-    job.pointers = (const orl_real **)orli_arena_alloc(
+    job.pointers = (const void **)orli_arena_alloc(
         &tape->nodes, orli_mul(stream->segments * job.kv_heads * 2, job.most), sizeof *job.pointers);
-    if (!y || !job.lse || !job.pointers) return NULL;
+    job.wide = (orl_real **)orli_arena_alloc(&tape->nodes, stream->segments, sizeof *job.wide);
+    if (!y || !job.lse || !job.pointers || !job.wide) return NULL;
+    for (s = 0; s < stream->segments; s++) {
+        const int wide = job.cache->pages->half && stream->segment[s].length > 1;
+        job.wide[s] = wide ? orli_lend(tape, job.kv_heads * job.most, 2 * ORLI_TILE * job.d) : NULL;
+        if (wide && !job.wide[s]) return NULL;
+    }
     job.q = q->data, job.k = k->data, job.v = v->data, job.y = y->data;
     orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * job.kv_heads, orli_cached_store, &job);
     orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * job.heads, orli_cached_attend, &job);
@@ -15254,7 +15372,7 @@ static void orli_sampled_free(orl_ctx *ctx, orli_sampled *out, size_t n) {
 
 /* Can every prompt be continued, in the context and within the cache's bound? */
 static orl_status orli_generate_fits(const orli_generator *g) {
-    const size_t page = g->pages.page * sizeof(orl_real);
+    const size_t page = orli_page_bytes(&g->pages);
     size_t i, pages;
     for (i = 0; i < g->prompts; i++) {
         const orli_prompt *p = &g->prompt[i];
@@ -15285,7 +15403,7 @@ static orl_status orli_generator_open(orli_generator *g, orl_model *m, const orl
     g->vocab = m->config.vocab;
     g->shapes = o->biases || o->forbids || o->repetition_penalty < 1 || o->repetition_penalty > 1;
     g->looks = m->tokenizer && (o->stop_string_count || o->on_token);
-    g->pages = orli_pages_new(m, o->kv_bytes);
+    g->pages = orli_pages_new(m, o->kv_bytes, o->kv_bf16);
     if (orli_generate_check(ctx, m, o) != ORL_OK || orli_generate_fits(g) != ORL_OK) return orl_error_status(ctx);
     g->tape = orl_tape_create(ctx);
     if (g->tape) g->tape->inference = 1;
@@ -18774,12 +18892,12 @@ ORL_API orl_status orl_train_ppo(orl_model *policy, orl_model *rm, const orl_dat
 
 /* What rollouts and their scoring hold beside the training tape: pages, logits, a pass without gradient. */
 static size_t orli_ppo_rollout_bytes(orl_model *policy, const orli_examples *longest, size_t rollouts) {
-    orli_pages pages = orli_pages_new(policy, 0);
+    orli_pages pages = orli_pages_new(policy, 0, 0);
     size_t i, positions = 0, live = ORLI_MIN(rollouts, orl_generate_default().batch);
     for (i = 0; i < longest->count; i++)
         positions += orli_round_up(orli_example_tokens(&longest->example[i]), ORLI_TILE);
-    positions = orli_round_up(positions / longest->count * live, ORLI_TILE * ORLI_PAGES_PER_CHUNK);
-    return positions / ORLI_TILE * pages.page * sizeof(orl_real) + live * policy->config.vocab * sizeof(orl_real) +
+    positions = orli_round_up(positions / longest->count * live, ORLI_TILE);
+    return positions / ORLI_TILE * orli_page_bytes(&pages) + live * policy->config.vocab * sizeof(orl_real) +
         orli_examples_plan(policy, longest, 1);
 }
 

@@ -239,6 +239,7 @@ static const option option_table[] = {
     {"stop", "TEXT…", LIST, SPEAKS, ONE(stops), "a response ends before this; \\n, \\t and \\\\ as in C"},
     {"forbid", "TOKEN…", LIST, SPEAKS, ONE(forbids), "never this token: its id, or its text"},
     {"kv-mb", "X", REAL, SPEAKS, ONE(kv_mb), "most MB of keys and values; 0: no bound; results do not depend on it"},
+    {"kv-bf16", NULL, FLAG, SPEAKS, ONE(generate.kv_bf16), "keys and values rounded to bf16: half the memory"},
     {"system", "TEXT", TEXT, CHAT, ONE(system), "the system message"},
     {"max-tokens", "N", COUNT, SPEAKS, ONE(generate.max_tokens), "longest response; 0: as the context allows"},
     {"target-reward", "X|q0.99|none", TARGET, SPEAKS, ONE(generate),

@@ -682,6 +682,36 @@ static void heads_reference(heads *h, double scale) {
     free(p);
 }
 
+/* What decoding does for one query: the same bits; and of bf16 tiles those of what they stand for. */
+static void check_attention_one(const heads *h, size_t i, orl_real scale, const orl_real *expected, orl_real expected_lse) {
+    const size_t d = h->d, n = h->tiles * 16 * d, position = h->position0 + i;
+    const orl_real *q = h->q + i * (d + 3);
+    orl_real one[512], wide[512], lse, wide_lse, *k = (orl_real *)allocate(n, sizeof *k), *v = (orl_real *)allocate(n + 16, sizeof *v);
+    uint16_t *kh = (uint16_t *)allocate(n, sizeof *kh), *vh = (uint16_t *)allocate(n + 16, sizeof *vh);
+    const void **kt = (const void **)allocate(h->tiles, sizeof *kt), **vt = (const void **)allocate(h->tiles, sizeof *vt);
+    size_t t, j;
+    for (t = 0; t < h->tiles; t++) {
+        memcpy(k + t * 16 * d, h->kt[t], 16 * d * sizeof *k), memcpy(v + t * 16 * d, h->vt[t], 16 * d * sizeof *v);
+        kt[t] = k + t * 16 * d, vt[t] = v + t * 16 * d;
+    }
+    kern->attention_one(d, q, position, kt, vt, 0, h->window, scale, one, &lse, h->scratch);
+    check(memcmp(one, expected, d * sizeof *one) == 0 && memcmp(&lse, &expected_lse, sizeof lse) == 0);
+    for (j = 0; j < n; j++) {
+        const float x = (float)k[j], y = (float)v[j];
+        uint32_t bits;
+        memcpy(&bits, &x, 4), kh[j] = (uint16_t)(bits >> 16);
+        memcpy(&bits, &y, 4), vh[j] = (uint16_t)(bits >> 16);
+    }
+    for (t = 0; t < h->tiles; t++) kt[t] = kh + t * 16 * d, vt[t] = vh + t * 16 * d;
+    kern->attention_one(d, q, position, kt, vt, 1, h->window, scale, one, &lse, h->scratch);
+    kern->widen(n, k, kh), kern->widen(n, v, vh);
+    for (t = 0; t < h->tiles; t++) kt[t] = k + t * 16 * d, vt[t] = v + t * 16 * d;
+    kern->attention(d, 1, q, d + 3, position, (const orl_real *const *)kt, (const orl_real *const *)vt, h->window, scale, wide, d, &wide_lse,
+                    h->scratch);
+    check(memcmp(one, wide, d * sizeof *one) == 0 && memcmp(&lse, &wide_lse, sizeof lse) == 0);
+    free(k), free(v), free(kh), free(vh), free(kt), free(vt);
+}
+
 static void test_attention_case(size_t d, size_t nq, size_t position0, size_t window) {
     const double scale = 1 / sqrt((double)d);
     orl_real one[512], lse;
@@ -697,6 +727,7 @@ static void test_attention_case(size_t d, size_t nq, size_t position0, size_t wi
         n = i % 3 == 0 ? 1 : ORLI_MIN(nq - i, (size_t)(512 / d < 3 ? 1 : 3));
         kern->attention(d, 1, h.q + i * (d + 3), d + 3, position0 + i, h.kt, h.vt, window, (orl_real)scale, one, d, &lse, h.scratch);
         check(memcmp(one, h.out + i * d, d * sizeof *one) == 0 && memcmp(&lse, h.lse + i, sizeof lse) == 0);
+        check_attention_one(&h, i, (orl_real)scale, one, lse);
     }
     kern->attention_backward(d, nq, h.q, d + 3, position0, h.kt, h.vt, window, (orl_real)scale, h.out, d, h.dout, d + 2, h.lse, h.dq,
                              d + 1, h.dktile, h.dvtile, h.scratch);

@@ -119,7 +119,7 @@ static orl_dataset *sample(size_t threads, const char *prompts, const orl_genera
     return d;
 }
 
-static void test_independence(int conditioned) {
+static void test_independence(int conditioned, int half) {
     static const size_t batches[] = {1, 2, 7, 64}, threads[] = {1, 3};
     static const char other[] =
         "{\"prompt_ids\": [8, 8, 8, 8, 8, 8, 8, 8, 8]}\n"
@@ -130,14 +130,14 @@ static void test_independence(int conditioned) {
     orl_dataset *reference, *d;
     size_t b, t, i, ended = 0;
     if (conditioned) o.guidance = 0.7, o.min_p = 0.02, o.repetition_penalty = 1.2;
-    o.batch = 256;
+    o.batch = 256, o.kv_bf16 = half;
     reference = sample(2, prompts_a, &o, &first, conditioned);
     check(orl_dataset_count(reference) == 20);
     for (b = 0; b < 4; b++)
         for (t = 0; t < 2; t++) {
             o.batch = batches[b];
             /* 512 numbers a page; the longest prompt needs 5 for a sample, and as many without its condition */
-            o.kv_bytes = b == 2 ? (conditioned ? 12u : 5u) * 512 * sizeof(orl_real) : 0;
+            o.kv_bytes = b == 2 ? (conditioned ? 12u : 5u) * 512 * (half ? 2 : sizeof(orl_real)) : 0;
             d = sample(threads[t], prompts_a, &o, &c, conditioned);
             for (i = 0; i < 20; i++) check_same_row(orl_dataset_row(reference, i), orl_dataset_row(d, i));
             check(threads[t] == 1 || c->pool->most_tasks[ORLI_WORK_SAMPLE] >= 2 || b == 0);
@@ -167,6 +167,51 @@ static void test_independence(int conditioned) {
     }
     check(ended > 0);
     orl_destroy(first);
+}
+
+/* Keys and values in bf16: nearly the same, and those of a prompt the same bits as those of tokens drawn one by one. */
+typedef struct token_logps {
+    double logp[2][16];
+    size_t count[2];
+} token_logps;
+static int take_logp(void *user, const orl_spoken *t) {
+    token_logps *l = (token_logps *)user;
+    l->logp[t->row][l->count[t->row]++] = t->logp;
+    return 0;
+}
+
+static void test_kv_bf16(void) {
+    static const char prompts[] = "{\"prompt_ids\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1, 2, 3]}\n{\"prompt_ids\": [5]}\n";
+    orl_generate_options o = options(1, 12);
+    size_t i, k, cut;
+    int arch;
+    o.temperature = 0, o.on_token = take_logp;
+    for (arch = 0; arch < 2; arch++) {
+        orl_model *m = make_model(ctx, arch ? ORL_GPT2 : ORL_LLAMA, 0.3);
+        token_logps full, rounded, rest;
+        orl_dataset *d;
+        memset(&full, 0, sizeof full), memset(&rounded, 0, sizeof rounded);
+        o.max_tokens = 12;
+        o.kv_bf16 = 0, o.user = &full, orl_dataset_free(orl_sample(m, parse(ctx, prompts), &o));
+        o.kv_bf16 = 1, o.user = &rounded, d = orl_sample(m, parse(ctx, prompts), &o);
+        for (i = 0; d && i < 2; i++) {
+            const orl_row *r = orl_dataset_row(d, i);
+            check(rounded.logp[i][0] != full.logp[i][0]);
+            check_near(rounded.logp[i][0], full.logp[i][0], 0.05);
+            for (cut = 1; cut < 12; cut++) { /* the tokens drawn so far as a prompt */
+                char text[512];
+                size_t at = (size_t)sprintf(text, "{\"prompt_ids\": [%d", (int)r->prompt.ids[0]);
+                for (k = 1; k < r->prompt.tokens; k++) at += (size_t)sprintf(text + at, ", %d", (int)r->prompt.ids[k]);
+                for (k = 0; k < cut; k++) at += (size_t)sprintf(text + at, ", %d", (int)r->response.ids[k]);
+                sprintf(text + at, "]}\n");
+                memset(&rest, 0, sizeof rest);
+                o.max_tokens = 12 - cut, o.user = &rest;
+                orl_dataset_free(orl_sample(m, parse(ctx, text), &o));
+                check(rest.count[0] == 12 - cut && memcmp(rest.logp[0], rounded.logp[i] + cut, (12 - cut) * sizeof(double)) == 0);
+            }
+        }
+        orl_model_free(m);
+    }
 }
 
 /* The sampler's log-probabilities are those of training's forward pass, bit for bit. */
@@ -201,17 +246,17 @@ static void test_logprob(void) {
 
 static void test_pages(void) {
     orl_model *m = make_model(ctx, ORL_LLAMA, 0.3);
-    orli_pages p = orli_pages_new(m, 0);
+    orli_pages p = orli_pages_new(m, 0, 0);
     orli_sequence a, b, c;
-    size_t shared, i, times[2 * ORLI_PAGES_PER_CHUNK] = {0};
+    size_t shared, i, times[256] = {0};
     memset(&a, 0, sizeof a);
-    check(orli_sequence_extend(&p, &a, 20) == ORL_OK && a.length == 20 && p.pages == ORLI_PAGES_PER_CHUNK && p.free_pages == p.pages - 2);
-    for (i = 0; i < p.page; i++) orli_page_at(&p, a.page[1])[i] = (orl_real)i;
+    check(orli_sequence_extend(&p, &a, 20) == ORL_OK && a.length == 20 && p.pages == 2 && !p.free_pages); /* no more than is used */
+    for (i = 0; i < p.page; i++) ((orl_real *)(void *)p.at[a.page[1]])[i] = (orl_real)i;
     check(orli_sequence_fork(&p, &a, &b) == ORL_OK && orli_sequence_fork(&p, &a, &c) == ORL_OK);
     check(p.free_pages == p.pages - 2 && p.references[a.page[0]] == 3); /* a prompt is held once */
     shared = a.page[1];
     check(orli_sequence_extend(&p, &b, 1) == ORL_OK && b.page[0] == a.page[0] && b.page[1] != shared && p.references[shared] == 2);
-    check(memcmp(orli_page_at(&p, b.page[1]), orli_page_at(&p, shared), p.page * sizeof(orl_real)) == 0);
+    check(memcmp(p.at[b.page[1]], p.at[shared], p.page * sizeof(orl_real)) == 0);
     orli_sequence_release(&p, &a);
     check(orli_sequence_extend(&p, &c, 1) == ORL_OK && c.page[1] == shared); /* the last holder writes in place */
     check(orli_sequence_extend(&p, &c, 11) == ORL_OK && orli_sequence_extend(&p, &c, 1) == ORL_OK && c.length == 33);
@@ -219,7 +264,7 @@ static void test_pages(void) {
     check(orli_sequence_fork(&p, &c, &a) == ORL_OK && orli_sequence_extend(&p, &a, 0) == ORL_OK && a.page[2] == c.page[2]);
     orli_sequence_release(&p, &a), orli_sequence_release(&p, &b), orli_sequence_release(&p, &c);
     check(p.free_pages == p.pages);
-    check(orli_sequence_extend(&p, &a, 16 * 100) == ORL_OK && p.chunks == 2); /* more than a chunk */
+    check(orli_sequence_extend(&p, &a, 16 * 100) == ORL_OK && p.pages >= 100 && p.pages <= 100 + 100 / ORLI_PAGES_SPARE + 1);
     orli_sequence_release(&p, &a);
     check(p.free_pages == p.pages);
     for (i = 0; i < p.pages; i++) times[p.unused[i]]++;
@@ -469,8 +514,11 @@ int main(void) {
     quick = getenv("ORL_TEST_QUICK") != NULL;
     ctx = context(2, 0);
     test_greedy();
-    test_independence(0);
-    test_independence(1);
+    test_independence(0, 0);
+    test_independence(1, 0);
+    test_independence(0, 1);
+    test_independence(1, 1);
+    test_kv_bf16();
     test_logprob();
     test_pages();
     test_distributions();

@@ -408,7 +408,7 @@ static void test_independence(void) {
     orl_model *m = make_speaker(ctx, bias);
     orl_dataset *prompts = parse(ctx, asked), *expected, *d;
     orl_generate_options o = everything(bias);
-    orli_pages pages = orli_pages_new(m, 0);
+    orli_pages pages = orli_pages_new(m, 0, 0);
     size_t b, t, page = pages.page * sizeof(orl_real);
     expected = orl_sample(m, prompts, &o);
     for (b = 0; b < 3; b++)
@@ -439,7 +439,7 @@ static void test_bound(void) {
                                       "{\"prompt_ids\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7]}\n"
                                       "{\"prompt_ids\": [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8]}\n"),
                 *expected, *d;
-    orli_pages pages = orli_pages_new(m, 0);
+    orli_pages pages = orli_pages_new(m, 0, 0);
     size_t page = pages.page * sizeof(orl_real), n, samples, least, peak[2];
     m->stop[m->stops++] = 4;
     for (samples = 1; samples <= 5; samples += 4) {
