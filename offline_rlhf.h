@@ -3853,7 +3853,8 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
     const size_t cols = kern->tile_cols, k_blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K;
     const size_t kc = g->k ? orli_round_up((g->k + k_blocks - 1) / k_blocks, 16) : 16;
     const size_t most = ORLI_GEMM_B / kc / cols * cols, j_blocks = j1 > j0 ? (j1 - j0 - 1) / most + 1 : 1;
-    const size_t nc = orli_round_up((j1 - j0 + j_blocks - 1) / j_blocks, cols);
+    const int thin = i1 - i0 == 1 && (g->panels || g->halves); /* reads B once as it lies, four panels at a time */
+    const size_t nc = thin ? j1 - j0 : orli_round_up((j1 - j0 + j_blocks - 1) / j_blocks, cols);
     const size_t all = (i1 - i0 + kern->tile_rows - 1) / kern->tile_rows;
     const size_t chunks = (all + ORLI_GEMM_SLOTS - 1) / (ORLI_GEMM_SLOTS);
     orl_real *b_copy = (orl_real *)scratch;
