@@ -14243,21 +14243,28 @@ typedef struct orli_cached_job {
 
 static void orli_cached_store(void *arg, size_t task, size_t worker) { /* one segment, one kv head */
     const orli_cached_job *j = (const orli_cached_job *)arg;
-    size_t s = task / j->kv_heads, h = task % j->kv_heads, i, c, d = j->d;
+    const orli_pages *pages = j->cache->pages;
+    const orli_kernels *kern = j->ctx->kernels;
+    size_t s = task / j->kv_heads, h = task % j->kv_heads, i, c, n, d = j->d, stride = j->kv_heads * d;
     const orl_segment *g = &j->stream->segment[s];
     const orli_sequence *seq = j->cache->sequence[s];
     const orl_real **kp = j->pointers + task * 2 * j->most, **vp = kp + j->most;
     (void)worker;
     for (i = 0; i * ORLI_TILE < seq->length; i++) {
-        kp[i] = orli_page_tile(j->cache->pages, seq->page[i], j->layer, h);
+        kp[i] = orli_page_tile(pages, seq->page[i], j->layer, h);
         vp[i] = kp[i] + ORLI_TILE * d;
     }
-    for (i = 0; i < g->length; i++) {
-        size_t p = g->position + i, row = (g->start + i) * j->kv_heads * d + h * d;
-        orl_real *kt = orli_page_tile(j->cache->pages, seq->page[p / ORLI_TILE], j->layer, h) + p % ORLI_TILE;
-        orl_real *vt = kt - p % ORLI_TILE + (ORLI_TILE + p % ORLI_TILE) * d;
-        for (c = 0; c < d; c++) kt[c * ORLI_TILE] = j->k[row + c];
-        for (c = 0; c < d; c++) vt[c] = j->v[row + c];
+    for (i = 0; i < g->length; i += n) { /* up to a vector of positions that lie in one tile */
+        const size_t p = g->position + i, at = p % ORLI_TILE, row = (g->start + i) * stride + h * d;
+        const orl_real *k = j->k + row, *v = j->v + row;
+        orl_real *tile = orli_page_tile(pages, seq->page[p / ORLI_TILE], j->layer, h);
+        orl_real *kt = tile + at, *vt = tile + (ORLI_TILE + at) * d;
+        n = ORLI_MIN(kern->width - at % kern->width, g->length - i);
+        if (n > 1 && at % kern->width == 0) /* what follows them in the vector is not written yet: it may become 0 */
+            kern->pack(n, d, k, stride, 1, kt, ORLI_TILE);
+        else
+            for (n = 1, c = 0; c < d; c++) kt[c * ORLI_TILE] = k[c];
+        for (c = 0; c < n; c++) memcpy(vt + c * d, v + c * stride, d * sizeof *vt);
     }
 }
 
