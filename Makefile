@@ -72,11 +72,13 @@ study: build/orl
 	build/orl demo --seeds 5 --out build/study
 
 bench: export BENCH_JSONL = build/bench.jsonl
-bench: $(BENCHES) # at most ten minutes; BENCH_TRAIN=alone leaves PyTorch out
+bench: $(BENCHES) # at most ten minutes; BENCH_TRAIN=alone leaves PyTorch out; BENCH_PAIRS: files of real pairs
 	@rm -f $(BENCH_JSONL)
 	build/bench/bench_kernels 2
 	build/bench/bench_train 2 $(BENCH_TRAIN)
 	build/bench/bench_share 2
+	build/bench/bench_score 2 $(BENCH_PAIRS) $(filter alone,$(BENCH_TRAIN))
+	build/bench/bench_prefill 2
 	build/bench/bench_scaling
 	build/bench/bench_tokenizer
 	build/bench/bench_learn 2

@@ -14705,32 +14705,44 @@ typedef struct orli_cached_job {
     orl_real **wide;                        /* (segments) NULL, or bf16 tiles as floats for a prompt's queries */
 } orli_cached_job;
 
-/* Position p's key and value into their tiles. */
-static void orli_cached_put(const orli_cached_job *j, void *keys, size_t p, const orl_real *k, const orl_real *v) {
+/* Keys and values of n positions from p on, all in one tile; rows of k and v are `stride` apart. */
+static void orli_cached_put(const orli_cached_job *j, void *keys, size_t p, size_t n, const orl_real *k,
+                            const orl_real *v, size_t stride) {
+    const orli_kernels *kern = j->ctx->kernels;
     const size_t d = j->d, at = p % ORLI_TILE;
-    size_t c;
+    size_t i, c;
     if (j->cache->pages->half) {
         uint16_t *kt = (uint16_t *)keys + at, *vt = (uint16_t *)keys + (ORLI_TILE + at) * d;
-        for (c = 0; c < d; c++) orli_tensor_from_real(ORLI_BF16, k + c, 1, kt + c * ORLI_TILE);
-        orli_tensor_from_real(ORLI_BF16, v, d, vt);
+        for (i = 0; i < n; i++) { /* the key's numbers lie there as the value's, before those are written */
+            orli_tensor_from_real(ORLI_BF16, k + i * stride, d, vt + i * d);
+            for (c = 0; c < d; c++) kt[c * ORLI_TILE + i] = vt[i * d + c];
+            orli_tensor_from_real(ORLI_BF16, v + i * stride, d, vt + i * d);
+        }
     } else {
         orl_real *kt = (orl_real *)keys + at, *vt = (orl_real *)keys + (ORLI_TILE + at) * d;
-        for (c = 0; c < d; c++) kt[c * ORLI_TILE] = k[c];
-        memcpy(vt, v, d * sizeof *v);
+        if (n > 1 && at % kern->width == 0) /* what follows them in the vector is not written yet: it may become 0 */
+            kern->pack(n, d, k, stride, 1, kt, ORLI_TILE);
+        else
+            for (i = 0; i < n; i++)
+                for (c = 0; c < d; c++) kt[c * ORLI_TILE + i] = k[i * stride + c];
+        for (i = 0; i < n; i++) memcpy(vt + i * d, v + i * stride, d * sizeof *vt);
     }
 }
 
 static void orli_cached_store(void *arg, size_t task, size_t worker) { /* one segment, one kv head */
     const orli_cached_job *j = (const orli_cached_job *)arg;
     const orli_pages *pages = j->cache->pages;
-    size_t s = task / j->kv_heads, h = task % j->kv_heads, i, d = j->d;
+    const size_t width = j->ctx->kernels->width, d = j->d, stride = j->kv_heads * d;
+    size_t s = task / j->kv_heads, h = task % j->kv_heads, i, n;
     const orl_segment *g = &j->stream->segment[s];
     const orli_sequence *seq = j->cache->sequence[s];
     const void **kp = j->pointers + task * 2 * j->most, **vp = kp + j->most;
     (void)worker;
-    for (i = 0; i < g->length; i++) {
-        const size_t p = g->position + i, row = ((g->start + i) * j->kv_heads + h) * d;
-        orli_cached_put(j, orli_page_tile(pages, seq->page[p / ORLI_TILE], j->layer, h), p, j->k + row, j->v + row);
+    for (i = 0; i < g->length; i += n) { /* up to a vector of positions */
+        const size_t p = g->position + i, row = (g->start + i) * stride + h * d;
+        n = ORLI_MIN(width - p % width, g->length - i);
+        orli_cached_put(j, orli_page_tile(pages, seq->page[p / ORLI_TILE], j->layer, h), p, n, j->k + row, j->v + row,
+                        stride);
     }
     for (i = 0; i * ORLI_TILE < seq->length; i++) {
         kp[i] = orli_page_tile(pages, seq->page[i], j->layer, h);

@@ -11,10 +11,9 @@
 #include "../../offline_rlhf.h"
 #include "bench.h"
 #include "cases.h"
-#include <fcntl.h>
+#include "worker.h"
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 
 /* ---- a worker: ours ---------------------------------------------------------------------------------------- */
 
@@ -73,49 +72,20 @@ static int serve(const bench_case *c, size_t threads) {
 #define LONGEST 55.0 /* seconds of rounds: fewer are made on a machine that is busy with other things */
 
 typedef struct worker {
-    pid_t pid;
-    FILE *to, *from;
-    char ready[256];
+    bench_worker side;
     double wall[MOST_ROUNDS], cpu[MOST_ROUNDS], loss, rss; /* rss: bytes, at most so far */
 } worker;
 
-/* Starts a program; 0 if it does not get ready. */
-static int start(worker *w, const char *const *argv) {
-    int in[2], out[2];
-    memset(w, 0, sizeof *w);
-    if (pipe(in) != 0 || pipe(out) != 0) return 0;
-    w->pid = fork();
-    if (w->pid == 0) {
-        char *copy[16];
-        size_t i;
-        for (i = 0; argv[i] && i < 15; i++) copy[i] = strdup(argv[i]);
-        copy[i] = NULL;
-        dup2(in[0], 0), dup2(out[1], 1);
-        close(in[0]), close(in[1]), close(out[0]), close(out[1]);
-        execvp(copy[0], copy);
-        _exit(127);
-    }
-    close(in[0]), close(out[1]);
-    fcntl(in[1], F_SETFD, FD_CLOEXEC), fcntl(out[0], F_SETFD, FD_CLOEXEC); /* or the next worker keeps them open */
-    w->to = fdopen(in[1], "w"), w->from = fdopen(out[0], "r");
-    return w->pid > 0 && w->to && w->from && fgets(w->ready, sizeof w->ready, w->from) &&
-           strncmp(w->ready, "ready", 5) == 0;
-}
-
-static void stop(worker *w) { /* its input ends, so it ends */
-    if (w->to) fclose(w->to);
-    if (w->from) fclose(w->from);
-    if (w->pid > 0) waitpid(w->pid, NULL, 0);
-}
+static void stop(worker *w) { bench_stop(&w->side); }
 
 static int step(worker *w, int round) {
     const struct timespec pause = {0, 30000000}; /* the other side's threads may spin for a while after its step */
     char line[256];
     double kilobytes;
     nanosleep(&pause, NULL);
-    fputs("\n", w->to);
-    fflush(w->to);
-    if (!fgets(line, sizeof line, w->from)) return 0;
+    fputs("\n", w->side.to);
+    fflush(w->side.to);
+    if (!fgets(line, sizeof line, w->side.from)) return 0;
     if (sscanf(line, "%lf %lf %lf %lf", &w->wall[round], &w->loss, &kilobytes, &w->cpu[round]) != 4) return 0;
     w->rss = kilobytes * 1024;
     return 1;
@@ -139,30 +109,20 @@ static double median_ratio(const double *a, const double *b, int n) {
 static int start_ours(worker *w, const char *program, const bench_case *c, const char *threads) {
     const char *argv[5];
     argv[0] = program, argv[1] = "serve", argv[2] = c->name, argv[3] = threads, argv[4] = NULL;
-    return start(w, argv);
+    memset(w, 0, sizeof *w);
+    return bench_start(&w->side, argv);
 }
 
 static int start_torch(worker *w, const bench_case *c, const char *threads, int wide) {
-    static const char *const python[] = {"/usr/bin/python3", "python3"}; /* Debian's torch belongs to the first */
     char number[7][16];
     const size_t value[7] = {c->layers, c->dim, c->heads, c->ffn, c->vocab, c->rows, c->length};
     const char *argv[11];
-    size_t i, j;
-    setenv("OPENBLAS_CORETYPE", wide ? "SkylakeX" : "Haswell", 1); /* Debian's does not know newer processors */
-    setenv("ATEN_CPU_CAPABILITY", wide ? "avx512" : "avx2", 1);
-    if (!wide) setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1), setenv("DNNL_MAX_CPU_ISA", "AVX2", 1);
-    setenv("OMP_NUM_THREADS", threads, 1), setenv("OPENBLAS_NUM_THREADS", threads, 1);
-    setenv("GOMP_SPINCOUNT", "10000", 1); /* or its threads go on spinning while ours work */
-    for (i = 0; i < 2; i++) {
-        argv[0] = python[i];
-        argv[1] = c->arch == ORL_GPT2 ? "tests/bench/torch_gpt.py" : "tests/bench/torch_llama.py";
-        for (j = 0; j < 7; j++) snprintf(number[j], sizeof number[j], "%zu", value[j]), argv[2 + j] = number[j];
-        argv[9] = threads, argv[10] = NULL;
-        if (start(w, argv)) return 1;
-        stop(w);
-    }
+    size_t i;
+    argv[1] = c->arch == ORL_GPT2 ? "tests/bench/torch_gpt.py" : "tests/bench/torch_llama.py";
+    for (i = 0; i < 7; i++) snprintf(number[i], sizeof number[i], "%zu", value[i]), argv[2 + i] = number[i];
+    argv[9] = threads, argv[10] = NULL;
     memset(w, 0, sizeof *w);
-    return 0;
+    return bench_start_torch(&w->side, argv, threads, wide);
 }
 
 static int compare(const bench_case *c, const char *threads, const char *first, const char *second) {
@@ -210,7 +170,7 @@ static int measure(table_row *r, const char *program, int rounds, int alone) {
     int i, ok = 1;
     snprintf(threads, sizeof threads, "%zu", r->threads);
     ok = start_ours(&r->ours, program, c, threads) &&
-         sscanf(r->ours.ready, "ready %15s %zu %zu", r->isa, &r->weights, &r->need) == 3;
+         sscanf(r->ours.side.ready, "ready %15s %zu %zu", r->isa, &r->weights, &r->need) == 3;
     width = bench_width(r->isa);
     r->with_single = ok && (c->more & SINGLE) && r->threads > 1 && start_ours(&r->single, program, c, "1");
     r->with_torch = ok && width && !alone && !(c->more & NO_PEER) && start_torch(&r->torch, c, threads, width == 16);
