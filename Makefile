@@ -78,6 +78,7 @@ bench: $(BENCHES) # at most ten minutes; BENCH_TRAIN=alone leaves PyTorch out; B
 	build/bench/bench_train 2 $(BENCH_TRAIN)
 	build/bench/bench_share 2
 	build/bench/bench_score 2 $(BENCH_PAIRS) $(filter alone,$(BENCH_TRAIN))
+	build/bench/bench_generate 2
 	build/bench/bench_prefill 2
 	build/bench/bench_scaling
 	build/bench/bench_tokenizer

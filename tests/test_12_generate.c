@@ -274,6 +274,42 @@ static void test_pages(void) {
     orl_model_free(m);
 }
 
+/* Pages follow the tokens that are held: at most 5 % more, and a page for each sequence. A prompt's tokens count once,
+ * but for those of its last page if they do not fill it: each sample has a copy of that one. */
+static void test_pages_follow(int half) {
+    enum { LIVE = 40 };
+    orl_model *m = make_model(ctx, ORL_LLAMA, 0.3);
+    orli_pages p = orli_pages_new(m, 0, half);
+    const orl_model_config *c = orl_model_get_config(m);
+    const size_t token = 2 * c->layers * c->kv_heads * c->head_dim * (half ? 2 : sizeof(orl_real));
+    orli_sequence prompt, live[LIVE];
+    size_t i, step, round, held, most, before = orl_memory_now(ctx);
+    orli_rng r = orli_rng_new(1, 1);
+    memset(&prompt, 0, sizeof prompt);
+    check(orli_page_bytes(&p) == ORLI_TILE * token);
+    for (round = 0; round < 20; round++) {
+        const size_t n = 1 + (size_t)(300 * orli_rng_uniform(&r)), samples = 1 + (size_t)((LIVE - 1) * orli_rng_uniform(&r));
+        check(orli_sequence_extend(&p, &prompt, n) == ORL_OK);
+        for (i = 0; i < samples; i++) check(orli_sequence_fork(&p, &prompt, &live[i]) == ORL_OK);
+        for (step = most = 0; step < 100; step++)
+            for (i = 0, held = n; i < samples; i++, held += n % ORLI_TILE) {
+                check(orli_sequence_extend(&p, &live[i], 1) == ORL_OK);
+                held += live[i].length - n, most = ORLI_MAX(most, held);
+            }
+        check((p.pages - p.free_pages) * ORLI_TILE <= held + ORLI_TILE * (samples + 1));
+        if (round == 0) {
+            check((double)p.pages * ORLI_TILE <= 1.05 * (double)most + ORLI_TILE * (double)(samples + 1));
+            check((double)(orl_memory_now(ctx) - before) <= (1.05 * (double)most + ORLI_TILE * (double)(samples + 1)) * (double)token +
+                                                                (double)p.pages * 64 + 4096 + (double)samples * 400);
+        }
+        for (i = 0; i < samples; i++) orli_sequence_release(&p, &live[i]);
+        orli_sequence_release(&p, &prompt);
+        check(p.free_pages == p.pages);
+    }
+    orli_pages_free(&p);
+    orl_model_free(m);
+}
+
 /* ---- distributions: many first tokens of one prompt against the exact probabilities ---- */
 
 static int by_size(const void *a, const void *b) {
@@ -519,6 +555,8 @@ int main(void) {
     test_independence(0, 1);
     test_independence(1, 1);
     test_kv_bf16();
+    test_pages_follow(0);
+    test_pages_follow(1);
     test_logprob();
     test_pages();
     test_distributions();
