@@ -7501,12 +7501,11 @@ static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
  *             encodes as what it was saved from; a file with settings that are not known here is
  *             an error that names them, never a guess. Encoding takes time in proportion to the
  *             text, whatever it is; nothing recurses.
- * Memory:     while a file is loaded, at most 1 MiB and so many times its size: 2 for a tokenizer.json as Hugging
- *             Face writes it, and for GPT-2's two files; 2.75 whatever a JSON file holds (a token takes 30 bytes and
- *             its text, a merge 20); 7 for llama2.c's and tiktoken's files as they are published, and 20 whatever
- *             they hold, as they leave out the merges: every cut of a token into two others is one. The file itself is
- *             not held but mapped.
- * Threads:    the context's thread only (the cache of words is written while encoding); learning counts
+ * Memory:     while a file is loaded, at most twice its size and 1 MiB, whatever is in it, and afterwards no more: a
+ *             token takes 9 bytes and its text (2 more; 8 more where it has a score), a merge 15. The file itself is
+ *             not held but mapped. The first texts that are encoded add at most 2 MiB for words, and 512 KiB for pairs
+ *             where the file has no list of merges.
+ * Threads:    the context's thread only (what words and pairs become is noted while encoding); learning counts
  *             words on all threads, and what it learns does not depend on how many there are.
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
  *             Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019;
@@ -7950,7 +7949,7 @@ static orl_status orli_index_renew(orl_ctx *ctx, orli_index *x, size_t slots, si
 static size_t orli_index_first(const orli_index *x, uint64_t hash) { return orli_hash_place(hash, x->slots); }
 
 /* The next number that the hash may belong to, ORLI_NONE behind the last. *at begins as orli_index_first(). */
-static size_t orli_index_next(const orli_index *x, uint64_t hash, size_t *at) {
+static inline size_t orli_index_next(const orli_index *x, uint64_t hash, size_t *at) {
     const uint32_t low = ((uint32_t)1 << x->bits) - 1;
     uint32_t s;
     if (!x->slots) return ORLI_NONE;
@@ -7968,8 +7967,7 @@ static void orli_index_put(orli_index *x, uint64_t hash, size_t number) {
 }
 
 /* ---- the tokenizer ----
- * Files of tokenizers are dense: twelve bytes for a token, four for a merge. What is kept of either is no more than twice
- * that. */
+ * Files may be dense: eleven bytes for a token, four for a merge. What is kept of both is at most twice that. */
 
 #define ORLI_TOKENS_MOST ((size_t)1 << 23) /* and merges; beyond any vocabulary there is */
 #define ORLI_PAGE ((size_t)1 << 16)
@@ -8277,9 +8275,11 @@ static int32_t orli_token_find(const orl_tokenizer *tok, const orli_key *key) {
     while ((id = orli_index_next(&tok->ids, hash, &at)) != ORLI_NONE) {
         const orli_token *t = &tok->token[id];
         kept = orli_token_kept(tok, t, &count);
-        if (t->spelled && key->plain ? !t->behind && orli_spells(tok, kept, count, text, n)
-                                     : (t->spelled != 0) != (key->plain != 0) && count == n && memcmp(kept, text, n) == 0)
+        if (t->spelled && key->plain) {
+            if (!t->behind && orli_spells(tok, kept, count, text, n)) return (int32_t)id;
+        } else if (t->spelled == !key->plain && count == n && memcmp(kept, text, n) == 0) {
             return (int32_t)id;
+        }
     }
     return -1;
 }
@@ -8579,13 +8579,13 @@ static orl_status orli_texts_reserve(orl_tokenizer *tok, size_t bytes) {
     if (bytes <= tok->text_room) return ORL_OK;
     if (bytes > ORLI_TEXTS_MOST || pages > ORLI_TEXTS_MOST / ORLI_PAGE)
         return orli_fail(tok->object.ctx, ORL_ERR_FORMAT,
-                         "a tokenizer's texts take more than %zu MB, which is more than is known here: leave tokens out",
+                         "a tokenizer's texts take more than %zu MB, more than is known here: leave tokens out",
                          ORLI_TEXTS_MOST >> 20);
     if (ORLI_RESERVE(tok->object.ctx, tok->page, tok->page_capacity, pages) != ORL_OK) return ORL_ERR_MEMORY;
-    piece = (char *)orli_alloc(tok->object.ctx, sizeof piece + bytes + ORLI_TEXTS_BEHIND, 1);
+    piece = (char *)orli_alloc(tok->object.ctx, sizeof tok->texts + bytes + ORLI_TEXTS_BEHIND, 1);
     if (!piece) return ORL_ERR_MEMORY;
-    memcpy(piece, &tok->texts, sizeof piece);
-    tok->texts = piece, piece += sizeof piece;
+    memcpy(piece, &tok->texts, sizeof tok->texts);
+    tok->texts = piece, piece += sizeof tok->texts;
     tok->page[0] = NULL; /* 0 is no text's place */
     for (tok->pages = first; tok->pages < pages; tok->pages++)
         tok->page[tok->pages] = piece + (tok->pages - first) * ORLI_PAGE;
@@ -8611,12 +8611,13 @@ static char *orli_text_write(char *at, const char *text, size_t n) {
 
 /* Keeps a text, and behind it another one if that is not NULL: its place, or 0 and an error. */
 static size_t orli_text_keep(orl_tokenizer *tok, const char *text, size_t n, const char *second, size_t second_n) {
-    const size_t bytes = orli_text_takes(n) + (second ? orli_text_takes(second_n) - 1 : 0), at = tok->text_end;
+    const size_t bytes = orli_text_takes(n) + (second ? orli_text_takes(second_n) - 1 : 0);
+    size_t at;
     char *write;
-    if (bytes > tok->text_room) {
-        if (orli_texts_reserve(tok, ORLI_MAX(bytes, ORLI_MAX(4096, tok->text_end / 64))) != ORL_OK) return 0;
-        return orli_text_keep(tok, text, n, second, second_n);
-    }
+    if (bytes > tok->text_room &&
+        orli_texts_reserve(tok, ORLI_MAX(bytes, ORLI_MAX(4096, tok->text_end / 64))) != ORL_OK)
+        return 0;
+    at = tok->text_end;
     write = orli_text_write(tok->page[at / ORLI_PAGE] + at % ORLI_PAGE, text, n);
     if (second) orli_text_write(write, second, second_n); /* the first one needs no zero */
     tok->text_end += bytes, tok->text_room -= bytes;
@@ -8625,8 +8626,9 @@ static size_t orli_text_keep(orl_tokenizer *tok, const char *text, size_t n, con
 
 /* A new index of the tokens, with so many slots. */
 static orl_status orli_ids_renew(orl_tokenizer *tok, size_t slots, size_t ids) {
+    orl_ctx *ctx = tok->object.ctx;
     size_t id, n;
-    if (orli_index_renew(tok->object.ctx, &tok->ids, slots, ORLI_MAX(ids, tok->tokens)) != ORL_OK) return ORL_ERR_MEMORY;
+    if (orli_index_renew(ctx, &tok->ids, slots, ORLI_MAX(ids, tok->tokens)) != ORL_OK) return ORL_ERR_MEMORY;
     for (id = 0; id < tok->tokens; id++) {
         const orli_token *t = &tok->token[id];
         const char *kept = t->at ? orli_token_kept(tok, t, &n) : NULL;
@@ -8634,7 +8636,7 @@ static orl_status orli_ids_renew(orl_tokenizer *tok, size_t slots, size_t ids) {
         if (!kept) continue;
         if (t->spelled && orli_key_read(tok, &key, kept, n, 0) != ORL_OK) return ORL_ERR_MEMORY;
         orli_index_put(&tok->ids, orli_key_hash(&key), id);
-        orli_free(tok->object.ctx, key.many);
+        orli_free(ctx, key.many);
     }
     return ORL_OK;
 }
@@ -8719,7 +8721,7 @@ static uint64_t orli_merge_pair(int32_t left, int32_t right) { return (uint64_t)
 static uint64_t orli_merge_hash(uint64_t pair) { return pair * 0x9E3779B97F4A7C15u; }
 
 /* The merge of a pair, or ORLI_NONE. */
-static size_t orli_merge_find(const orl_tokenizer *tok, uint64_t pair) {
+static inline size_t orli_merge_find(const orl_tokenizer *tok, uint64_t pair) {
     const uint64_t hash = orli_merge_hash(pair);
     size_t at = orli_index_first(&tok->pairs, hash), i;
     while ((i = orli_index_next(&tok->pairs, hash, &at)) != ORLI_NONE)
@@ -8791,8 +8793,8 @@ static uint64_t orli_merge_of(const orl_tokenizer *tok, int32_t left, int32_t ri
 }
 
 static orl_status orli_pairs_renew(orl_tokenizer *tok, size_t merges) {
-    size_t i;
-    if (orli_index_renew(tok->object.ctx, &tok->pairs, merges + merges / 3 + 8, merges) != ORL_OK) return ORL_ERR_MEMORY;
+    size_t i, slots = merges + merges / 3 + 8;
+    if (orli_index_renew(tok->object.ctx, &tok->pairs, slots, merges) != ORL_OK) return ORL_ERR_MEMORY;
     for (i = 0; i < tok->merges; i++)
         orli_index_put(&tok->pairs, orli_merge_hash(orli_packed_pair(&tok->merge[i])), i);
     return ORL_OK;
@@ -10240,7 +10242,8 @@ static void orli_learner_rewrite(orli_learner *t, const orli_pair_place *place, 
         if (cell[0] != left || cell[left_bytes] != right) continue;
         before = cell[-1], behind = cell[bytes];
         if (before < ORLI_CELL_APART) before = ORLI_CELL_LAST(before);
-        if (before >= 0) orli_side_add(t, &t->side[0], before, place[i].at - orli_token_bytes(t->tok, before), place[i]);
+        if (before >= 0)
+            orli_side_add(t, &t->side[0], before, place[i].at - orli_token_bytes(t->tok, before), place[i]);
         if (behind >= 0) orli_side_add(t, &t->side[1], behind, place[i].at, place[i]);
         cell[left_bytes] = ORLI_CELL_APART;
         cell[bytes - 1] = ORLI_CELL_LAST(id);
@@ -10285,7 +10288,8 @@ static void orli_learner_offer(orli_learner *t, size_t side, int32_t id) {
 static int32_t orli_learner_token(orli_learner *t, uint64_t pair) {
     orl_tokenizer *tok = t->tok;
     size_t m, n;
-    const char *left = orl_token_text(tok, orli_pair_left(pair), &m), *right = orl_token_text(tok, orli_pair_right(pair), &n);
+    const char *left = orl_token_text(tok, orli_pair_left(pair), &m),
+               *right = orl_token_text(tok, orli_pair_right(pair), &n);
     orli_str both = orli_str_new(t->ctx);
     int32_t id = -1;
     orli_str_add(&both, left, m);
@@ -11256,8 +11260,8 @@ static int orli_rank_line(orl_tokenizer *tok, const char *path, size_t line, con
     size_t rank = 0, i;
     bytes->length = 0;
     if (encoded > 2 * ORLI_TOKEN_MOST) {
-        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: a token of %zu characters in base64: more than %d bytes are not known here",
-                  path, line, encoded, ORLI_TOKEN_MOST);
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: a token of %zu characters: more than %d bytes are not known here", path,
+                  line, encoded, ORLI_TOKEN_MOST);
         return 0;
     }
     if (!orli_base64(text, encoded, bytes)) {
