@@ -6207,7 +6207,6 @@ static char *orli_texts_add(orli_texts *t, const char *text, size_t length) {
 typedef struct orli_name {
     const char *text; /* zero-terminated, and stays where it is */
     uint32_t length;
-    int32_t id;       /* its holder's to use */
 } orli_name;
 
 typedef struct orli_names {
@@ -6279,17 +6278,11 @@ static orl_status orli_names_grow(orli_names *n, size_t slots) {
     return ORL_OK;
 }
 
-/* Makes room for so many names in all, and no more. */
-static orl_status orli_names_reserve(orli_names *n, size_t count) {
-    if (ORLI_RESERVE(n->texts.arena.ctx, n->name, n->capacity, count) != ORL_OK) return ORL_ERR_MEMORY;
-    return orli_mul(count, 3) > 2 * n->slots ? orli_names_grow(n, orli_add(count, count / 2 + 8)) : ORL_OK;
-}
-
-/* The number, new or old (is it new? the count has grown), of the name that is the first `length` of these bytes; all
- * of them are kept with it. ORLI_NONE if memory ran out. */
-static size_t orli_names_add_more(orli_names *n, const char *text, size_t length, size_t bytes) {
+/* The number of the name, new or old (is it new? the count has grown). ORLI_NONE if memory ran out. */
+static size_t orli_names_add(orli_names *n, const char *text, size_t length) {
     const char *copy;
-    size_t at;
+    size_t at = orli_names_find(n, text, length);
+    if (at != ORLI_NONE) return at;
     if (n->count >= UINT32_MAX / 4 || length > UINT32_MAX) {
         orli_fail(n->texts.arena.ctx, ORL_ERR_MEMORY, "no memory for more than %zu names, or one of %zu bytes",
                   n->count, length);
@@ -6298,18 +6291,13 @@ static size_t orli_names_add_more(orli_names *n, const char *text, size_t length
     if (3 * (n->count + 1) > 2 * n->slots && orli_names_grow(n, n->slots ? 2 * n->slots : 64) != ORL_OK)
         return ORLI_NONE;
     at = orli_names_slot(n, text, length);
-    if (n->slot[at]) return n->slot[at] - 1;
     if (ORLI_RESERVE(n->texts.arena.ctx, n->name, n->capacity, n->count + 1) != ORL_OK) return ORLI_NONE;
-    copy = orli_texts_add(&n->texts, text, bytes);
+    copy = orli_texts_add(&n->texts, text, length);
     if (!copy) return ORLI_NONE;
     n->name[n->count].text = copy;
     n->name[n->count].length = (uint32_t)length;
-    n->name[n->count].id = 0;
     n->slot[at] = (uint32_t)++n->count;
     return n->count - 1;
-}
-static size_t orli_names_add(orli_names *n, const char *text, size_t length) {
-    return orli_names_add_more(n, text, length, length);
 }
 
 /* ---- numbers as text ---- */
@@ -6693,6 +6681,7 @@ static void orli_json_text(const orli_json *j, orli_str *out) {
         orli_str_add(out, j->text + i, j->end - i);
         return;
     }
+    if (ORLI_RESERVE(out->ctx, out->data, out->capacity, out->length + (j->end - i) + 1) != ORL_OK) out->failed = 1;
     for (; i < j->end && !out->failed; i += used) {
         n = orli_json_char(j->text + i, j->end - i, c, &used);
         if (!n) return;
@@ -7945,12 +7934,11 @@ static orl_status orli_gguf_save(orli_gguf *g, const char *path) {
  *             encodes as what it was saved from; a file with settings that are not known here is
  *             an error that names them, never a guess. Encoding takes time in proportion to the
  *             text, whatever it is; nothing recurses.
- * Memory:     while a file is loaded, at most 1 MiB and so many times its size: 2 for a tokenizer.json as Hugging
- *             Face writes it, and for GPT-2's two files; 2.75 whatever a JSON file holds (a token takes 30 bytes and
- *             its text, a merge 20); 7 for llama2.c's and tiktoken's files as they are published, and 20 whatever
- *             they hold, as they leave out the merges: every cut of a token into two others is one. The file itself is
- *             not held but mapped.
- * Threads:    the context's thread only (the cache of words is written while encoding); learning counts
+ * Memory:     while a file is loaded, at most twice its size and 1 MiB, whatever is in it, and afterwards no more: a
+ *             token takes 9 bytes and its text (2 more; 8 more where it has a score), a merge 15. The file itself is
+ *             not held but mapped. The first texts that are encoded add at most 2 MiB for words, and 512 KiB for pairs
+ *             where the file has no list of merges.
+ * Threads:    the context's thread only (what words and pairs become is noted while encoding); learning counts
  *             words on all threads, and what it learns does not depend on how many there are.
  * Source:     Sennrich et al., "Neural machine translation of rare words with subword units", 2016;
  *             Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019;
@@ -8246,7 +8234,7 @@ static const unsigned char orli_unicode_orders[] = {
     7,0};
 
 /* A number of 7 bits a byte, low ones first; the high bit says that more follow. */
-static size_t orli_unicode_number(const unsigned char **at) {
+static size_t orli_packed_number(const unsigned char **at) {
     size_t n = 0;
     unsigned shift = 0;
     do n |= (size_t)(**at & 127) << shift, shift += 7;
@@ -8265,8 +8253,8 @@ static unsigned char *orli_unicode_expand(orl_ctx *ctx) {
     while (table && code < ORLI_UNICODE_END) {
         unsigned run = *at++;
         n = run >> 3;
-        if (!run) n = 2 * orli_unicode_number(&at);
-        else if (n == 31) n += orli_unicode_number(&at);
+        if (!run) n = 2 * orli_packed_number(&at);
+        else if (n == 31) n += orli_packed_number(&at);
         for (i = 0; i < n; i++, code++)
             table[code / 2] |= (unsigned char)((run ? run & 7 : 1 + i % 2) << code % 2 * 4);
     }
@@ -8371,15 +8359,62 @@ static orl_status orli_pairs_set(orl_ctx *ctx, orli_pairs *p, uint64_t pair, uin
     return ORL_OK;
 }
 
-/* ---- the tokenizer ---- */
+/* ---- an index: finds numbers again by a hash of what they are the numbers of ---- */
 
-#define ORLI_TOKEN_BYTES_MOST ((size_t)1 << 28)
+typedef struct orli_index {
+    /* 1 + number in the lower `bits` bits, 0: empty; above them as many of the hash, so that few others are looked at.
+     * Open addressing. */
+    uint32_t *slot;
+    size_t slots;
+    unsigned bits;
+} orli_index;
+
+/* An empty index with so many slots, of numbers below `most`, instead of what it was. */
+static orl_status orli_index_renew(orl_ctx *ctx, orli_index *x, size_t slots, size_t most) {
+    uint32_t *slot = (uint32_t *)orli_alloc_zero(ctx, slots, sizeof *slot);
+    if (!slot) return ORL_ERR_MEMORY;
+    orli_free(ctx, x->slot);
+    x->slot = slot, x->slots = slots;
+    for (x->bits = 8; most >> x->bits; x->bits++) {}
+    return ORL_OK;
+}
+
+static size_t orli_index_first(const orli_index *x, uint64_t hash) { return orli_hash_place(hash, x->slots); }
+
+/* The next number that the hash may belong to, ORLI_NONE behind the last. *at begins as orli_index_first(). */
+static inline size_t orli_index_next(const orli_index *x, uint64_t hash, size_t *at) {
+    const uint32_t low = ((uint32_t)1 << x->bits) - 1;
+    uint32_t s;
+    if (!x->slots) return ORLI_NONE;
+    while ((s = x->slot[*at]) != 0) {
+        *at = *at + 1 < x->slots ? *at + 1 : 0;
+        if (((s ^ (uint32_t)hash) & ~low) == 0) return (s & low) - 1;
+    }
+    return ORLI_NONE;
+}
+
+static void orli_index_put(orli_index *x, uint64_t hash, size_t number) {
+    size_t at = orli_index_first(x, hash);
+    while (x->slot[at]) at = at + 1 < x->slots ? at + 1 : 0;
+    x->slot[at] = ((uint32_t)hash & ~(((uint32_t)1 << x->bits) - 1)) | (uint32_t)(number + 1);
+}
+
+/* ---- the tokenizer ----
+ * Files may be dense: eleven bytes for a token, four for a merge. What is kept of both is at most twice that. */
+
+#define ORLI_TOKENS_MOST ((size_t)1 << 23) /* and merges; beyond any vocabulary there is */
+#define ORLI_PAGE ((size_t)1 << 16)
+#define ORLI_TEXTS_MOST ((size_t)1 << 28)  /* bytes of all texts */
+#define ORLI_TEXTS_BEHIND 16               /* bytes that may be read behind any text */
+
 typedef struct orli_token {
-    /* name: its spelling's number: "Ġthe", "▁the", "<0x0A>", "<|endoftext|>" */
-    unsigned name : 30, special : 1, added : 1;
-    /* bytes: how many it stands for; text: 0: no token has this id; behind: they follow the spelling and its zero,
-     * else they are the spelling */
-    unsigned bytes : 30, text : 1, behind : 1;
+    unsigned at : 28;     /* where its text is kept, 0: no token has this id */
+    /* kept is its spelling, else the bytes that orli_spell() makes its spelling of ("Ġthe", "▁the") */
+    unsigned spelled : 1;
+    /* behind that is what it stands for (the byte of "<0x0A>", the spelling of a token that became an added one), else
+     * it stands for what is kept ("<|endoftext|>", " the") */
+    unsigned behind : 1;
+    unsigned special : 1, added : 1;
 } orli_token;
 
 /* A token that is looked for in the text before anything else. */
@@ -8403,6 +8438,20 @@ typedef struct orli_merge {
     int32_t left, right, id;
 } orli_merge;
 
+typedef struct orli_packed_merge { /* as it is kept */
+    unsigned char pair[6]; /* left, right */
+    /* what it makes; or −1 − the first merge that makes the same, whose rank it shares (rank_by_token) */
+    unsigned char id[3];
+} orli_packed_merge;
+
+typedef struct orli_scored {
+    union {
+        float score;  /* while it is being loaded */
+        int32_t rank; /* of the token whose id is this place; −1: no merge takes or makes it */
+    } of;
+    int32_t id;       /* of the token whose rank is this place */
+} orli_scored;
+
 typedef enum orli_split { /* how text falls into words; merges stay within a word */
     ORLI_SPLIT_NONE,      /* SentencePiece: nowhere, or where no merge ever joins two bytes */
     ORLI_SPLIT_SPACES,    /* SentencePiece: before each space */
@@ -8424,21 +8473,30 @@ typedef struct orli_word { /* one cache line */
 typedef struct orli_words {
     orli_word *word;       /* (count), a power of two; NULL: none yet */
     size_t count, missed;  /* since it grew */
+    orli_heap_item *pair;  /* (ORLI_PAIRS_KEPT) what orli_derived_of() found, NULL: nothing yet */
 } orli_words;
+#define ORLI_PAIRS_KEPT_BITS 15
 
 struct orl_tokenizer {
     orli_object object;
     unsigned char *unicode;          /* the class of each character, as orli_unicode_expand() has it … */
     unsigned char ascii[256];        /* … and of those of one byte, as a bit; 0: of several bytes */
-    orli_names names;                /* spellings of all tokens, and the ids that go with them */
     orli_token *token;               /* (tokens), by id */
     size_t tokens, token_capacity;
-    orli_texts texts;                /* of added tokens that the normalizer changes */
-    orli_merge *merge;               /* in order of rank: less goes first */
+    orli_index ids;                  /* of all tokens, by what orli_key says of their spellings; at most 4/5 full */
+    size_t named;                    /* how many are in it */
+    char *texts;                     /* what is kept of tokens, and what is looked for of added ones; a piece of it
+                                      * begins with the address of the one before: … */
+    char **page;                     /* … byte n is page[n / ORLI_PAGE][n % ORLI_PAGE], and stays where it is … */
+    size_t pages, page_capacity;
+    size_t text_end, text_room;      /* … where the next text begins, and the bytes left for it */
+    orli_packed_merge *merge;        /* in order of rank: less goes first */
     size_t merges, merge_capacity;
-    int32_t *rank;                   /* rank_by_token: the rank of all merges that make a token; else NULL */
-    uint32_t *merge_slot;            /* 1 + number of a merge, by its pair, 0 empty; at most half full */
-    size_t merge_slots;
+    orli_index pairs;                /* of all merges, by their pairs; at most 3/4 full */
+    /* any two tokens that make a third one merge, as early as that one's rank says; there is no list of merges */
+    int derives;
+    orli_scored *order;              /* (ordered) derives: ranks by id, ids by rank; NULL: a token's rank is its id */
+    size_t ordered;
     orli_pairs forms;                /* for NFC: see orli_nfc_expand() */
     orli_added_set added[2];         /* those found in the text, those found in the normalized text */
     orli_words *cache;               /* written while encoding */
@@ -8460,20 +8518,29 @@ struct orl_tokenizer {
     int changed;                     /* … which have other tokens by now */
 };
 
+static void orli_texts_free(orl_tokenizer *tok) {
+    char *before;
+    for (; tok->texts; tok->texts = before) {
+        memcpy(&before, tok->texts, sizeof before);
+        orli_free(tok->object.ctx, tok->texts);
+    }
+    orli_free(tok->object.ctx, tok->page);
+}
+
 static void orli_tokenizer_destroy(orli_object *object) {
     orl_tokenizer *tok = (orl_tokenizer *)object;
     orl_ctx *ctx = object->ctx;
     orli_free(ctx, tok->unicode);
-    orli_names_free(&tok->names);
     orli_free(ctx, tok->token);
-    orli_arena_free(&tok->texts.arena);
+    orli_free(ctx, tok->ids.slot);
+    orli_texts_free(tok);
     orli_free(ctx, tok->merge);
-    orli_free(ctx, tok->rank);
-    orli_free(ctx, tok->merge_slot);
+    orli_free(ctx, tok->pairs.slot);
+    orli_free(ctx, tok->order);
     orli_free(ctx, tok->forms.slot);
     orli_free(ctx, tok->added[0].item);
     orli_free(ctx, tok->added[1].item);
-    if (tok->cache) orli_free(ctx, tok->cache->word);
+    if (tok->cache) orli_free(ctx, tok->cache->word), orli_free(ctx, tok->cache->pair);
     orli_free(ctx, tok->cache);
     orli_kept_free(ctx, &tok->kept);
     orli_free(ctx, tok->joined);
@@ -8494,8 +8561,6 @@ static orl_tokenizer *orli_tokenizer_new(orl_ctx *ctx) {
         (orl_tokenizer *)orli_object_create(ctx, sizeof *tok, orli_tokenizer_destroy);
     uint32_t c;
     if (!tok) return NULL;
-    tok->names = orli_names_new(ctx);
-    tok->texts.arena.ctx = ctx;
     tok->bos = tok->eos = tok->unk = -1;
     tok->split = ORLI_SPLIT_GPT2;
     tok->unicode = orli_unicode_expand(ctx);
@@ -8550,41 +8615,147 @@ static int orli_byte_token(const char *s, size_t n) {
     return (int)orli_json_hex(digits, 4);
 }
 
-/* Appends the bytes that a spelling stands for; what no byte-level spelling could be is taken
- * as it is. */
-static void orli_unspell(const orl_tokenizer *tok, const char *s, size_t n, orli_str *out) {
-    size_t i, length, before = out->length;
+/* Writes the bytes that a spelling stands for, at most as many as it has; gives their number. What no byte-level
+ * spelling could be stands for itself. *plain: orli_spell() makes this spelling of these bytes. */
+static size_t orli_unspell(const orl_tokenizer *tok, const char *s, size_t n, char *out, int *plain) {
+    size_t i, length, count = 0;
     uint32_t code = 0;
     int byte = tok->sentencepiece ? orli_byte_token(s, n) : -1;
-    char c;
+    *plain = byte < 0;
     if (byte >= 0) {
-        c = (char)byte;
-        orli_str_add(out, &c, 1);
-        return;
+        out[0] = (char)byte;
+        return 1;
     }
-    for (i = 0; i < n; i += length) {
+    for (i = 0; tok->sentencepiece && i < n; i += length) {
+        length = s[i] == ORLI_SP_SPACE[0] && n - i >= 3 && memcmp(s + i, ORLI_SP_SPACE, 3) == 0 ? 3 : 1;
+        if (s[i] == ' ') *plain = 0;
+        out[count++] = length == 3 ? ' ' : s[i];
+    }
+    for (i = 0; !tok->sentencepiece && i < n; i += length) {
         length = orli_utf8_decode(s + i, n - i, &code);
-        if (!length) length = 1, code = 0x110000;
-        if (tok->sentencepiece) {
-            if (code == 0x2581) orli_str_add(out, " ", 1);
-            else orli_str_add(out, s + i, length);
-            continue;
-        }
-        byte = orli_char_to_byte(code);
+        byte = length ? orli_char_to_byte(code) : -1;
         if (byte < 0) {
-            out->length = before;
-            orli_str_add(out, s, n);
-            return;
+            *plain = 0;
+            memcpy(out, s, n);
+            return n;
         }
-        c = (char)byte;
-        orli_str_add(out, &c, 1);
+        out[count++] = (char)byte;
     }
+    return count;
+}
+
+/* Does orli_spell() make this spelling of these bytes? */
+static int orli_spells(const orl_tokenizer *tok, const char *s, size_t n, const char *bytes, size_t count) {
+    size_t i, length, at = 0;
+    char c[4];
+    for (i = 0; i < count; i++, at += length) {
+        if (tok->sentencepiece) {
+            length = bytes[i] == ' ' ? 3 : 1;
+            memcpy(c, bytes[i] == ' ' ? ORLI_SP_SPACE : bytes + i, length);
+        } else {
+            length = orli_utf8_encode(orli_byte_to_char((unsigned char)bytes[i]), c);
+        }
+        if (n - at < length || memcmp(s + at, c, length) != 0) return 0;
+    }
+    return at == n;
+}
+
+/* What a spelling is looked up by: the bytes it stands for if it is plain (no two plain ones stand for the same), else
+ * itself. */
+typedef struct orli_key {
+    const char *spelling, *bytes; /* spelling: NULL if it is plain and never asked for */
+    size_t spelling_bytes, count;
+    int plain;
+    int spelled, behind;          /* as orli_token keeps it */
+    char few[128], *many;         /* the bytes are here */
+} orli_key;
+
+/* literal: a token so spelled stands for its spelling (added ones). */
+static orl_status orli_key_read(const orl_tokenizer *tok, orli_key *key, const char *spelling, size_t n, int literal) {
+    const int own = literal && !tok->sentencepiece;
+    key->many = n > sizeof key->few ? (char *)orli_alloc(tok->object.ctx, n, 1) : NULL;
+    if (n > sizeof key->few && !key->many) return ORL_ERR_MEMORY;
+    key->spelling = spelling, key->spelling_bytes = n;
+    key->bytes = key->many ? key->many : key->few;
+    key->count = orli_unspell(tok, spelling, n, key->many ? key->many : key->few, &key->plain);
+    key->spelled = own || !key->plain;
+    key->behind = key->spelled && !own && (n != key->count || memcmp(spelling, key->bytes, n) != 0);
+    return ORL_OK;
+}
+
+static uint64_t orli_key_hash(const orli_key *key) {
+    return key->plain ? orli_hash(key->bytes, key->count) : orli_hash(key->spelling, key->spelling_bytes);
+}
+
+/* A text that is kept, zero-terminated unless another one is behind it. */
+static const char *orli_text_at(const orl_tokenizer *tok, size_t at, size_t *n) {
+    const unsigned char *text = (const unsigned char *)tok->page[at / ORLI_PAGE] + at % ORLI_PAGE;
+    *n = orli_packed_number(&text);
+    return (const char *)text;
+}
+
+/* What is kept of a token, its spelling or bytes. */
+static const char *orli_token_kept(const orl_tokenizer *tok, const orli_token *t, size_t *n) {
+    return orli_text_at(tok, t->at, n);
 }
 
 /* The id of a spelling, or −1. */
+static int32_t orli_token_find(const orl_tokenizer *tok, const orli_key *key) {
+    const uint64_t hash = orli_key_hash(key);
+    const char *text = key->plain ? key->bytes : key->spelling, *kept;
+    const size_t n = key->plain ? key->count : key->spelling_bytes;
+    size_t at = orli_index_first(&tok->ids, hash), id, count;
+    while ((id = orli_index_next(&tok->ids, hash, &at)) != ORLI_NONE) {
+        const orli_token *t = &tok->token[id];
+        kept = orli_token_kept(tok, t, &count);
+        if (t->spelled && key->plain) {
+            if (!t->behind && orli_spells(tok, kept, count, text, n)) return (int32_t)id;
+        } else if (t->spelled == !key->plain && count == n && memcmp(kept, text, n) == 0) {
+            return (int32_t)id;
+        }
+    }
+    return -1;
+}
+
 static int32_t orli_spelling_id(const orl_tokenizer *tok, const char *s, size_t n) {
-    size_t name = orli_names_find(&tok->names, s, n);
-    return name == ORLI_NONE ? -1 : tok->names.name[name].id;
+    orli_key key;
+    int32_t id;
+    if (orli_key_read(tok, &key, s, n, 0) != ORL_OK) return -1;
+    id = orli_token_find(tok, &key);
+    orli_free(tok->object.ctx, key.many);
+    return id;
+}
+
+/* The key of what is spelled plainly and stands for these bytes. */
+static orli_key orli_key_of(const char *bytes, size_t n) {
+    orli_key key;
+    key.spelling = NULL, key.spelling_bytes = 0;
+    key.bytes = bytes, key.count = n;
+    key.plain = 1, key.spelled = key.behind = 0;
+    key.many = NULL;
+    return key;
+}
+
+/* The id of what is spelled plainly and stands for these bytes, or −1. */
+static int32_t orli_bytes_id(const orl_tokenizer *tok, const char *bytes, size_t n) {
+    const orli_key key = orli_key_of(bytes, n);
+    return orli_token_find(tok, &key);
+}
+
+/* Appends a token's spelling. */
+static void orli_spelling_add(const orl_tokenizer *tok, int32_t id, orli_str *out) {
+    const orli_token *t = &tok->token[id];
+    size_t n;
+    const char *kept = orli_token_kept(tok, t, &n);
+    if (t->spelled) orli_str_add(out, kept, n);
+    else orli_spell(tok, kept, n, out);
+}
+
+/* Is it one of SentencePiece's tokens for a byte, "<0x0A>"? */
+static int orli_token_is_byte(const orl_tokenizer *tok, const orli_token *t) {
+    size_t n;
+    const char *kept = orli_token_kept(tok, t, &n);
+    return tok->sentencepiece && t->spelled && orli_byte_token(kept, n) >= 0;
 }
 
 /* ---- NFC: Unicode Standard Annex #15 ----
@@ -8611,11 +8782,11 @@ static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const ui
     for (composes = 1; composes >= 0; composes--) {
         size_t code = 0, n;
         int32_t first = 0, other;
-        while ((n = orli_unicode_number(&at)) != 0) {
+        while ((n = orli_packed_number(&at)) != 0) {
             code += n / 2, two = n % 2;
-            n = orli_unicode_number(&at);
+            n = orli_packed_number(&at);
             first += n % 2 ? -(int32_t)((n + 1) / 2) : (int32_t)(n / 2);
-            other = two ? (int32_t)second[orli_unicode_number(&at)] : -1;
+            other = two ? (int32_t)second[orli_packed_number(&at)] : -1;
             if (!enter) {
                 if (orli_nfc_marked(tok, (uint32_t)first)) orli_nfc_mark(tok, (uint32_t)code);
                 continue;
@@ -8632,14 +8803,14 @@ static void orli_nfc_parts(orl_tokenizer *tok, const unsigned char *at, const ui
 static void orli_nfc_expand(orl_tokenizer *tok) {
     const unsigned char *at = orli_unicode_parts;
     uint32_t second[128], code = 0, n, order;
-    size_t i, seconds = orli_unicode_number(&at);
+    size_t i, seconds = orli_packed_number(&at);
     ORL_ASSERT(seconds <= sizeof second / sizeof *second);
     memset(second, 0, sizeof second);
     if (orli_pairs_reserve(tok->object.ctx, &tok->forms, 4096) != ORL_OK) return;
-    for (i = 0; i < seconds; i++) second[i] = (i ? second[i - 1] : 0) + (uint32_t)orli_unicode_number(&at);
+    for (i = 0; i < seconds; i++) second[i] = (i ? second[i - 1] : 0) + (uint32_t)orli_packed_number(&at);
     for (i = 0; i < 3; i++) orli_nfc_parts(tok, at, second, i == 0);
-    for (at = orli_unicode_orders; (n = (uint32_t)orli_unicode_number(&at)) != 0;) {
-        code += (uint32_t)orli_unicode_number(&at), order = (uint32_t)orli_unicode_number(&at);
+    for (at = orli_unicode_orders; (n = (uint32_t)orli_packed_number(&at)) != 0;) {
+        code += (uint32_t)orli_packed_number(&at), order = (uint32_t)orli_packed_number(&at);
         for (; n; n--, code++) {
             orli_nfc_mark(tok, code);
             orli_pairs_set(tok->object.ctx, &tok->forms, orli_pair((int32_t)code, ORLI_NFC_ORDER), order);
@@ -8822,103 +8993,269 @@ static void orli_normalize(const orl_tokenizer *tok, const char **text, size_t *
 /* ---- building ---- */
 
 /* The bytes a token stands for, zero-terminated. */
-static const char *orli_token_start(const orl_tokenizer *tok, const orli_token *t) {
-    const orli_name *name = &tok->names.name[t->name];
-    return name->text + (t->behind ? name->length + 1 : 0);
+static const char *orli_token_stands_for(const orl_tokenizer *tok, const orli_token *t, size_t *n) {
+    const char *kept;
+    const unsigned char *behind;
+    *n = 0;
+    if (!t->at) return "";
+    kept = orli_token_kept(tok, t, n);
+    if (!t->behind) return kept;
+    behind = (const unsigned char *)kept + *n;
+    *n = orli_packed_number(&behind);
+    return (const char *)behind;
 }
 
-/* Makes room for so many tokens in all, and for a few ids that no token has. */
-static orl_status orli_tokens_reserve(orl_tokenizer *tok, size_t n) {
-    if (orli_names_reserve(&tok->names, n) != ORL_OK) return ORL_ERR_MEMORY;
-    return ORLI_RESERVE(tok->object.ctx, tok->token, tok->token_capacity, n + 256);
+/* Makes room for so many bytes of texts, and no more. */
+static orl_status orli_texts_reserve(orl_tokenizer *tok, size_t bytes) {
+    const size_t first = ORLI_MAX(tok->pages, 1), pages = first + bytes / ORLI_PAGE + (bytes % ORLI_PAGE != 0);
+    char *piece;
+    if (bytes <= tok->text_room) return ORL_OK;
+    if (bytes > ORLI_TEXTS_MOST || pages > ORLI_TEXTS_MOST / ORLI_PAGE)
+        return orli_fail(tok->object.ctx, ORL_ERR_FORMAT,
+                         "a tokenizer's texts take more than %zu MB, more than is known here: leave tokens out",
+                         ORLI_TEXTS_MOST >> 20);
+    if (ORLI_RESERVE(tok->object.ctx, tok->page, tok->page_capacity, pages) != ORL_OK) return ORL_ERR_MEMORY;
+    piece = (char *)orli_alloc(tok->object.ctx, sizeof tok->texts + bytes + ORLI_TEXTS_BEHIND, 1);
+    if (!piece) return ORL_ERR_MEMORY;
+    memcpy(piece, &tok->texts, sizeof tok->texts);
+    tok->texts = piece, piece += sizeof tok->texts;
+    tok->page[0] = NULL; /* 0 is no text's place */
+    for (tok->pages = first; tok->pages < pages; tok->pages++)
+        tok->page[tok->pages] = piece + (tok->pages - first) * ORLI_PAGE;
+    tok->text_end = first * ORLI_PAGE, tok->text_room = bytes;
+    return ORL_OK;
 }
 
-/* Enters a token. literal: its text is its spelling (added tokens). 0: the spelling or the id
- * is taken (no error set). */
-static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, int32_t id,
-                            int literal) {
+/* What a text takes: its length, 7 bits a byte, itself, a zero. */
+static size_t orli_text_takes(size_t n) {
+    size_t bytes = n + 2;
+    while (n >>= 7) bytes++;
+    return bytes;
+}
+
+static char *orli_text_write(char *at, const char *text, size_t n) {
+    size_t left = n;
+    for (; left > 127; left >>= 7) *at++ = (char)(left | 128);
+    *at++ = (char)left;
+    if (n) memcpy(at, text, n);
+    at[n] = 0;
+    return at + n;
+}
+
+/* Keeps a text, and behind it another one if that is not NULL: its place, or 0 and an error. */
+static size_t orli_text_keep(orl_tokenizer *tok, const char *text, size_t n, const char *second, size_t second_n) {
+    const size_t bytes = orli_text_takes(n) + (second ? orli_text_takes(second_n) - 1 : 0);
+    size_t at;
+    char *write;
+    if (bytes > tok->text_room &&
+        orli_texts_reserve(tok, ORLI_MAX(bytes, ORLI_MAX(4096, tok->text_end / 64))) != ORL_OK)
+        return 0;
+    at = tok->text_end;
+    write = orli_text_write(tok->page[at / ORLI_PAGE] + at % ORLI_PAGE, text, n);
+    if (second) orli_text_write(write, second, second_n); /* the first one needs no zero */
+    tok->text_end += bytes, tok->text_room -= bytes;
+    return at;
+}
+
+/* A new index of the tokens, with so many slots. */
+static orl_status orli_ids_renew(orl_tokenizer *tok, size_t slots, size_t ids) {
     orl_ctx *ctx = tok->object.ctx;
-    size_t before = tok->names.count, name, bytes;
-    orli_str both = orli_str_new(ctx);
-    orli_token *t;
-    int behind;
-    if ((size_t)id < tok->tokens && tok->token[id].text) return 0;
-    if (n > ORLI_TOKEN_BYTES_MOST) {
-        orli_fail(ctx, ORL_ERR_FORMAT, "token %ld has %zu bytes: more than %zu are not known here", (long)id, n,
-                  ORLI_TOKEN_BYTES_MOST);
+    size_t id, n;
+    if (orli_index_renew(ctx, &tok->ids, slots, ORLI_MAX(ids, tok->tokens)) != ORL_OK) return ORL_ERR_MEMORY;
+    for (id = 0; id < tok->tokens; id++) {
+        const orli_token *t = &tok->token[id];
+        const char *kept = t->at ? orli_token_kept(tok, t, &n) : NULL;
+        orli_key key = orli_key_of(kept, n);
+        if (!kept) continue;
+        if (t->spelled && orli_key_read(tok, &key, kept, n, 0) != ORL_OK) return ORL_ERR_MEMORY;
+        orli_index_put(&tok->ids, orli_key_hash(&key), id);
+        orli_free(ctx, key.many);
+    }
+    return ORL_OK;
+}
+
+/* Makes room for so many tokens in all, with ids below `ids` and so many bytes of text, and no more. */
+static orl_status orli_tokens_reserve(orl_tokenizer *tok, size_t tokens, size_t ids, size_t text) {
+    if (ORLI_RESERVE(tok->object.ctx, tok->token, tok->token_capacity, ids) != ORL_OK ||
+        orli_texts_reserve(tok, text) != ORL_OK)
+        return ORL_ERR_MEMORY;
+    return orli_ids_renew(tok, tokens + tokens / 4 + 8, ids);
+}
+
+/* The bytes of texts that a token takes. */
+static size_t orli_key_takes(const orli_key *key) {
+    if (!key->spelled) return orli_text_takes(key->count);
+    return orli_text_takes(key->spelling_bytes) + (key->behind ? orli_text_takes(key->count) - 1 : 0);
+}
+
+/* Enters a token. 0: the spelling or the id is taken (no error set). */
+static int orli_token_keep(orl_tokenizer *tok, const orli_key *key, int32_t id) {
+    orl_ctx *ctx = tok->object.ctx;
+    const size_t count = (size_t)id + 1;
+    size_t at;
+    if ((size_t)id < tok->tokens && tok->token[id].at) return 0;
+    if (orli_token_find(tok, key) >= 0) return 0;
+    if (count > ORLI_TOKENS_MOST) {
+        orli_fail(ctx, ORL_ERR_FORMAT, "more than %zu tokens are not known here", ORLI_TOKENS_MOST);
         return 1;
     }
-    orli_str_add(&both, spelling, n);
-    orli_str_add(&both, "", 1);
-    if (literal && !tok->sentencepiece) orli_str_add(&both, spelling, n);
-    else orli_unspell(tok, spelling, n, &both);
-    bytes = both.length - n - 1;
-    behind = bytes != n || (n && memcmp(both.data, both.data + n + 1, n) != 0);
-    name = both.failed ? ORLI_NONE : orli_names_add_more(&tok->names, both.data, n, behind ? both.length : n);
-    orli_str_free(&both);
-    if (name == ORLI_NONE ||
-        ORLI_RESERVE(ctx, tok->token, tok->token_capacity, (size_t)id + 1) != ORL_OK)
+    if (ORLI_RESERVE(ctx, tok->token, tok->token_capacity, count) != ORL_OK) return 1;
+    if ((5 * (tok->named + 1) > 4 * tok->ids.slots || count >> tok->ids.bits) &&
+        orli_ids_renew(tok, 2 * tok->named + 64, 2 * count) != ORL_OK)
         return 1;
-    if (tok->names.count == before) return 0;
-    tok->names.name[name].id = id;
-    for (; tok->tokens <= (size_t)id; tok->tokens++)
-        memset(&tok->token[tok->tokens], 0, sizeof *tok->token);
-    t = &tok->token[id];
-    t->name = (unsigned)name & 0x3fffffffu;
-    t->bytes = (unsigned)bytes & 0x3fffffffu;
-    t->text = 1, t->behind = behind != 0;
+    at = key->spelled
+             ? orli_text_keep(tok, key->spelling, key->spelling_bytes, key->behind ? key->bytes : NULL, key->count)
+             : orli_text_keep(tok, key->bytes, key->count, NULL, 0);
+    if (!at) return 1;
+    if (tok->tokens < count) {
+        memset(tok->token + tok->tokens, 0, (count - tok->tokens) * sizeof *tok->token);
+        tok->tokens = count;
+    }
+    tok->token[id].at = (unsigned)at & (ORLI_TEXTS_MOST - 1);
+    tok->token[id].spelled = key->spelled != 0, tok->token[id].behind = key->behind != 0;
+    orli_index_put(&tok->ids, orli_key_hash(key), (size_t)id);
+    tok->named++;
     return 1;
 }
 
-/* Where the merge of a pair is, or the empty slot where it would be. */
-static size_t orli_merge_place(const orl_tokenizer *tok, int32_t left, int32_t right) {
-    size_t i = orli_hash_place(orli_pair(left, right) * 0x9E3779B97F4A7C15u, tok->merge_slots);
-    for (; tok->merge_slot[i]; i = i + 1 < tok->merge_slots ? i + 1 : 0) {
-        const orli_merge *m = &tok->merge[tok->merge_slot[i] - 1];
-        if (m->left == left && m->right == right) break;
-    }
+static int orli_token_enter(orl_tokenizer *tok, const char *spelling, size_t n, int32_t id, int literal) {
+    orli_key key;
+    int entered;
+    if (orli_key_read(tok, &key, spelling, n, literal) != ORL_OK) return 1;
+    entered = orli_token_keep(tok, &key, id);
+    orli_free(tok->object.ctx, key.many);
+    return entered;
+}
+
+/* The same of one that is spelled plainly. */
+static int orli_token_enter_bytes(orl_tokenizer *tok, const char *bytes, size_t n, int32_t id) {
+    const orli_key key = orli_key_of(bytes, n);
+    return orli_token_keep(tok, &key, id);
+}
+
+/* ---- merges ---- */
+
+static void orli_merge_pack(orli_packed_merge *m, uint64_t pair, int32_t id) {
+    memcpy(m->pair, &pair, sizeof m->pair);
+    memcpy(m->id, &id, sizeof m->id);
+}
+
+static uint64_t orli_packed_pair(const orli_packed_merge *m) {
+    uint64_t pair;
+    memcpy(&pair, m, sizeof pair); /* one load, of two bytes of the id too */
+    return pair & 0xffffffffffffu;
+}
+
+static int32_t orli_packed_id(const orli_packed_merge *m) { /* −2^23 … 2^23 − 1 */
+    return (int32_t)(((uint32_t)m->id[0] | (uint32_t)m->id[1] << 8 | (uint32_t)m->id[2] << 16) ^ 0x800000u) - 0x800000;
+}
+
+static uint64_t orli_merge_pair(int32_t left, int32_t right) { return (uint64_t)left | (uint64_t)right << 24; }
+static uint64_t orli_merge_hash(uint64_t pair) { return pair * 0x9E3779B97F4A7C15u; }
+
+/* The merge of a pair, or ORLI_NONE. */
+static inline size_t orli_merge_find(const orl_tokenizer *tok, uint64_t pair) {
+    const uint64_t hash = orli_merge_hash(pair);
+    size_t at = orli_index_first(&tok->pairs, hash), i;
+    while ((i = orli_index_next(&tok->pairs, hash, &at)) != ORLI_NONE)
+        if (orli_packed_pair(&tok->merge[i]) == pair) break;
     return i;
+}
+
+/* Merge i, its id what it makes. */
+static orli_merge orli_merge_get(const orl_tokenizer *tok, size_t i) {
+    const uint64_t pair = orli_packed_pair(&tok->merge[i]);
+    orli_merge m;
+    m.left = (int32_t)(pair & 0xffffff), m.right = (int32_t)(pair >> 24);
+    m.id = orli_packed_id(&tok->merge[i]);
+    if (m.id < 0) m.id = orli_packed_id(&tok->merge[-1 - m.id]);
+    return m;
+}
+
+/* A token's rank where merges are derived, or −1: no merge takes or makes it. */
+static int32_t orli_rank_of(const orl_tokenizer *tok, int32_t id) {
+    if (tok->token[id].spelled) return -1;
+    if (!tok->order) return id;
+    return (size_t)id < tok->ordered ? tok->order[id].of.rank : -1;
+}
+
+/* Bytes of a token, in the forms whose merges are derived. */
+#define ORLI_TOKEN_MOST 1024
+
+/* orli_pair(rank, id) of what two tokens' bytes make, or ORLI_NO_PAIR. */
+static uint64_t orli_derive(const orl_tokenizer *tok, int32_t left, int32_t right) {
+    char whole[ORLI_TOKEN_MOST];
+    const char *a, *b;
+    size_t m, n;
+    int32_t id, rank;
+    if (orli_rank_of(tok, left) < 0 || orli_rank_of(tok, right) < 0) return ORLI_NO_PAIR;
+    a = orli_token_kept(tok, &tok->token[left], &m), b = orli_token_kept(tok, &tok->token[right], &n);
+    if (m + n > sizeof whole) return ORLI_NO_PAIR;
+    memcpy(whole, a, m), memcpy(whole + m, b, n);
+    id = orli_bytes_id(tok, whole, m + n);
+    rank = id < 0 ? -1 : orli_rank_of(tok, id);
+    return rank < 0 ? ORLI_NO_PAIR : orli_pair(rank, id);
+}
+
+/* The same, remembered: the pairs of most texts are few. */
+static uint64_t orli_derived_of(const orl_tokenizer *tok, int32_t left, int32_t right) {
+    const size_t count = (size_t)1 << ORLI_PAIRS_KEPT_BITS;
+    orli_heap_item *kept = tok->cache->pair;
+    if (!kept) {
+        kept = tok->cache->pair = (orli_heap_item *)orli_alloc(tok->object.ctx, count, sizeof *kept);
+        if (!kept) return ORLI_NO_PAIR;
+        memset(kept, 0xff, count * sizeof *kept);
+    }
+    kept += orli_merge_hash(orli_merge_pair(left, right)) >> (64 - ORLI_PAIRS_KEPT_BITS);
+    if (kept->key != orli_pair(left, right)) {
+        kept->value = orli_derive(tok, left, right);
+        kept->key = orli_pair(left, right);
+    }
+    return kept->value;
 }
 
 /* orli_pair(rank, id) of the merge of a pair, or ORLI_NO_PAIR. */
 static uint64_t orli_merge_of(const orl_tokenizer *tok, int32_t left, int32_t right) {
-    uint32_t number = tok->merge_slots ? tok->merge_slot[orli_merge_place(tok, left, right)] : 0;
-    int32_t id = number ? tok->merge[number - 1].id : 0;
-    if (!number) return ORLI_NO_PAIR;
-    return orli_pair(tok->rank ? tok->rank[id] : (int32_t)(number - 1), id);
+    size_t i;
+    int32_t id;
+    if (tok->derives) return orli_derived_of(tok, left, right);
+    i = orli_merge_find(tok, orli_merge_pair(left, right));
+    if (i == ORLI_NONE) return ORLI_NO_PAIR;
+    id = orli_packed_id(&tok->merge[i]);
+    return id >= 0 ? orli_pair((int32_t)i, id) : orli_pair(-1 - id, orli_packed_id(&tok->merge[-1 - id]));
 }
 
-static orl_status orli_merges_grow(orl_tokenizer *tok, size_t slots) {
-    size_t i;
-    orli_free(tok->object.ctx, tok->merge_slot);
-    tok->merge_slot = (uint32_t *)orli_alloc_zero(tok->object.ctx, slots, sizeof *tok->merge_slot);
-    tok->merge_slots = tok->merge_slot ? slots : 0;
-    for (i = 0; tok->merge_slot && i < tok->merges; i++)
-        tok->merge_slot[orli_merge_place(tok, tok->merge[i].left, tok->merge[i].right)] = (uint32_t)(i + 1);
-    return orl_error_status(tok->object.ctx);
+static orl_status orli_pairs_renew(orl_tokenizer *tok, size_t merges) {
+    size_t i, slots = merges + merges / 3 + 8;
+    if (orli_index_renew(tok->object.ctx, &tok->pairs, slots, merges) != ORL_OK) return ORL_ERR_MEMORY;
+    for (i = 0; i < tok->merges; i++)
+        orli_index_put(&tok->pairs, orli_merge_hash(orli_packed_pair(&tok->merge[i])), i);
+    return ORL_OK;
 }
 
 /* Makes room for so many merges in all, and no more. */
 static orl_status orli_merges_reserve(orl_tokenizer *tok, size_t n) {
     if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, n) != ORL_OK) return ORL_ERR_MEMORY;
-    return 2 * n > tok->merge_slots ? orli_merges_grow(tok, 2 * n) : ORL_OK;
+    return orli_pairs_renew(tok, n);
 }
 
 /* Enters the merge that comes next in rank. 0: there is one of this pair (no error set). */
 static int orli_merge_enter(orl_tokenizer *tok, int32_t left, int32_t right, int32_t id) {
-    orli_merge *m;
-    size_t place;
-    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK ||
-        (2 * (tok->merges + 1) > tok->merge_slots &&
-         orli_merges_grow(tok, tok->merge_slots ? 2 * tok->merge_slots : 64) != ORL_OK))
+    const uint64_t pair = orli_merge_pair(left, right);
+    if (orli_merge_find(tok, pair) != ORLI_NONE) return 0;
+    if (tok->merges == ORLI_TOKENS_MOST - 1) {
+        orli_fail(tok->object.ctx, ORL_ERR_FORMAT, "more than %zu merges are not known here", tok->merges);
         return 1;
-    place = orli_merge_place(tok, left, right);
-    if (tok->merge_slot[place]) return 0;
-    m = &tok->merge[tok->merges++];
-    m->left = left, m->right = right, m->id = id;
-    tok->merge_slot[place] = (uint32_t)tok->merges;
+    }
+    if (ORLI_RESERVE(tok->object.ctx, tok->merge, tok->merge_capacity, tok->merges + 1) != ORL_OK ||
+        (4 * (tok->merges + 1) > 3 * tok->pairs.slots && orli_pairs_renew(tok, 2 * tok->merges + 64) != ORL_OK))
+        return 1;
+    orli_merge_pack(&tok->merge[tok->merges], pair, id);
+    orli_index_put(&tok->pairs, orli_merge_hash(pair), tok->merges++);
     return 1;
 }
+
+/* ---- added tokens ---- */
 
 static int orli_added_order(const void *a, const void *b) {
     const orli_added *s = (const orli_added *)a, *t = (const orli_added *)b;
@@ -8928,28 +9265,42 @@ static int orli_added_order(const void *a, const void *b) {
     return s->id < t->id ? -1 : s->id > t->id;
 }
 
+/* From now on a byte-level token stands for its spelling, as added ones do. Merges know it by its bytes. */
+static void orli_token_rename(orl_tokenizer *tok, orli_token *t, const orli_str *spelling) {
+    size_t n, at;
+    const char *kept = orli_token_kept(tok, t, &n);
+    if (tok->sentencepiece || t->spelled || t->behind) return;
+    if (n == spelling->length && memcmp(kept, spelling->data, n) == 0) return;
+    at = orli_text_keep(tok, kept, n, spelling->data, spelling->length);
+    if (at) t->at = (unsigned)at & (ORLI_TEXTS_MOST - 1), t->behind = 1;
+}
+
 /* Makes the token `flags.id` one that is looked for in text (once orli_added_sort() has been called). */
 static void orli_added_enter(orl_tokenizer *tok, orli_added flags) {
     orl_ctx *ctx = tok->object.ctx;
     orli_token *t = &tok->token[flags.id];
-    const orli_name *name = &tok->names.name[t->name];
     orli_added_set *set = &tok->added[flags.normalized ? 1 : 0];
-    orli_str made = orli_str_new(ctx);
-    size_t i = set->count, bytes = name->length;
-    if (!name->length || ORLI_RESERVE(ctx, set->item, set->capacity, set->count + 1) != ORL_OK) return;
-    if (!t->added) set->count++;
-    else for (i = 0; i < set->count && set->item[i].id != flags.id;) i++;
-    if (i == set->count) return; /* it is in the other set: a second one would never be found */
-    flags.text = name->text;
-    if (flags.normalized) {
-        orli_normalize(tok, &flags.text, &bytes, 1, &made);
-        if (flags.text == made.data) flags.text = orli_texts_add(&tok->texts, made.data, made.length);
+    orli_str spelling = orli_str_new(ctx), made = orli_str_new(ctx);
+    size_t i, bytes, n;
+    const char *kept = orli_token_kept(tok, t, &n);
+    if (!n || ORLI_RESERVE(ctx, set->item, set->capacity, set->count + 1) != ORL_OK) return;
+    for (i = t->added ? 0 : set->count; i < set->count && set->item[i].id != flags.id;) i++;
+    if (t->added && i == set->count) return; /* it is in the other set: a second one would never be found */
+    orli_spelling_add(tok, flags.id, &spelling);
+    if (!spelling.failed) orli_token_rename(tok, t, &spelling);
+    flags.text = spelling.data, bytes = spelling.length;
+    if (flags.normalized && !orl_failed(ctx)) orli_normalize(tok, &flags.text, &bytes, 1, &made);
+    kept = orli_token_stands_for(tok, t, &n);
+    if (!orl_failed(ctx) && (n != bytes || memcmp(kept, flags.text, n) != 0)) {
+        size_t at = orli_text_keep(tok, flags.text, bytes, NULL, 0);
+        if (at) kept = orli_text_at(tok, at, &n);
     }
-    flags.bytes = (uint32_t)bytes;
+    orli_str_free(&spelling);
     orli_str_free(&made);
-    if (!flags.text) return;
+    if (orl_failed(ctx)) return;
+    flags.text = kept, flags.bytes = (uint32_t)bytes;
     set->item[i] = flags;
-    if (!tok->sentencepiece) t->behind = 0, t->bytes = name->length & 0x3fffffffu; /* it stands for its spelling */
+    set->count += i == set->count;
     t->special = flags.special != 0;
     t->added = 1;
 }
@@ -8986,32 +9337,41 @@ static int orli_never_cut(const orl_tokenizer *tok, int all_bytes, size_t second
 }
 
 static void orli_joined_mark(orl_tokenizer *tok) {
-    orli_str text = orli_str_new(tok->object.ctx);
-    size_t i, k, pair, bytes = 0;
+    size_t i, k, n, pair, bytes = 0;
     unsigned char *joined = (unsigned char *)orli_alloc_zero(tok->object.ctx, 65536 / 8, 1);
     tok->joined = joined;
     for (i = 0; i < 256; i++) bytes += tok->byte_id[i] >= 0;
     for (pair = 0; joined && pair < 65536; pair++)
         if (orli_never_cut(tok, bytes == 256, pair & 255)) joined[pair / 8] |= (unsigned char)(1u << pair % 8);
     for (i = 0; joined && i < tok->tokens; i++) {
-        const orli_name *name = &tok->names.name[tok->token[i].name];
-        if (!tok->token[i].text) continue;
-        text.length = 0;
-        orli_unspell(tok, name->text, name->length, &text);
-        for (k = 1; k < text.length; k++) {
-            pair = 256u * (unsigned char)text.data[k - 1] + (unsigned char)text.data[k];
+        const orli_token *t = &tok->token[i];
+        const char *kept = t->at ? orli_token_kept(tok, t, &n) : NULL;
+        orli_key key = orli_key_of(kept, n);
+        if (!kept || (t->spelled && orli_key_read(tok, &key, kept, n, 0) != ORL_OK)) continue;
+        for (k = 1; k < key.count; k++) {
+            pair = 256u * (unsigned char)key.bytes[k - 1] + (unsigned char)key.bytes[k];
             joined[pair / 8] |= (unsigned char)(1u << pair % 8);
         }
+        orli_free(tok->object.ctx, key.many);
     }
-    orli_str_free(&text);
 }
 
-/* rank_by_token: the first merge that makes a token lends its rank to all that do. */
+/* rank_by_token: the first merge that makes a token lends its rank to all that do. The table of who was first takes the
+ * place of the index, which takes more. */
 static void orli_ranks_share(orl_tokenizer *tok) {
+    orl_ctx *ctx = tok->object.ctx;
+    int32_t *first;
     size_t i;
-    orli_free(tok->object.ctx, tok->rank);
-    tok->rank = (int32_t *)orli_alloc_zero(tok->object.ctx, tok->tokens, sizeof *tok->rank);
-    for (i = tok->merges; tok->rank && i-- > 0;) tok->rank[tok->merge[i].id] = (int32_t)i;
+    orli_free(ctx, tok->pairs.slot);
+    memset(&tok->pairs, 0, sizeof tok->pairs);
+    first = (int32_t *)orli_alloc_zero(ctx, tok->tokens, sizeof *first); /* 1 + number */
+    for (i = 0; first && i < tok->merges; i++) {
+        int32_t *f = &first[orli_packed_id(&tok->merge[i])];
+        if (*f) orli_merge_pack(&tok->merge[i], orli_packed_pair(&tok->merge[i]), -*f);
+        else *f = (int32_t)(i + 1);
+    }
+    orli_free(ctx, first);
+    if (first) orli_pairs_renew(tok, tok->merges);
 }
 
 /* Tables that follow from vocabulary and merges. */
@@ -9030,7 +9390,7 @@ static void orli_tokenizer_index(orl_tokenizer *tok) {
         tok->char_id[i] =
             i == ' ' ? orli_spelling_id(tok, ORLI_SP_SPACE, 3) : orli_spelling_id(tok, spelling, 1);
     }
-    if (!orl_failed(ctx) && tok->rank_by_token) orli_ranks_share(tok);
+    if (!orl_failed(ctx) && tok->rank_by_token && !tok->derives) orli_ranks_share(tok);
     orli_free(ctx, tok->joined);
     tok->joined = NULL;
     if (!orl_failed(ctx)) orli_joined_mark(tok);
@@ -9227,7 +9587,7 @@ typedef struct orli_encoder {
     orli_symbol *symbol;          /* … and those that are left of them */
     size_t capacity;
     orli_heap heap, ranks;        /* proposals; ranks whose list is not empty */
-    orli_place_list *list;        /* (merges): of each rank, for the longest words */
+    orli_place_list *list;        /* of each rank, for the longest words */
     orli_place *place;
     size_t places, place_capacity;
     uint32_t *sweep;
@@ -9285,7 +9645,7 @@ static void orli_symbols(const orl_tokenizer *tok, orli_encoder *e, const char *
             id = tok->char_id[(unsigned char)word[i]];
         } else {
             length = orli_utf8_decode(word + i, n - i, &code);
-            id = length ? orli_spelling_id(tok, word + i, length) : -1;
+            id = length ? orli_bytes_id(tok, word + i, length) : -1;
             length = ORLI_MAX(length, 1);
         }
         if (id >= 0) orli_symbol_add(e, id);
@@ -9407,7 +9767,8 @@ static void orli_merge_many(const orl_tokenizer *tok, orli_encoder *e) {
  * better one, it is done before the sweep goes on. */
 static void orli_merge_most(const orl_tokenizer *tok, orli_encoder *e) {
     size_t i, k, n;
-    if (!e->list) e->list = (orli_place_list *)orli_alloc_zero(e->ctx, tok->merges, sizeof *e->list);
+    if (!e->list)
+        e->list = (orli_place_list *)orli_alloc_zero(e->ctx, tok->derives ? tok->tokens : tok->merges, sizeof *e->list);
     e->places = e->free_place = 0;
     for (i = 0; i + 1 < e->count && !orl_failed(e->ctx); i++) orli_propose(tok, e, i, -1);
     while (e->ranks.count && !orl_failed(e->ctx)) {
@@ -9426,14 +9787,10 @@ static void orli_merge_most(const orl_tokenizer *tok, orli_encoder *e) {
 /* ignore_merges: a word that is a token is that token, whatever merges would make of it. */
 static int32_t orli_whole_word(const orl_tokenizer *tok, orli_encoder *e, const char *word,
                                size_t n) {
-    char few[256];
     orli_str spelling = orli_str_new(e->ctx);
-    size_t i, length = 0;
     int32_t id = -1;
-    if (!tok->sentencepiece && n <= sizeof few / 2) {
-        for (i = 0; i < n; i++)
-            length += orli_utf8_encode(orli_byte_to_char((unsigned char)word[i]), few + length);
-        id = orli_spelling_id(tok, few, length);
+    if (!tok->sentencepiece) {
+        id = orli_bytes_id(tok, word, n);
     } else {
         orli_spell(tok, word, n, &spelling);
         if (!spelling.failed && spelling.data) id = orli_spelling_id(tok, spelling.data, spelling.length);
@@ -9776,7 +10133,8 @@ ORL_API int32_t orl_token_id(const orl_tokenizer *tok, const char *token) {
 }
 
 ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t *bytes) {
-    const orli_token *t;
+    size_t n;
+    const char *text;
     if (bytes) *bytes = 0;
     if (!tok) return NULL;
     if (id < 0 || (size_t)id >= tok->tokens) {
@@ -9784,17 +10142,16 @@ ORL_API const char *orl_token_text(const orl_tokenizer *tok, int32_t id, size_t 
                   (long)id, tok->tokens - 1);
         return NULL;
     }
-    t = &tok->token[id];
-    if (bytes) *bytes = t->bytes;
-    return t->text ? orli_token_start(tok, t) : "";
+    text = orli_token_stands_for(tok, &tok->token[id], &n);
+    if (bytes) *bytes = n;
+    return text;
 }
 
 /* The bytes of a token, or 0 and an error. */
 static size_t orli_token_bytes(const orl_tokenizer *tok, int32_t id) {
     size_t n = 0;
-    if (id >= 0 && (size_t)id < tok->tokens) return tok->token[id].bytes;
     orl_token_text(tok, id, &n);
-    return 0;
+    return n;
 }
 
 /* orl_decode(); continues: as in orli_encode(), so a leading space is the text's own. */
@@ -9805,17 +10162,16 @@ static orl_status orli_decode(const orl_tokenizer *tok, const int32_t *ids, size
     size_t i, n, skip;
     /* the space that was put first */
     int strip = tok->strips && !continues;
-    for (i = n = 0; i < count && !orl_failed(ctx); i++) n += orli_token_bytes(tok, ids[i]);
-    if (!orl_failed(ctx) && ORLI_RESERVE(ctx, out.data, out.capacity, n + 1) != ORL_OK) out.failed = 1;
+    ORLI_RESERVE(ctx, out.data, out.capacity, orli_add(orli_mul(count, 5), 16));
     for (i = 0; i < count && !orl_failed(ctx); i++) {
-        const orli_token *t = &tok->token[ids[i]];
-        const char *start;
-        if (!t->bytes || (skip_special && t->special)) continue;
-        start = orli_token_start(tok, t);
+        const char *start = orl_token_text(tok, ids[i], &n);
+        if (!n || (skip_special && tok->token[ids[i]].special)) continue;
+        if (ORLI_RESERVE(ctx, out.data, out.capacity, out.length + n + ORLI_TEXTS_BEHIND) != ORL_OK) break;
         skip = strip && start[0] == ' ' ? 1 : 0;
         strip = 0;
-        memcpy(out.data + out.length, start + skip, t->bytes - skip);
-        out.length += t->bytes - skip;
+        if (n >= ORLI_TEXTS_BEHIND) memcpy(out.data + out.length, start + skip, n - skip);
+        else memcpy(out.data + out.length, start + skip, ORLI_TEXTS_BEHIND); /* a copy of a known size is fast */
+        out.length += n - skip;
     }
     if (!orl_failed(ctx)) out.data[out.length] = 0;
     if (orl_failed(ctx)) {
@@ -10311,7 +10667,7 @@ static void orli_side_add(orli_learner *t, orli_side *s, int32_t id, size_t at, 
 /* Writes `id` for each pair of a list, from left to right, and notes its neighbours. */
 static void orli_learner_rewrite(orli_learner *t, const orli_pair_place *place, size_t n, uint64_t pair, int32_t id) {
     const int32_t left = orli_pair_left(pair), right = orli_pair_right(pair);
-    const size_t left_bytes = t->tok->token[left].bytes, bytes = t->tok->token[id].bytes;
+    const size_t left_bytes = orli_token_bytes(t->tok, left), bytes = orli_token_bytes(t->tok, id);
     int32_t before, behind;
     size_t i;
     for (i = 0; i < n; i++) {
@@ -10319,7 +10675,8 @@ static void orli_learner_rewrite(orli_learner *t, const orli_pair_place *place, 
         if (cell[0] != left || cell[left_bytes] != right) continue;
         before = cell[-1], behind = cell[bytes];
         if (before < ORLI_CELL_APART) before = ORLI_CELL_LAST(before);
-        if (before >= 0) orli_side_add(t, &t->side[0], before, place[i].at - t->tok->token[before].bytes, place[i]);
+        if (before >= 0)
+            orli_side_add(t, &t->side[0], before, place[i].at - orli_token_bytes(t->tok, before), place[i]);
         if (behind >= 0) orli_side_add(t, &t->side[1], behind, place[i].at, place[i]);
         cell[left_bytes] = ORLI_CELL_APART;
         cell[bytes - 1] = ORLI_CELL_LAST(id);
@@ -10363,17 +10720,18 @@ static void orli_learner_offer(orli_learner *t, size_t side, int32_t id) {
 /* The token that a pair becomes; −1 if a special token is spelled so (two pairs never make the same spelling). */
 static int32_t orli_learner_token(orli_learner *t, uint64_t pair) {
     orl_tokenizer *tok = t->tok;
-    const orli_name *left = &tok->names.name[tok->token[orli_pair_left(pair)].name],
-                    *right = &tok->names.name[tok->token[orli_pair_right(pair)].name];
-    orli_str spelling = orli_str_new(t->ctx);
+    size_t m, n;
+    const char *left = orl_token_text(tok, orli_pair_left(pair), &m),
+               *right = orl_token_text(tok, orli_pair_right(pair), &n);
+    orli_str both = orli_str_new(t->ctx);
     int32_t id = -1;
-    orli_str_add(&spelling, left->text, left->length);
-    orli_str_add(&spelling, right->text, right->length);
-    if (!spelling.failed && orli_spelling_id(tok, spelling.data, spelling.length) < 0) {
+    orli_str_add(&both, left, m);
+    orli_str_add(&both, right, n);
+    if (!both.failed && orli_bytes_id(tok, both.data, both.length) < 0) {
         id = (int32_t)tok->tokens;
-        orli_token_enter(tok, spelling.data, spelling.length, id, 0);
+        orli_token_enter_bytes(tok, both.data, both.length, id);
     }
-    orli_str_free(&spelling);
+    orli_str_free(&both);
     return id;
 }
 
@@ -10449,10 +10807,10 @@ static orl_tokenizer *orli_train_begin(orl_ctx *ctx, size_t vocab, const char *c
     size_t least = 256;
     if (orl_failed(ctx)) return NULL;
     while (specials && specials[least - 256]) least++;
-    if (lacks || vocab < least || vocab > INT32_MAX / 2) {
+    if (lacks || vocab < least || vocab > ORLI_TOKENS_MOST) {
         orli_fail(ctx, ORL_ERR_ARGUMENT,
-                  "orl_tokenizer_train: needs %s, and a vocabulary of %zu (special tokens and 256 bytes) or more",
-                  lacks ? lacks : "a text", least);
+                  "orl_tokenizer_train: needs %s, and a vocabulary of %zu (special tokens and 256 bytes) to %zu",
+                  lacks ? lacks : "a text", least, ORLI_TOKENS_MOST);
         return NULL;
     }
     tok = orli_tokenizer_new(ctx);
@@ -10727,33 +11085,62 @@ static void orli_apply_processor(orl_tokenizer *tok, orli_pipeline_part *p) {
 
 /* The highest id a file of this size may use: nearly all tokens take more than eight bytes of it, and holes
  * between ids are few. */
-static int64_t orli_id_limit(size_t size) { return (int64_t)ORLI_MIN(size / 8 + 1024, (size_t)1 << 29); }
+static int64_t orli_id_limit(size_t size) { return (int64_t)ORLI_MIN(size / 8 + 1024, ORLI_TOKENS_MOST - 1); }
 
 #define ORLI_SPELLING_MOST 65536
 
-/* Room for what a file says it has, as far as its size makes that believable: most tokens take 12 bytes or more of it.
- * What is not believed makes room as it comes. */
-static void orli_load_room(orl_tokenizer *tok, const orli_json *j, size_t tokens, size_t merges) {
-    if (!orl_failed(j->ctx)) orli_tokens_reserve(tok, ORLI_MIN(tokens, j->size / 12 + 256));
-    if (!orl_failed(j->ctx)) orli_merges_reserve(tok, ORLI_MIN(merges, j->size / 8 + 256));
+/* What a file asks room for, found before anything is entered. */
+typedef struct orli_asked {
+    size_t tokens, ids, text, added[2];
+} orli_asked;
+
+static void orli_asked_add(const orl_tokenizer *tok, orli_asked *a, int32_t id, const orli_str *spelling, int literal) {
+    orli_key key;
+    if (spelling->failed || orli_key_read(tok, &key, spelling->data, spelling->length, literal) != ORL_OK) return;
+    a->tokens++;
+    a->ids = ORLI_MAX(a->ids, (size_t)id + 1);
+    a->text += orli_key_takes(&key);
+    orli_free(tok->object.ctx, key.many);
+}
+
+/* Ids are told apart, so there are no more tokens than those allow. */
+static void orli_load_room(orl_tokenizer *tok, const orli_asked *a) {
+    if (!orl_failed(tok->object.ctx)) orli_tokens_reserve(tok, ORLI_MIN(a->tokens, a->ids), a->ids, a->text);
+}
+
+/* Room for as many merges as are listed in files of this size with the vocabulary. A list without repetitions leaves
+ * all within twice that size; what is not believed makes room as it comes. */
+static void orli_load_merges_room(orl_tokenizer *tok, size_t merges, size_t size) {
+    const size_t held = (tok->token_capacity + tok->ids.slots) * 4 + tok->text_end, most = 2 * size + ((size_t)1 << 19);
+    if (!orl_failed(tok->object.ctx)) orli_merges_reserve(tok, ORLI_MIN(merges, (most - ORLI_MIN(held, most)) / 15));
+}
+
+/* The key or string read last, if it is no longer than tokens may be; 0 and an error if it is. */
+static int orli_load_spelling(orli_json *j, orli_str *s) {
+    if (j->end - j->start > ORLI_SPELLING_MOST)
+        orli_json_fail_at(j, j->start, "a token of %zu bytes: more than %d are not known here", j->end - j->start,
+                          ORLI_SPELLING_MOST);
+    s->length = 0;
+    orli_str_add(s, "", 0);
+    if (!orl_failed(j->ctx)) orli_json_text(j, s);
+    return !s->failed && !orl_failed(j->ctx);
+}
+
+static void orli_vocab_measure(const orl_tokenizer *tok, orli_json j, orli_asked *a) {
+    orli_str s = orli_str_new(j.ctx);
+    for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j) && orli_load_spelling(&j, &s);)
+        orli_asked_add(tok, a, (int32_t)orli_json_int(&j, 0, orli_id_limit(j.size)), &s, 0);
+    orli_str_free(&s);
 }
 
 /* {"spelling": id, …} */
 static void orli_load_vocab(orl_tokenizer *tok, orli_json *j) {
     orli_str s = orli_str_new(j->ctx);
     int32_t id;
-    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j) && orli_load_spelling(j, &s);) {
         size_t key = j->start;
-        if (j->end - j->start > ORLI_SPELLING_MOST) {
-            orli_json_fail_at(j, key, "model: a token of %zu bytes: more than %d are not known here", j->end - j->start,
-                              ORLI_SPELLING_MOST);
-            break;
-        }
-        s.length = 0;
-        orli_str_add(&s, "", 0);
-        orli_json_text(j, &s);
         id = (int32_t)orli_json_int(j, 0, orli_id_limit(j->size));
-        if (s.failed || orl_failed(j->ctx)) break;
+        if (orl_failed(j->ctx)) break;
         if (!orli_token_enter(tok, s.data, s.length, id, 0))
             orli_json_fail_at(
                 j, key,
@@ -10787,10 +11174,10 @@ static void orli_load_merges(orl_tokenizer *tok, orli_json *j) {
     for (orli_json_open(j, ORLI_JSON_ARRAY); orli_json_item(j);) {
         if (orli_json_peek(j) == ORLI_JSON_ARRAY) {
             orli_json_open(j, ORLI_JSON_ARRAY);
-            orli_json_string(j, &left);
-            orli_json_string(j, &right);
+            if (orli_json_expect(j, ORLI_JSON_STRING)) orli_load_spelling(j, &left);
+            if (orli_json_expect(j, ORLI_JSON_STRING)) orli_load_spelling(j, &right);
             orli_json_expect(j, ORLI_JSON_ARRAY_END);
-        } else if (orli_json_string(j, &left)) {
+        } else if (orli_json_expect(j, ORLI_JSON_STRING) && orli_load_spelling(j, &left)) {
             space = (const char *)memchr(left.data, ' ', left.length);
             right.length = 0;
             if (space) {
@@ -10821,11 +11208,47 @@ static void orli_load_must_be_off(orli_json *j, const char *key) {
                       (int)ORLI_MIN(j->end - j->start, 60), j->text + j->start);
 }
 
-static void orli_load_model(orl_tokenizer *tok, orli_json j, size_t added) {
+/* One of added_tokens: its flags, and its content in `content`; 1, or an error and 0. */
+static int orli_load_added_one(orli_json *j, orli_added *flags, orli_str *content) {
+    memset(flags, 0, sizeof *flags);
+    flags->id = -1;
+    content->length = 0;
+    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
+        if (orli_json_is(j, "id")) flags->id = (int32_t)orli_json_int(j, 0, orli_id_limit(j->size));
+        else if (orli_json_is(j, "content")) {
+            if (orli_json_expect(j, ORLI_JSON_STRING)) orli_load_spelling(j, content);
+        } else if (orli_json_is(j, "special")) flags->special = orli_json_bool(j) != 0;
+        else if (orli_json_is(j, "lstrip")) flags->lstrip = orli_json_bool(j) != 0;
+        else if (orli_json_is(j, "rstrip")) flags->rstrip = orli_json_bool(j) != 0;
+        else if (orli_json_is(j, "single_word")) flags->single_word = orli_json_bool(j) != 0;
+        else if (orli_json_is(j, "normalized")) flags->normalized = orli_json_bool(j) != 0;
+        else orli_json_skip(j);
+    }
+    if (content->failed || orl_failed(j->ctx)) return 0;
+    if (flags->id < 0 || !content->length)
+        orli_json_fail_at(j, j->start, "added_tokens: a token without id or content");
+    return !orl_failed(j->ctx);
+}
+
+static void orli_added_measure(const orl_tokenizer *tok, orli_json j, orli_asked *a) {
+    orli_str s = orli_str_new(j.ctx);
+    orli_added flags;
+    if (!j.ctx || orli_json_null(&j)) return;
+    for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j) && orli_load_added_one(&j, &flags, &s);) {
+        orli_asked_add(tok, a, flags.id, &s, 1);
+        a->added[flags.normalized ? 1 : 0]++;
+    }
+    orli_str_free(&s);
+}
+
+static void orli_load_model(orl_tokenizer *tok, orli_json j, orli_json added) {
     orli_json vocab, merges;
+    orli_asked asked;
+    size_t i;
     orli_str unk = orli_str_new(tok->object.ctx);
     memset(&vocab, 0, sizeof vocab);
     memset(&merges, 0, sizeof merges);
+    memset(&asked, 0, sizeof asked);
     for (orli_json_open(&j, ORLI_JSON_OBJECT); orli_json_key(&j);) {
         if (orli_json_is(&j, "type")) {
             if (orli_json_string(&j, &unk) && strcmp(unk.data, "BPE") != 0)
@@ -10850,44 +11273,16 @@ static void orli_load_model(orl_tokenizer *tok, orli_json j, size_t added) {
     }
     if (!orl_failed(j.ctx) && (!vocab.ctx || !merges.ctx))
         orli_json_fail_at(&j, j.start, "model: no \"%s\"", vocab.ctx ? "merges" : "vocab");
-    if (!orl_failed(j.ctx)) orli_load_room(tok, &j, orli_json_count(vocab) + added, orli_json_count(merges));
+    if (!orl_failed(j.ctx)) orli_vocab_measure(tok, vocab, &asked);
+    if (!orl_failed(j.ctx)) orli_added_measure(tok, added, &asked);
+    orli_load_room(tok, &asked);
+    for (i = 0; i < 2 && !orl_failed(j.ctx); i++)
+        ORLI_RESERVE(j.ctx, tok->added[i].item, tok->added[i].capacity, asked.added[i]);
     if (!orl_failed(j.ctx)) orli_load_vocab(tok, &vocab);
+    if (!orl_failed(j.ctx)) orli_load_merges_room(tok, orli_json_count(merges), j.size);
     if (!orl_failed(j.ctx)) orli_load_merges(tok, &merges);
     if (unk.length) tok->unk = orli_spelling_id(tok, unk.data, unk.length);
     orli_str_free(&unk);
-}
-
-/* One of added_tokens: its flags, and its content in `content`; 1, or an error and 0. */
-static int orli_load_added_one(orli_json *j, orli_added *flags, orli_str *content) {
-    memset(flags, 0, sizeof *flags);
-    flags->id = -1;
-    content->length = 0;
-    for (orli_json_open(j, ORLI_JSON_OBJECT); orli_json_key(j);) {
-        if (orli_json_is(j, "id")) flags->id = (int32_t)orli_json_int(j, 0, orli_id_limit(j->size));
-        else if (orli_json_is(j, "content")) orli_json_string(j, content);
-        else if (orli_json_is(j, "special")) flags->special = orli_json_bool(j) != 0;
-        else if (orli_json_is(j, "lstrip")) flags->lstrip = orli_json_bool(j) != 0;
-        else if (orli_json_is(j, "rstrip")) flags->rstrip = orli_json_bool(j) != 0;
-        else if (orli_json_is(j, "single_word")) flags->single_word = orli_json_bool(j) != 0;
-        else if (orli_json_is(j, "normalized")) flags->normalized = orli_json_bool(j) != 0;
-        else orli_json_skip(j);
-    }
-    if (content->failed || orl_failed(j->ctx)) return 0;
-    if (flags->id < 0 || !content->length)
-        orli_json_fail_at(j, j->start, "added_tokens: a token without id or content");
-    return !orl_failed(j->ctx);
-}
-
-/* Makes room for as many as there are of either kind. */
-static void orli_load_added_room(orl_tokenizer *tok, orli_json j) {
-    orli_str s = orli_str_new(j.ctx);
-    orli_added flags;
-    size_t n[2] = {0, 0}, i;
-    for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j) && orli_load_added_one(&j, &flags, &s);)
-        n[flags.normalized ? 1 : 0]++;
-    for (i = 0; i < 2 && !orl_failed(j.ctx); i++)
-        ORLI_RESERVE(j.ctx, tok->added[i].item, tok->added[i].capacity, n[i]);
-    orli_str_free(&s);
 }
 
 /* [{"id": …, "content": "…", "special": …, "lstrip": …, …}, …]. The first of the usual
@@ -10897,7 +11292,6 @@ static void orli_load_added(orl_tokenizer *tok, orli_json j) {
     orli_added flags;
     int32_t known;
     if (!j.ctx || orli_json_null(&j)) return;
-    orli_load_added_room(tok, j);
     for (orli_json_open(&j, ORLI_JSON_ARRAY); orli_json_item(&j);) {
         if (!orli_load_added_one(&j, &flags, &s)) break;
         known = orli_spelling_id(tok, s.data, s.length);
@@ -10919,12 +11313,10 @@ static void orli_load_added(orl_tokenizer *tok, orli_json j) {
 
 /* Between ids there may be a few that no token has, but memory goes by the highest. */
 static void orli_check_holes(const orl_tokenizer *tok, orli_json *j) {
-    size_t i, used = 0;
-    for (i = 0; i < tok->tokens; i++) used += tok->token[i].text;
-    if (tok->tokens - used > used + 1024)
+    if (tok->tokens - tok->named > tok->named + 1024)
         orli_json_fail_at(j, j->start,
                           "model: the vocabulary has ids up to %zu but only %zu tokens: number them 0, 1, …",
-                          tok->tokens - 1, used);
+                          tok->tokens - 1, tok->named);
 }
 
 static void orli_load_json(orl_tokenizer *tok, const char *path) {
@@ -10958,7 +11350,7 @@ static void orli_load_json(orl_tokenizer *tok, const char *path) {
     if (part[5].ctx && tok->sentencepiece && orli_json_peek(&part[5]) != ORLI_JSON_NULL) tok->strips = 0;
     if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[5], orli_apply_decoder);
     if (!orl_failed(ctx) && tok->nfc) orli_nfc_expand(tok);
-    if (!orl_failed(ctx)) orli_load_model(tok, part[2], part[3].ctx ? orli_json_count(part[3]) : 0);
+    if (!orl_failed(ctx)) orli_load_model(tok, part[2], part[3]);
     if (!orl_failed(ctx)) orli_load_added(tok, part[3]);
     if (!orl_failed(ctx)) orli_check_holes(tok, &part[2]);
     if (!orl_failed(ctx)) orli_pipeline_apply(tok, part[4], orli_apply_processor);
@@ -10967,24 +11359,29 @@ static void orli_load_json(orl_tokenizer *tok, const char *path) {
 
 /* ---- loading the other forms ---- */
 
-/* The number of lines with anything on them. */
-static size_t orli_lines_count(const orli_file *file) {
-    size_t at, count = 0, inside = 0;
-    for (at = 0; at < file->size; at++) {
-        if (file->data[at] == '\n') inside = 0;
-        else if (file->data[at] != '\r' && !inside) inside = 1, count++;
+/* The number of lines with anything on them. *text: what their first words take if they are base64. */
+static size_t orli_lines_measure(const orli_file *file, size_t *text) {
+    size_t at, end, word, count = 0;
+    for (*text = at = 0; at < file->size; at = end + 1) {
+        const char *line = file->data + at, *stop = (const char *)memchr(line, '\n', file->size - at), *space;
+        end = stop ? (size_t)(stop - file->data) : file->size;
+        if (end == at || (end == at + 1 && *line == '\r')) continue;
+        space = (const char *)memchr(line, ' ', end - at);
+        word = space ? (size_t)(space - line) : end - at;
+        if (word >= 4) *text += orli_text_takes(word / 4 * 3);
+        count++;
     }
     return count;
 }
 
-/* A file of merges, one "a b" a line, after a line "#version". */
-static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
+/* A file of merges, one "a b" a line, after a line "#version". vocab: bytes of the vocabulary's file. */
+static void orli_load_merges_txt(orl_tokenizer *tok, const char *path, size_t vocab) {
     orl_ctx *ctx = tok->object.ctx;
     orli_str whole = orli_str_new(ctx);
     orli_file file;
     size_t at, end, line = 1, next;
     if (orli_file_open(ctx, path, &file) != ORL_OK) return;
-    orli_merges_reserve(tok, orli_lines_count(&file));
+    orli_load_merges_room(tok, orli_lines_measure(&file, &at), vocab + file.size);
     for (at = 0; at < file.size && !orl_failed(ctx); at = next, line++) {
         const char *text = file.data + at, *stop = (const char *)memchr(text, '\n', file.size - at),
                    *space, *wrong;
@@ -10992,6 +11389,11 @@ static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
         next = end + 1;
         if (end > at && file.data[end - 1] == '\r') end--;
         if (end == at || (line == 1 && end - at >= 8 && memcmp(text, "#version", 8) == 0)) continue;
+        if (end - at > ORLI_SPELLING_MOST) {
+            orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: a token of %zu bytes: more than %d are not known here", path, line,
+                      end - at, ORLI_SPELLING_MOST);
+            break;
+        }
         space = (const char *)memchr(text, ' ', end - at);
         wrong = space ? orli_load_merge(tok, text, (size_t)(space - text), space + 1,
                                         end - (size_t)(space + 1 - file.data), &whole)
@@ -11004,22 +11406,26 @@ static void orli_load_merges_txt(orl_tokenizer *tok, const char *path) {
     orli_str_free(&whole);
 }
 
-static void orli_load_vocab_json(orl_tokenizer *tok, const char *path) {
+/* Gives the file's bytes. */
+static size_t orli_load_vocab_json(orl_tokenizer *tok, const char *path) {
     orl_ctx *ctx = tok->object.ctx;
     orli_file file;
+    orli_asked asked;
     orli_json j;
     int32_t end;
-    if (orli_file_open(ctx, path, &file) != ORL_OK) return;
+    memset(&asked, 0, sizeof asked);
+    if (orli_file_open(ctx, path, &file) != ORL_OK) return 0;
     j = orli_json_new(ctx, file.data, file.size, path, 1);
-    orli_load_room(tok, &j, orli_json_count(j), 0);
+    orli_vocab_measure(tok, j, &asked);
+    orli_load_room(tok, &asked);
     orli_load_vocab(tok, &j);
     orli_json_end(&j);
     orli_file_close(&file);
-    if (orl_failed(ctx)) return;
-    end = orli_spelling_id(tok, "<|endoftext|>", 13);
-    if (end < 0) return;
+    end = orl_failed(ctx) ? -1 : orli_spelling_id(tok, "<|endoftext|>", 13);
+    if (end < 0) return j.size;
     orli_added_plain(tok, end, 1);
     tok->eos = end;
+    return j.size;
 }
 
 /* "token": a string or {"content": a string}; null and tokens that do not exist give −1. */
@@ -11072,17 +11478,9 @@ static const char *const orli_tokenizer_files[] = {
 /* ---- llama2.c's tokenizer.bin: int max_token_length; vocab × (float score; int length; bytes)
  * ---- */
 
-/* Bytes of a token, in the forms whose merges are found by trying where to cut it. */
-#define ORLI_TOKEN_MOST 1024
-
-typedef struct orli_scored {
-    float score;
-    int32_t id;
-} orli_scored;
-
 static int orli_scored_order(const void *a, const void *b) { /* best score first, then lowest id */
     const orli_scored *s = (const orli_scored *)a, *t = (const orli_scored *)b;
-    if (s->score < t->score || s->score > t->score) return s->score > t->score ? -1 : 1;
+    if (s->of.score < t->of.score || s->of.score > t->of.score) return s->of.score > t->of.score ? -1 : 1;
     return s->id < t->id ? -1 : s->id > t->id;
 }
 
@@ -11092,10 +11490,8 @@ static int orli_merge_order(const void *a, const void *b) { /* of merges that ma
     return s->right < t->right ? -1 : s->right > t->right;
 }
 
-/* Reads the tokens and their scores. Spaces are spelled "▁"; the newlines some writers put
- * around <s> go. */
-static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const char *path,
-                              size_t vocab, orli_scored *order) {
+/* Reads the tokens. Spaces are spelled "▁"; the newlines some writers put around <s> go. */
+static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const char *path, size_t vocab) {
     orl_ctx *ctx = tok->object.ctx;
     orli_str spelling = orli_str_new(ctx);
     size_t at = 4, i;
@@ -11109,8 +11505,6 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
                 path, file->size, i, vocab);
             break;
         }
-        memcpy(&order[i].score, file->data + at, 4);
-        order[i].id = (int32_t)i;
         memcpy(&length, file->data + at + 4, 4);
         if (length < 0 || (size_t)length > file->size - at - 8) {
             orli_fail(ctx, ORL_ERR_FORMAT,
@@ -11137,52 +11531,68 @@ static void orli_llama2c_read(orl_tokenizer *tok, const orli_file *file, const c
     orli_str_free(&spelling);
 }
 
-/* Pairs of tokens from `from` on that make this one: how many; `found` has room for ORLI_TOKEN_MOST. SentencePiece's
- * bytes take no part. */
-static size_t orli_token_pairs(const orl_tokenizer *tok, int32_t id, int32_t from, orli_merge *found) {
-    const orli_name *name = &tok->names.name[tok->token[id].name];
-    size_t count = 0, k;
-    if (tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0) return 0;
-    for (k = 1; k < name->length && count < ORLI_TOKEN_MOST; k++) {
-        int32_t left = orli_spelling_id(tok, name->text, k),
-                right = left < from ? -1 : orli_spelling_id(tok, name->text + k, name->length - k);
-        if (left < from || right < from ||
-            (tok->sentencepiece && (orli_byte_token(name->text, k) >= 0 ||
-                                    orli_byte_token(name->text + k, name->length - k) >= 0)))
-            continue;
-        found[count].left = left, found[count].right = right;
-        count++;
+/* Ranks the tokens that were read by their scores; the first three are never merged. */
+static void orli_llama2c_rank(orl_tokenizer *tok, const orli_file *file, size_t vocab) {
+    orli_scored *order = (orli_scored *)orli_alloc(tok->object.ctx, vocab, sizeof *order);
+    size_t at = 4, i;
+    int32_t length;
+    for (i = 0; order && i < vocab; i++, at += 8 + (size_t)length) {
+        memcpy(&order[i].of.score, file->data + at, 4);
+        memcpy(&length, file->data + at + 4, 4);
+        order[i].id = (int32_t)i;
     }
+    if (!order) return;
+    orli_sort(order + 3, vocab - 3, sizeof *order, orli_scored_order);
+    for (i = 0; i < vocab; i++) order[order[i].id].of.rank = i < 3 ? -1 : (int32_t)i;
+    tok->order = order, tok->ordered = vocab;
+}
+
+/* Pairs of tokens that make this one: how many; `found` has room for ORLI_TOKEN_MOST. */
+static size_t orli_token_pairs(const orl_tokenizer *tok, int32_t id, const orli_str *spelling, orli_merge *found) {
+    size_t count = 0, k;
+    for (k = 1; k < spelling->length && count < ORLI_TOKEN_MOST; k++) {
+        int32_t left = orli_spelling_id(tok, spelling->data, k),
+                right = left < 0 ? -1 : orli_spelling_id(tok, spelling->data + k, spelling->length - k);
+        if (right < 0 || orli_rank_of(tok, left) < 0 || orli_rank_of(tok, right) < 0) continue;
+        found[count].left = left, found[count].right = right;
+        found[count++].id = id;
+    }
+    orli_sort(found, count, sizeof *found, orli_merge_order);
     return count;
 }
 
-/* Every pair of tokens that makes a third one is a merge, as good as the third one is early in `order` (NULL: by id).
- * They are counted first, as they take most of the memory. */
-static void orli_derive_merges(orl_tokenizer *tok, const orli_scored *order, int32_t from) {
-    orli_merge found[ORLI_TOKEN_MOST];
-    size_t pass, i, k, count, total = 0;
-    for (pass = 0; pass < 2; pass++) {
-        for (i = (size_t)from; i < tok->tokens && !orl_failed(tok->object.ctx); i++) {
-            int32_t id = order ? order[i].id : (int32_t)i;
-            if (!tok->token[id].text) continue;
-            count = orli_token_pairs(tok, id, from, found);
-            total += count;
-            if (!pass) continue;
-            orli_sort(found, count, sizeof *found, orli_merge_order);
-            for (k = 0; k < count; k++) orli_merge_enter(tok, found[k].left, found[k].right, id);
-        }
-        if (!pass) orli_merges_reserve(tok, total);
+/* All merges in order of rank, for files that list them. */
+static orli_merge *orli_merges_list(const orl_tokenizer *tok, size_t *count) {
+    orl_ctx *ctx = tok->object.ctx;
+    orli_str spelling = orli_str_new(ctx);
+    orli_merge *list = NULL, found[ORLI_TOKEN_MOST];
+    size_t i, n, capacity = 0, most = tok->order ? tok->ordered : tok->tokens;
+    *count = 0;
+    ORLI_RESERVE(ctx, list, capacity, tok->merges + 1);
+    for (i = 0; !tok->derives && list && i < tok->merges; i++) list[(*count)++] = orli_merge_get(tok, i);
+    for (i = 0; tok->derives && i < most && !orl_failed(ctx); i++) {
+        int32_t id = tok->order ? tok->order[i].id : (int32_t)i;
+        if (!tok->token[id].at || orli_rank_of(tok, id) < 0) continue;
+        spelling.length = 0;
+        orli_spelling_add(tok, id, &spelling);
+        n = spelling.failed ? 0 : orli_token_pairs(tok, id, &spelling, found);
+        if (ORLI_RESERVE(ctx, list, capacity, *count + n) != ORL_OK) break;
+        if (n) memcpy(list + *count, found, n * sizeof *found);
+        *count += n;
     }
+    orli_str_free(&spelling);
+    return list;
 }
 
-/* vocab 0: as many tokens as the file has. */
-static size_t orli_llama2c_count(const orli_file *file) {
+/* How many tokens the file has (at most `most`, if that is not 0), and what their texts take. */
+static size_t orli_llama2c_measure(const orli_file *file, size_t most, size_t *text) {
     size_t at = 4, n = 0;
     int32_t length;
-    for (; file->size >= 8 && at <= file->size - 8; n++, at += 8 + (size_t)length) {
+    for (*text = 0; file->size >= 8 && at <= file->size - 8 && (n < most || !most); n++, at += 8 + (size_t)length) {
         memcpy(&length, file->data + at + 4, 4);
         /* the reader will say what is wrong */
         if (length < 0 || (size_t)length > file->size - at - 8) return n + 1;
+        *text += orli_text_takes((size_t)length);
     }
     return n;
 }
@@ -11190,15 +11600,15 @@ static size_t orli_llama2c_count(const orli_file *file) {
 ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path, size_t vocab) {
     orl_tokenizer *tok;
     orli_file file;
-    orli_scored *order;
-    size_t i;
+    size_t i, tokens, text;
     if (orl_failed(ctx)) return NULL;
     if (!path) {
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load_llama2c: the file is NULL");
         return NULL;
     }
     if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
-    if (!vocab) vocab = orli_llama2c_count(&file);
+    tokens = orli_llama2c_measure(&file, vocab, &text);
+    if (!vocab) vocab = tokens;
     if (vocab < 3 || vocab > file.size / 8) {
         orli_fail(ctx, ORL_ERR_FORMAT,
                   "%s: %zu bytes cannot hold %zu tokens: is it this model's tokenizer?", path,
@@ -11207,20 +11617,15 @@ ORL_API orl_tokenizer *orl_tokenizer_load_llama2c(orl_ctx *ctx, const char *path
         return NULL;
     }
     tok = orli_tokenizer_new(ctx);
-    order = (orli_scored *)orli_alloc(ctx, vocab, sizeof *order);
     if (!orl_failed(ctx)) {
-        tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos =
+        tok->derives = tok->sentencepiece = tok->byte_fallback = tok->fuse_unk = tok->add_bos =
             tok->rank_by_token = tok->prefix_twice = tok->replaces = tok->strips = 1;
         tok->prefix = ORLI_PREFIX_ALWAYS;
         tok->split = ORLI_SPLIT_NONE;
-        orli_tokens_reserve(tok, vocab);
-        orli_llama2c_read(tok, &file, path, vocab, order);
+        orli_tokens_reserve(tok, tokens, tokens, text);
+        if (!orl_failed(ctx)) orli_llama2c_read(tok, &file, path, vocab);
     }
-    if (!orl_failed(ctx)) {
-        orli_sort(order + 3, vocab - 3, sizeof *order, orli_scored_order);
-        orli_derive_merges(tok, order, 3);
-    }
-    orli_free(ctx, order);
+    if (!orl_failed(ctx)) orli_llama2c_rank(tok, &file, vocab);
     for (i = 0; i < 3 && !orl_failed(ctx); i++) orli_added_plain(tok, (int32_t)i, 1);
     if (!orl_failed(ctx)) {
         tok->unk = 0, tok->bos = 1, tok->eos = 2;
@@ -11281,12 +11686,17 @@ static int orli_base64(const char *text, size_t n, orli_str *out) {
 
 /* A line's token and rank: 1, or 0 and an error. */
 static int orli_rank_line(orl_tokenizer *tok, const char *path, size_t line, const char *text, size_t n, size_t most,
-                          orli_str *bytes, orli_str *spelling) {
+                          orli_str *bytes) {
     orl_ctx *ctx = tok->object.ctx;
     const char *space = (const char *)memchr(text, ' ', n);
     const size_t encoded = space ? (size_t)(space - text) : n;
     size_t rank = 0, i;
-    bytes->length = spelling->length = 0;
+    bytes->length = 0;
+    if (encoded > 2 * ORLI_TOKEN_MOST) {
+        orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: a token of %zu characters: more than %d bytes are not known here", path,
+                  line, encoded, ORLI_TOKEN_MOST);
+        return 0;
+    }
     if (!orli_base64(text, encoded, bytes)) {
         orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: \"%.*s\" is not a token in base64", path, line,
                   (int)ORLI_MIN(encoded, 60), text);
@@ -11301,24 +11711,22 @@ static int orli_rank_line(orl_tokenizer *tok, const char *path, size_t line, con
         orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: a token of %zu bytes: more than %d are not known here", path, line,
                   bytes->length, ORLI_TOKEN_MOST);
     if (bytes->failed || orl_failed(ctx)) return 0;
-    orli_spell(tok, bytes->data, bytes->length, spelling);
-    if (!spelling->failed && !orli_token_enter(tok, spelling->data, spelling->length, (int32_t)rank, 0))
+    if (!orli_token_enter_bytes(tok, bytes->data, bytes->length, (int32_t)rank))
         orli_fail(ctx, ORL_ERR_FORMAT, "%s:%zu: the token or its rank %zu occurs twice", path, line, rank);
     return !orl_failed(ctx);
 }
 
 static void orli_ranks_read(orl_tokenizer *tok, const orli_file *file, const char *path) {
-    orli_str bytes = orli_str_new(tok->object.ctx), spelling = orli_str_new(tok->object.ctx);
+    orli_str bytes = orli_str_new(tok->object.ctx);
     size_t at, end, line = 1, next, most = (size_t)orli_id_limit(file->size);
     for (at = 0; at < file->size && !orl_failed(tok->object.ctx); at = next, line++) {
         const char *stop = (const char *)memchr(file->data + at, '\n', file->size - at);
         end = stop ? (size_t)(stop - file->data) : file->size;
         next = end + 1;
         if (end > at && file->data[end - 1] == '\r') end--;
-        if (end > at) orli_rank_line(tok, path, line, file->data + at, end - at, most, &bytes, &spelling);
+        if (end > at) orli_rank_line(tok, path, line, file->data + at, end - at, most, &bytes);
     }
     orli_str_free(&bytes);
-    orli_str_free(&spelling);
 }
 
 /* Which kind the caller, or the file's name, or the number of its ranks says it is; NULL and an error. */
@@ -11367,25 +11775,25 @@ ORL_API orl_tokenizer *orl_tokenizer_load_tiktoken(orl_ctx *ctx, const char *pat
     orl_tokenizer *tok;
     const orli_rank_kind *kind = NULL;
     orli_file file;
-    size_t ranks;
+    size_t ranks, tokens, text;
     if (orl_failed(ctx)) return NULL;
     if (!path) {
         orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_tokenizer_load_tiktoken: the file is NULL");
         return NULL;
     }
     if (orli_file_open(ctx, path, &file) != ORL_OK) return NULL;
-    ranks = orli_lines_count(&file);
+    ranks = orli_lines_measure(&file, &text);
     kind = orli_rank_kind_of(ctx, path, name, ranks);
     tok = orli_tokenizer_new(ctx);
-    if (!orl_failed(ctx)) orli_tokens_reserve(tok, ranks + (size_t)(kind->last - kind->first) + 1);
+    tokens = kind ? ORLI_MIN(ranks, file.size / 6) + (size_t)(kind->last - kind->first) + 1 : 0; /* "IQ== 0" */
+    if (!orl_failed(ctx)) orli_tokens_reserve(tok, tokens, tokens, text);
     if (!orl_failed(ctx)) orli_ranks_read(tok, &file, path);
     if (!orl_failed(ctx) && ranks != kind->ranks)
         orli_fail(ctx, ORL_ERR_FORMAT, "%s: has %zu ranks where %s has %zu: is the file complete, and of that kind?",
                   path, ranks, kind->name, kind->ranks);
     if (!orl_failed(ctx)) {
         tok->split = kind->split, tok->nfc = kind->nfc;
-        tok->ignore_merges = tok->rank_by_token = 1;
-        orli_derive_merges(tok, NULL, 0);
+        tok->ignore_merges = tok->rank_by_token = tok->derives = 1;
     }
     if (!orl_failed(ctx) && tok->nfc) orli_nfc_expand(tok);
     if (!orl_failed(ctx)) orli_rank_specials(tok, kind, path);
@@ -11419,6 +11827,7 @@ ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
     static const char *const merges[] = {NULL, "merges.txt", "vocab.bpe"}; /* of orli_vocab_files */
     orl_tokenizer *tok;
     char path[4096], second[4096];
+    size_t vocab = 0;
     int which;
     if (orl_failed(ctx)) return NULL;
     if (!dir) {
@@ -11435,9 +11844,9 @@ ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
     tok = orli_tokenizer_new(ctx);
     if (!tok) return NULL;
     if (which == 0) orli_load_json(tok, path);
-    if (which > 0) orli_load_vocab_json(tok, path);
+    if (which > 0) vocab = orli_load_vocab_json(tok, path);
     if (which > 0 && !orl_failed(ctx) && orli_join(ctx, second, dir, merges[which]) == ORL_OK)
-        orli_load_merges_txt(tok, second);
+        orli_load_merges_txt(tok, second, vocab);
     if (!orl_failed(ctx)) orli_load_config(tok, dir);
     if (!orl_failed(ctx)) orli_tokenizer_index(tok);
     if (!orl_failed(ctx)) orli_kept_read(ctx, &tok->kept, dir, orli_tokenizer_files);
@@ -11447,8 +11856,11 @@ ORL_API orl_tokenizer *orl_tokenizer_load(orl_ctx *ctx, const char *dir) {
 /* ---- saving ---- */
 
 static void orli_save_spelling(const orl_tokenizer *tok, orli_str *s, int32_t id) {
-    const orli_name *name = &tok->names.name[tok->token[id].name];
-    orli_json_put_string(s, name->text, name->length);
+    orli_str spelling = orli_str_new(s->ctx);
+    orli_spelling_add(tok, id, &spelling);
+    if (spelling.failed) s->failed = 1;
+    else orli_json_put_string(s, spelling.data ? spelling.data : "", spelling.length);
+    orli_str_free(&spelling);
 }
 
 static const char *orli_json_word(int value) { return value ? "true" : "false"; }
@@ -11574,31 +11986,32 @@ static void orli_save_processor(const orl_tokenizer *tok, orli_str *s) {
 /* Merges: "a b" where no spelling has a space, as older readers need it, else ["a", "b"]. */
 static void orli_save_merges(const orl_tokenizer *tok, orli_str *s) {
     orli_str both = orli_str_new(s->ctx);
-    size_t i, spaces = 0;
-    for (i = 0; i < tok->tokens; i++)
-        if (tok->token[i].text && !tok->token[i].added)
-            spaces += strchr(tok->names.name[tok->token[i].name].text, ' ') != NULL;
-    for (i = 0; i < tok->merges; i++) {
-        const orli_name *left = &tok->names.name[tok->token[tok->merge[i].left].name],
-                        *right = &tok->names.name[tok->token[tok->merge[i].right].name];
+    size_t i, n, count, spaces = 0;
+    orli_merge *merge = orli_merges_list(tok, &count);
+    for (i = 0; i < tok->tokens; i++) {
+        const orli_token *t = &tok->token[i];
+        const char *kept = t->at ? orli_token_kept(tok, t, &n) : NULL;
+        if (kept && !t->added && t->spelled) spaces += memchr(kept, ' ', n) != NULL;
+    }
+    for (i = 0; i < count && !s->failed; i++) {
         orli_str_puts(s, i ? ",\n      " : "\n      ");
         both.length = 0;
-        orli_str_add(&both, left->text, left->length);
         if (spaces) {
             orli_str_puts(s, "[");
-            orli_json_put_string(s, both.data, both.length);
+            orli_save_spelling(tok, s, merge[i].left);
             orli_str_puts(s, ", ");
-            both.length = 0;
-        } else {
-            orli_str_puts(&both, " ");
+            orli_save_spelling(tok, s, merge[i].right);
+            orli_str_puts(s, "]");
+            continue;
         }
-        orli_str_add(&both, right->text, right->length);
+        orli_spelling_add(tok, merge[i].left, &both);
+        orli_str_puts(&both, " ");
+        orli_spelling_add(tok, merge[i].right, &both);
         if (both.failed) s->failed = 1;
-        if (s->failed) break;
-        orli_json_put_string(s, both.data, both.length);
-        if (spaces) orli_str_puts(s, "]");
+        else orli_json_put_string(s, both.data, both.length);
     }
     orli_str_free(&both);
+    orli_free(s->ctx, merge);
 }
 
 static void orli_save_model(const orl_tokenizer *tok, orli_str *s) {
@@ -11613,7 +12026,7 @@ static void orli_save_model(const orl_tokenizer *tok, orli_str *s) {
                     tok->fuse_unk ? "true" : "false", tok->byte_fallback ? "true" : "false",
                     tok->ignore_merges ? "true" : "false");
     for (i = 0; i < tok->tokens; i++) {
-        if (!tok->token[i].text) continue;
+        if (!tok->token[i].at) continue;
         orli_str_puts(s, first ? "\n      " : ",\n      ");
         orli_save_spelling(tok, s, (int32_t)i);
         orli_str_printf(s, ": %zu", i);
@@ -14378,29 +14791,31 @@ enum { ORLI_GGUF_NORMAL = 1, ORLI_GGUF_UNKNOWN, ORLI_GGUF_CONTROL, ORLI_GGUF_USE
 
 static int32_t orli_gguf_token_type(const orl_tokenizer *tok, size_t id) {
     const orli_token *t = id < tok->tokens ? &tok->token[id] : NULL;
-    const orli_name *name = t && t->text ? &tok->names.name[t->name] : NULL;
-    if (!name) return ORLI_GGUF_UNUSED;
+    if (!t || !t->at) return ORLI_GGUF_UNUSED;
     if (tok->sentencepiece && (int32_t)id == tok->unk) return ORLI_GGUF_UNKNOWN;
     if (t->special) return ORLI_GGUF_CONTROL;
     if (t->added) return ORLI_GGUF_USER;
-    return tok->sentencepiece && orli_byte_token(name->text, name->length) >= 0 ? ORLI_GGUF_BYTE : ORLI_GGUF_NORMAL;
+    return orli_token_is_byte(tok, t) ? ORLI_GGUF_BYTE : ORLI_GGUF_NORMAL;
 }
 
 /* Spellings and types of `vocab` ids; what no token has gets a name that no token has. */
 static void orli_gguf_put_tokens(orli_gguf *g, const orl_tokenizer *tok, size_t vocab) {
+    orli_str spelling = orli_str_new(g->ctx);
     size_t i, n;
     char pad[48];
     orli_gguf_array(g, "tokenizer.ggml.tokens", ORLI_GGUF_TEXT, vocab);
     for (i = 0; i < vocab; i++) {
         if (orli_gguf_token_type(tok, i) != ORLI_GGUF_UNUSED) {
-            const orli_name *name = &tok->names.name[tok->token[i].name];
-            orli_gguf_text(&g->pairs, name->text, name->length);
+            spelling.length = 0;
+            orli_spelling_add(tok, (int32_t)i, &spelling);
+            orli_gguf_text(&g->pairs, spelling.data ? spelling.data : "", spelling.length);
             continue;
         }
         n = (size_t)snprintf(pad, sizeof pad, "[PAD%zu]", i);
         while (orli_spelling_id(tok, pad, n) >= 0 && n + 1 < sizeof pad) pad[n++] = ']', pad[n] = 0;
         orli_gguf_text(&g->pairs, pad, n);
     }
+    orli_str_free(&spelling);
     orli_gguf_array(g, "tokenizer.ggml.token_type", ORLI_GGUF_I32, vocab);
     for (i = 0; i < vocab; i++) orli_gguf_u32(&g->pairs, (uint32_t)orli_gguf_token_type(tok, i));
 }
@@ -14408,30 +14823,32 @@ static void orli_gguf_put_tokens(orli_gguf *g, const orl_tokenizer *tok, size_t 
 /* "llama": pairs are merged by the score of what they make, which is how early we would make it. */
 static void orli_gguf_put_scores(orli_gguf *g, const orl_tokenizer *tok, size_t vocab) {
     float *score = (float *)orli_alloc(g->ctx, vocab, sizeof *score);
-    size_t i;
-    if (!score) return;
-    for (i = 0; i < vocab; i++) {
-        int32_t type = orli_gguf_token_type(tok, i);
-        score[i] = type == ORLI_GGUF_NORMAL ? -(float)(tok->merges + 1) : 0;
-    }
-    for (i = tok->merges; i-- > 0;) /* the first that makes it counts */
-        if ((size_t)tok->merge[i].id < vocab) score[tok->merge[i].id] = -(float)i;
+    size_t i, count;
+    orli_merge *merge = orli_merges_list(tok, &count);
+    for (i = 0; score && i < vocab; i++)
+        score[i] = orli_gguf_token_type(tok, i) == ORLI_GGUF_NORMAL ? -(float)(count + 1) : 0;
+    for (i = count; score && i-- > 0;) /* the first that makes it counts */
+        if ((size_t)merge[i].id < vocab) score[merge[i].id] = -(float)i;
     orli_gguf_array(g, "tokenizer.ggml.scores", ORLI_GGUF_F32, vocab);
-    orli_str_add(&g->pairs, (const char *)score, vocab * sizeof *score);
+    if (score) orli_str_add(&g->pairs, (const char *)score, vocab * sizeof *score);
+    orli_free(g->ctx, merge);
     orli_free(g->ctx, score);
 }
 
 static void orli_gguf_put_merges(orli_gguf *g, const orl_tokenizer *tok) {
-    size_t i;
-    orli_gguf_array(g, "tokenizer.ggml.merges", ORLI_GGUF_TEXT, tok->merges);
-    for (i = 0; i < tok->merges; i++) {
-        const orli_name *left = &tok->names.name[tok->token[tok->merge[i].left].name],
-                        *right = &tok->names.name[tok->token[tok->merge[i].right].name];
-        orli_gguf_u64(&g->pairs, left->length + 1 + right->length);
-        orli_str_add(&g->pairs, left->text, left->length);
-        orli_str_add(&g->pairs, " ", 1);
-        orli_str_add(&g->pairs, right->text, right->length);
+    orli_str both = orli_str_new(g->ctx);
+    size_t i, count;
+    orli_merge *merge = orli_merges_list(tok, &count);
+    orli_gguf_array(g, "tokenizer.ggml.merges", ORLI_GGUF_TEXT, count);
+    for (i = 0; i < count; i++) {
+        both.length = 0;
+        orli_spelling_add(tok, merge[i].left, &both);
+        orli_str_puts(&both, " ");
+        orli_spelling_add(tok, merge[i].right, &both);
+        orli_gguf_text(&g->pairs, both.data, both.length);
     }
+    orli_str_free(&both);
+    orli_free(g->ctx, merge);
 }
 
 /* What llama.cpp calls the way text falls into words; NULL: it has none like it. */
@@ -15129,13 +15546,12 @@ static void orli_generator_draw(void *arg, size_t task, size_t worker) {
 /* Adds what a token says, as orli_decode() would. */
 static void orli_live_say(orli_live *l, const orl_tokenizer *tok, int32_t id, int continues) {
     const orli_token *t = (size_t)id < tok->tokens ? &tok->token[id] : NULL;
-    const char *text;
-    size_t skip;
-    if (!t || !t->bytes || t->special) return;
-    text = orli_token_start(tok, t);
+    size_t skip, bytes = 0;
+    const char *text = t && !t->special ? orli_token_stands_for(tok, t, &bytes) : NULL;
+    if (!bytes) return;
     skip = tok->strips && !continues && !l->spoke && text[0] == ' ';
     l->spoke = 1;
-    orli_str_add(&l->text, text + skip, t->bytes - skip);
+    orli_str_add(&l->text, text + skip, bytes - skip);
 }
 
 /* Where the first stop string begins that ends behind `from`; ORLI_NONE if there is none. */

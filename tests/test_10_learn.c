@@ -19,8 +19,8 @@ static int same_merges(const orl_tokenizer *tok, const int32_t *merges, size_t n
     size_t i;
     if (!tok || tok->merges * 3 != n) return 0;
     for (i = 0; i < tok->merges; i++) {
-        const orli_merge *m = &tok->merge[i];
-        if (m->left != merges[3 * i] || m->right != merges[3 * i + 1] || m->id != merges[3 * i + 2]) return 0;
+        const orli_merge m = orli_merge_get(tok, i);
+        if (m.left != merges[3 * i] || m.right != merges[3 * i + 1] || m.id != merges[3 * i + 2]) return 0;
     }
     return 1;
 }
