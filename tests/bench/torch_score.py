@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # torch_score.py - bench_score.c's peer: the same Llama reward model scores the same pairs of ids.
 #   torch_score.py MODEL_DIR PAIRS.jsonl THREADS
-# Prints a line "ready …", then for each line "FIRST END" it reads one with the seconds, processor-seconds and
-# tokens fed, padding included, and one with both rewards for each of the pairs FIRST … END-1. bench_score.c sets the environment that
-# makes Debian's PyTorch fast (see bench_start_torch in worker.h).
+# Prints a line "ready …", then for each line "FIRST END" it reads one with the seconds, processor-seconds and tokens
+# fed, padding included, and one with both rewards for each of the pairs FIRST … END-1. bench_score.c sets the
+# environment that makes Debian's PyTorch fast (see bench_start_torch in worker.h).
 # It is written to be as fast as eager PyTorch 1.13 lets it: inference mode; sequences sorted by length, in batches
 # padded on the right to their longest (the causal mask keeps padding from what is before it), of as many tokens as
 # turned out best in trials; fused q, k, v and gate, up; the mask added by baddbmm; RoPE as one complex product.
