@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # torch_score.py - bench_score.c's peer: the same Llama reward model scores the same pairs of ids.
 #   torch_score.py MODEL_DIR PAIRS.jsonl THREADS
-# Prints a line "ready …", then for each line "FIRST END" it reads one with the seconds and the tokens fed, padding
-# included, and one with both rewards for each of the pairs FIRST … END-1. bench_score.c sets the environment that
-# makes Debian's PyTorch fast (see bench_start_torch in worker.h).
+# Prints a line "ready …", then for each line "FIRST END" it reads one with the seconds, processor-seconds and tokens
+# fed, padding included, and one with both rewards for each of the pairs FIRST … END-1. bench_score.c sets the
+# environment that makes Debian's PyTorch fast (see bench_start_torch in worker.h).
 # It is written to be as fast as eager PyTorch 1.13 lets it: inference mode; sequences sorted by length, in batches
 # padded on the right to their longest (the causal mask keeps padding from what is before it), of as many tokens as
 # turned out best in trials; fused q, k, v and gate, up; the mask added by baddbmm; RoPE as one complex product.
@@ -67,7 +67,7 @@ def rewards(ids, last):  # (B, T) padded ids and where each ends → (B)
 @torch.inference_mode()
 def run(first, end, budget):  # budget: tokens of a batch, padding included
     texts = [side for pair in sequences[first:end] for side in pair]
-    start, fed = time.perf_counter(), 0
+    start, cpu, fed = time.perf_counter(), time.process_time(), 0
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     result = torch.empty(len(texts))
     while by_length:  # from the longest
@@ -76,7 +76,7 @@ def run(first, end, budget):  # budget: tokens of a batch, padding included
         ids = torch.nn.utils.rnn.pad_sequence([texts[i] for i in chosen], batch_first=True)
         result[chosen] = rewards(ids, torch.tensor([len(texts[i]) - 1 for i in chosen]))
         fed += ids.numel()
-    return time.perf_counter() - start, fed, result.view(-1, 2).tolist()
+    return time.perf_counter() - start, time.process_time() - cpu, fed, result.view(-1, 2).tolist()
 
 
 with open(pairs) as f: rows = [json.loads(line) for line in f]
@@ -85,7 +85,7 @@ run(0, 8, 1024)
 best = min((min(run(0, 32, n)[0] for _ in range(2)), n) for n in (512, 1024, 2048, 4096))[1]
 print('ready', torch.__version__, best, flush=True)
 for line in sys.stdin:
-    seconds, fed, found = run(*map(int, line.split()), best)
-    print('%.6f %d' % (seconds, fed))
+    seconds, cpu, fed, found = run(*map(int, line.split()), best)
+    print('%.6f %.6f %d' % (seconds, cpu, fed))
     for pair in found: print('%.7g %.7g' % tuple(pair))
     sys.stdout.flush()
