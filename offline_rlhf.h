@@ -15524,11 +15524,8 @@ static void orli_generator_draw(void *arg, size_t task, size_t worker) {
     orl_real *own = g->shaped ? g->shaped + worker * 2 * g->vocab : NULL;
     orli_rng r = orli_rng_new(g->o->seed, ((uint64_t)l->prompt << 24) + l->sample);
     orli_choice *c = &g->drawn[task];
-    size_t n = g->m->classes, lane;
+    size_t n = g->m->classes;
     r.counter = l->out.count;
-    c->id = -1;
-    for (lane = 0; lane < g->lanes; lane++)
-        if (!(kern->sum_squares(g->vocab, z + lane * g->vocab) <= DBL_MAX)) return;
     if (g->lanes == 2) {
         orli_guide(kern, z, z + g->vocab, n, g->o->guidance, own);
         z = own;
@@ -15541,6 +15538,7 @@ static void orli_generator_draw(void *arg, size_t task, size_t worker) {
     }
     *c = orli_draw(kern, z, n, g->o, orli_rng_uniform(&r), g->weights + worker * orli_weights_size(g->vocab));
     c->logp = (double)asked[c->id] - (double)kern->log_sum_exp(n, asked);
+    if (!(fabs(c->logp) <= DBL_MAX)) c->id = -1; /* some logit is NaN or infinite */
 }
 
 /* Adds what a token says, as orli_decode() would. */
