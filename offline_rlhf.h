@@ -51,7 +51,7 @@
  *   >>optim      8  AdamW, schedules, clipping                                    tensor
  *   >>formats    9  JSON and safetensors, in and out; GGUF, out                   platform
  *   >>tokenizer  10 byte-pair encoding: learned, loaded, saved                    formats
- *   >>model      11 nine families, language or reward head; LoRA; frozen bf16     tensor, tokenizer
+ *   >>model      11 nine families, language or reward head; LoRA; bf16, int8      tensor, tokenizer
  *   >>generate   12 paged KV cache, continuous batching, sampling                 model
  *   >>data       13 rows, views, and the token ids a model sees of them           model
  *   >>train      14 one trainer: micro-batches, losses, checkpoints, logs         data, optim
@@ -154,8 +154,9 @@
  * A model in training holds its weights four times (weights, gradients, two moments: 16 bytes a
  * parameter), one that samples or scores up to twice (weights, and packed for matrix products). With
  * a LoRA adapter only the adapter has gradients and moments, and its base may be frozen: bf16, 2
- * bytes a parameter, or none if it stays in its file (orl_model_load_frozen). PPO
- * has policy and critic in training, reference and reward model in use. Activations are those of one
+ * bytes a parameter, or none if it stays in its file (orl_model_load_frozen). What samples or scores
+ * alone may be int8, little more than one byte (orl_model_store_int8; orl_compare_logprob says what
+ * that costs). PPO has policy and critic in training, reference and reward model in use. Activations are those of one
  * micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before its first
  * step, by a run without arithmetic, and the same run tells orl_train_estimate() what will be
  * needed. Within it, what no later operator reads makes room at once: gradients as the backward pass
@@ -284,7 +285,7 @@
  * its heads. Golden logits and gradients from another implementation: tests/golden/families.py.
  *
  * N. WHAT IT DOES NOT DO
- *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, dropout. It is for models
+ *   - GPUs, several machines (but for `reduce`), gradients in bf16 or less, dropout. It is for models
  *     that fit a CPU's memory, and for seeing how the methods work.
  *   - Families beyond the nine of orl_arch: no experts, no images; a head is at most 256 wide.
  *   - Instruction sets beyond AVX2, AVX-512 and arm64's NEON: elsewhere the scalar kernels run.
@@ -11633,13 +11634,14 @@ ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir)
  * Purpose:    one forward pass for every family and use; weights in from and out to Hugging Face
  *             directories, out to GGUF; low-rank adapters in PEFT's layout.
  * Depends on: tensor, formats, tokenizer.   Owns: a model owns its parameters and its adapter, not its
- *             tokenizer. Frozen bf16 weights belong to all copies that read them.
+ *             tokenizer. Frozen weights belong to all copies that read them.
  * Invariants: what differs between families is data: a table of weights with their names on disk. A block
  *             computes what its weights imply. A file's config is taken in full or refused with the key's
  *             name and value; a missing, odd-shaped or superfluous tensor is an error.
  * Source:     GPT-2: Radford et al. 2019; Llama: Touvron et al., arXiv 2302.13971; grouped queries:
  *             Ainslie et al., arXiv 2305.13245; the others: the modeling files of transformers 5.
- * Tested by:  tests/test_11_model.c, test_11_families.c, test_11_lora.c, test_11_gguf.c, test_golden.c */
+ * Tested by:  tests/test_11_model.c, test_11_families.c, test_11_lora.c, test_11_int8.c, test_11_gguf.c,
+ *             test_golden.c */
 
 /* ---- 11.1 families: the weights of a block, and of the whole ---- */
 
