@@ -418,6 +418,41 @@ static void test_beside(void) {
     orl_model_free(again), orl_dataset_free(data), orl_dataset_free(two);
 }
 
+/* Memory is known before it is used: of DPO against a reference in int8, of PPO with such a reward model. */
+static void test_estimates(int ppo) {
+    static const char *const fields[] = {"{\"prompt", "], \"chosen", "], \"rejected"};
+    orl_ctx *c = context(2);
+    orl_model_config mc = orl_model_config_default(ORL_LLAMA);
+    orl_train_options o = orl_train_default();
+    orl_ppo_options p = orl_ppo_default();
+    orl_model *m, *other;
+    orl_dataset *d;
+    orl_estimate e;
+    orli_str s = orli_str_new(c);
+    double beta = 0.1;
+    size_t i, t, side;
+    for (i = 0; i < 200; i++) {
+        for (side = 0; side < (ppo ? 1u : 3u); side++) {
+            orli_str_printf(&s, "%s_ids\": [%d", fields[side], (int)side);
+            for (t = 0; t < 10 + i % 9; t++) orli_str_printf(&s, ", %d", (int)((31 * i + 7 * t + side) % 512));
+        }
+        orli_str_puts(&s, "]}\n");
+    }
+    d = orl_dataset_parse(c, s.data, s.length, "rows");
+    orli_str_free(&s);
+    mc.vocab = 512, mc.dim = 64, mc.heads = 4, mc.kv_heads = 2, mc.ffn = 160, mc.layers = 3, mc.context = 128;
+    m = orl_model_create(c, &mc, NULL), other = ppo ? orl_reward_model(m) : orl_model_copy(m);
+    check(orl_model_store_int8(other) == ORL_OK);
+    p.iterations = 1, p.rollouts = 128, p.minibatch = 64, p.epochs = 1, p.max_tokens = 40;
+    o.steps = 2, o.batch = 64, o.micro_tokens = 2048, o.loss = orl_loss_dpo, o.loss_user = &beta, o.per_pair = 1;
+    o.reference = ppo ? NULL : other;
+    check((ppo ? orl_ppo_estimate(m, other, d, &p, &e) : orl_train_estimate(m, d, &o, &e)) == ORL_OK);
+    check((ppo ? orl_train_ppo(m, other, d, &p) : orl_train(m, d, &o)) == ORL_OK);
+    check_near((double)e.total / (double)orl_memory_peak(c), 1, 0.05);
+    if (orl_failed(c)) printf("    %s\n", orl_error(c));
+    orl_destroy(c);
+}
+
 /* An adapter that was trained on floats goes on with bytes below it, and merges with what they stand for. */
 static void test_adapter(void) {
     orl_model *m = make_model(ctx, ORL_LLAMA), *bytes, *merged;
@@ -463,7 +498,8 @@ static void all_of(orl_ctx *c) {
 
 static void clean(void) {
     static const char *const names[] = {"saved/config.json", "saved/model.safetensors", "saved",
-                                        "saved.writing/config.json", "saved.writing/model.safetensors", "saved.writing"};
+                                        "saved.writing/config.json", "saved.writing/model.safetensors",
+                                        "saved.writing"};
     size_t i;
     for (i = 0; i < sizeof names / sizeof *names; i++) remove(in_dir(names[i]));
 }
@@ -516,6 +552,8 @@ int main(void) {
     orli_spare_drop(ctx);
     check(orl_memory_now(ctx) == start);
     test_refusals();
+    test_estimates(0);
+    test_estimates(1);
     check(!orl_failed(ctx));
     if (orl_failed(ctx)) printf("    %s\n", orl_error(ctx));
     orl_destroy(ctx);
