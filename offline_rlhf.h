@@ -51,7 +51,7 @@
  *   >>optim      8  AdamW, schedules, clipping                                    tensor
  *   >>formats    9  JSON and safetensors, in and out; GGUF, out                   platform
  *   >>tokenizer  10 byte-pair encoding: learned, loaded, saved                    formats
- *   >>model      11 nine families, language or reward head; LoRA; frozen bf16     tensor, tokenizer
+ *   >>model      11 nine families, language or reward head; LoRA; bf16, int8      tensor, tokenizer
  *   >>generate   12 paged KV cache, continuous batching, sampling                 model
  *   >>data       13 rows, views, and the token ids a model sees of them           model
  *   >>train      14 one trainer: micro-batches, losses, checkpoints, logs         data, optim
@@ -154,8 +154,9 @@
  * A model in training holds its weights four times (weights, gradients, two moments: 16 bytes a
  * parameter), one that samples or scores up to twice (weights, and packed for matrix products). With
  * a LoRA adapter only the adapter has gradients and moments, and its base may be frozen: bf16, 2
- * bytes a parameter, or none if it stays in its file (orl_model_load_frozen). PPO
- * has policy and critic in training, reference and reward model in use. Activations are those of one
+ * bytes a parameter, or none if it stays in its file (orl_model_load_frozen). What samples or scores
+ * alone may be int8, little more than one byte (orl_model_store_int8; orl_compare_logprob says what
+ * that costs). PPO has policy and critic in training, reference and reward model in use. Activations are those of one
  * micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before its first
  * step, by a run without arithmetic, and the same run tells orl_train_estimate() what will be
  * needed. Within it, what no later operator reads makes room at once: gradients as the backward pass
@@ -284,7 +285,7 @@
  * its heads. Golden logits and gradients from another implementation: tests/golden/families.py.
  *
  * N. WHAT IT DOES NOT DO
- *   - GPUs, several machines (but for `reduce`), quantised or bf16 arithmetic, dropout. It is for models
+ *   - GPUs, several machines (but for `reduce`), gradients in bf16 or less, dropout. It is for models
  *     that fit a CPU's memory, and for seeing how the methods work.
  *   - Families beyond the nine of orl_arch: no experts, no images; a head is at most 256 wide.
  *   - Instruction sets beyond AVX2, AVX-512 and arm64's NEON: elsewhere the scalar kernels run.
@@ -868,6 +869,17 @@ ORL_API char *orl_generate_text(orl_model *model, const char *prompt, const orl_
 /* Sets row.logp = Σ log π(response | prompt). per_token (may be NULL) receives, for each row in turn, its
  * response tokens' log-probabilities; total_tokens (may be NULL) how many there are. Free with orl_free. */
 ORL_API orl_status orl_logprob(orl_model *model, orl_dataset *data, orl_real **per_token, size_t *total_tokens);
+
+typedef struct orl_logprob_loss { /* of tokens that two models gave log-probabilities */
+    size_t tokens;
+    double perplexity, other_perplexity; /* e^(−mean log-probability) */
+    double mean_difference, worst;       /* of |log π − log π_other|, over tokens */
+} orl_logprob_loss;
+/* What it costs to store weights otherwise, measured on held-out rows: the same tokens by `model` and by `other`, its
+ * copy in bf16 or int8, or any model of the same vocabulary (else ORL_ERR_MISMATCH). Of a row the response counts; a
+ * row of plain text is a response. The rows stay as they are. */
+ORL_API orl_status orl_compare_logprob(orl_model *model, orl_model *other, const orl_dataset *data,
+                                       orl_logprob_loss *out);
 /* Sets reward_raw and, with the model's stored mean and sd, reward (both sides of a pair). */
 ORL_API orl_status orl_score(orl_model *reward_model, orl_dataset *data);
 
@@ -3506,8 +3518,8 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 
 static const orli_kernels ORLI_K(kernels) = {
     ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
-    ORLI_K(pack), ORLI_K(quantise), ORLI_K(int8_tile), ORLI_INT8_VNNI, ORLI_K(widen), ORLI_K(add), ORLI_K(axpy), ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum),
-    ORLI_K(max), ORLI_K(sum_squares),
+    ORLI_K(pack), ORLI_K(quantise), ORLI_K(int8_tile), ORLI_INT8_VNNI, ORLI_K(widen), ORLI_K(add), ORLI_K(axpy),
+    ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(sum_exp), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
     ORLI_K(layernorm), ORLI_K(layernorm_backward), ORLI_K(rmsnorm), ORLI_K(rmsnorm_backward),
     ORLI_K(gelu), ORLI_K(gelu_backward), ORLI_K(gelu_erf), ORLI_K(gelu_erf_backward),
@@ -4230,7 +4242,7 @@ struct orl_param {
     orl_real *data, *grad;  /* grad: into the set's one gradient array; NULL if nothing trains */
     const uint16_t *half;   /* in the place of data: frozen, (rows, cols) in bf16 … */
     const int8_t *int8;     /* … or panels of bytes … */
-    orli_frozen *store;      /* … which lie in here */
+    orli_frozen *store;     /* … which lie in here */
     uint16_t *packed_half;  /* panels of half */
     orl_real *packed;       /* panels of dataᵀ for frozen use, valid while packed_version == version */
     size_t version, packed_version;
@@ -5046,9 +5058,14 @@ static orli_mat orli_mat_of_weight(const orl_tensor *w, int transposed) {
 /* What a node may have as its input: frozen numbers take no part in the backward pass. */
 static orl_tensor *orli_unless_stored(orl_tensor *w) { return orli_stored(w) ? NULL : w; }
 
-/* Bytes serve where nothing is recorded. */
-static orl_status orli_weight_serves(orl_tape *tape, const orl_tensor *w) {
-    if (tape->inference || !orli_stored(w) || !w->param->int8) return ORL_OK;
+/* Is the product with w taken from panels that are kept beside the parameter, or in its place? */
+static int orli_weight_kept(const orl_tape *tape, const orl_tensor *w) {
+    return w->param && (tape->inference || w->param->int8);
+}
+
+/* Bytes serve where no gradient is to go through them. */
+static orl_status orli_weight_serves(orl_tape *tape, const orl_tensor *x, const orl_tensor *w) {
+    if (tape->inference || !x->needs_grad || !orli_stored(w) || !w->param->int8) return ORL_OK;
     return orli_fail(tape->object.ctx, ORL_ERR_ARGUMENT,
                      "the weights are stored in int8 (%s), for sampling and scoring alone: to train, or to train an "
                      "adapter, load the model with orl_model_load() or orl_model_load_frozen()", w->param->name);
@@ -5073,13 +5090,13 @@ ORL_API orl_tensor *orl_linear(orl_tape *tape, orl_tensor *x, orl_tensor *w, orl
     if (!tape || !x || !w) return NULL;
     if (x->cols != w->cols) return orli_mismatch(tape, "orl_linear", x, w);
     if (b && (b->rows * b->cols != w->rows)) return orli_mismatch(tape, "orl_linear's bias", w, b);
-    if (orli_weight_serves(tape, w) != ORL_OK) return NULL;
+    if (orli_weight_serves(tape, x, w) != ORL_OK) return NULL;
     y = orli_node(tape, x->rows, w->rows, x, orli_unless_stored(w), b, orli_linear_backward, sizeof w);
     if (!y) return NULL;
     *(orl_tensor **)y->saved = w;
     ctx = tape->object.ctx;
     if (orli_dry(tape)) return y;
-    if (!tape->inference || !w->param)
+    if (!orli_weight_kept(tape, w))
         orli_gemm(ctx, x->rows, w->rows, x->cols, orli_mat_of(x->data, x->cols, 1), orli_mat_of_weight(w, 1), y->data,
                   w->rows, 0);
     else if (orli_param_product(ctx, w->param, x->rows, w->rows, x->data, y->data) != ORL_OK) return NULL;
@@ -5879,6 +5896,7 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
     if (!tape || !h || !w || (h->rows && !target)) return NULL;
     ctx = tape->object.ctx, n = h->rows, d = h->cols;
     if (h->cols != w->cols || classes > w->rows) return orli_mismatch(tape, "orl_token_logp", h, w);
+    if (orli_weight_serves(tape, h, w) != ORL_OK) return NULL;
     y = orli_node(tape, n, 1, h, orli_unless_stored(w), NULL, orli_head_backward, sizeof *s);
     copy = (int32_t *)orli_arena_alloc(&tape->nodes, n, sizeof *copy);
     if (!y || !copy) return NULL;
@@ -5917,7 +5935,7 @@ static orl_tensor *orli_token_logp(orl_tape *tape, orl_tensor *h, orl_tensor *w,
         job.logits = logits, job.lse = s->lse + at, job.logp = y->data + at;
         if (s->entropy) job.entropy = s->entropy->data + at;
         if (s->known) job.dlogp = s->known + at;
-        if (tape->inference && w->param) {
+        if (orli_weight_kept(tape, w)) {
             if (orli_param_product(ctx, w->param, job.rows, classes, hm.data, logits) != ORL_OK) return NULL;
         } else orli_gemm(ctx, job.rows, classes, d, hm, orli_mat_of_weight(w, 1), logits, classes, 0);
         orli_parallel(ctx, ORLI_WORK_HEAD, (job.rows + ORLI_HEAD_TASK - 1) / ORLI_HEAD_TASK, orli_head_forward_rows,
@@ -12101,13 +12119,14 @@ ORL_API orl_status orl_tokenizer_save(const orl_tokenizer *tok, const char *dir)
  * Purpose:    one forward pass for every family and use; weights in from and out to Hugging Face
  *             directories, out to GGUF; low-rank adapters in PEFT's layout.
  * Depends on: tensor, formats, tokenizer.   Owns: a model owns its parameters and its adapter, not its
- *             tokenizer. Frozen bf16 weights belong to all copies that read them.
+ *             tokenizer. Frozen weights belong to all copies that read them.
  * Invariants: what differs between families is data: a table of weights with their names on disk. A block
  *             computes what its weights imply. A file's config is taken in full or refused with the key's
  *             name and value; a missing, odd-shaped or superfluous tensor is an error.
  * Source:     GPT-2: Radford et al. 2019; Llama: Touvron et al., arXiv 2302.13971; grouped queries:
  *             Ainslie et al., arXiv 2305.13245; the others: the modeling files of transformers 5.
- * Tested by:  tests/test_11_model.c, test_11_families.c, test_11_lora.c, test_11_gguf.c, test_golden.c */
+ * Tested by:  tests/test_11_model.c, test_11_families.c, test_11_lora.c, test_11_int8.c, test_11_gguf.c,
+ *             test_golden.c */
 
 /* ---- 11.1 families: the weights of a block, and of the whole ---- */
 
@@ -18573,6 +18592,52 @@ ORL_API orl_status orl_logprob(orl_model *m, orl_dataset *d, orl_real **per_toke
     return orl_error_status(ctx);
 }
 
+static int orli_same_vocabulary(const orl_model *a, const orl_model *b) {
+    const orl_tokenizer *x = a->tokenizer, *y = b->tokenizer;
+    size_t i, n, k;
+    if (a->classes != b->classes) return 0;
+    if (!x || !y || x == y) return 1;
+    if (orl_vocab(x) != orl_vocab(y)) return 0;
+    for (i = 0; i < orl_vocab(x); i++) {
+        const char *s = orl_token_text(x, (int32_t)i, &n), *t = orl_token_text(y, (int32_t)i, &k);
+        if (n != k || (n && memcmp(s, t, n) != 0)) return 0;
+    }
+    return 1;
+}
+
+ORL_API orl_status orl_compare_logprob(orl_model *m, orl_model *other, const orl_dataset *d, orl_logprob_loss *out) {
+    orl_ctx *ctx = orl_model_ctx(m);
+    orl_dataset *rows;
+    orl_real *p = NULL, *q = NULL;
+    size_t i, n = 0, k = 0;
+    double sum[3] = {0, 0, 0}, worst = 0;
+    if (out) memset(out, 0, sizeof *out);
+    if (!m || !other || !d || !out || orl_failed(ctx)) return orl_error_status(ctx);
+    if (orl_model_ctx(other) != ctx)
+        return orli_fail(ctx, ORL_ERR_ARGUMENT, "orl_compare_logprob: %s is of another context", other->name);
+    if (!orli_same_vocabulary(m, other))
+        return orli_fail(ctx, ORL_ERR_MISMATCH, "orl_compare_logprob: %s and %s have different vocabularies", m->name,
+                         other->name);
+    rows = orl_dataset_view(d, 0, d->count);
+    if (orl_logprob(m, rows, &p, &n) == ORL_OK) orl_logprob(other, rows, &q, &k);
+    orl_dataset_free(rows);
+    if (p && q && n != k)
+        orli_fail(ctx, ORL_ERR_MISMATCH, "orl_compare_logprob: %s sees %zu tokens in %s, %s %zu: their contexts differ",
+                  m->name, n, d->name, other->name, k);
+    for (i = 0; p && q && n == k && i < n; i++) {
+        const double apart = fabs((double)p[i] - (double)q[i]);
+        sum[0] += (double)p[i], sum[1] += (double)q[i], sum[2] += apart;
+        worst = apart > worst || apart != apart ? apart : worst;
+    }
+    orli_free(ctx, p);
+    orli_free(ctx, q);
+    if (orl_failed(ctx)) return orl_error_status(ctx);
+    out->tokens = n;
+    out->perplexity = exp(-sum[0] / (double)n), out->other_perplexity = exp(-sum[1] / (double)n);
+    out->mean_difference = sum[2] / (double)n, out->worst = worst;
+    return ORL_OK;
+}
+
 typedef struct orli_score_job {
     orl_dataset *data;
     int sides;
@@ -19176,9 +19241,17 @@ static orl_status orli_ppo_check(orl_ctx *ctx, const orl_model *policy, const or
     return bad ? orli_fail(ctx, ORL_ERR_ARGUMENT, "ppo: %s", bad) : ORL_OK;
 }
 
+/* Frozen weights become floats where they could not train: without an adapter, or stored as bytes. */
+static orl_model *orli_model_trainable(orl_model *m) {
+    orl_param *p;
+    for (p = m ? m->params->first : NULL; p; p = p->next)
+        if (p->int8 || !orl_has_lora(m)) orli_param_widen(p);
+    return m;
+}
+
 static orl_model *orli_ppo_make_critic(const orl_model *policy, const orl_model *rm) {
     orl_model *critic;
-    if (rm) return orl_model_copy(rm); /* trunk, head and normalisation */
+    if (rm) return orli_model_trainable(orl_model_copy(rm)); /* trunk, head and normalisation */
     critic = orl_reward_model(policy);
     if (critic) memset(orli_model_weight(critic, ORLI_W_SCORE, 0)->data, 0, critic->config.dim * sizeof(orl_real));
     return critic;
@@ -19340,19 +19413,19 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
         return orl_error_status(ctx);
     memset(&p, 0, sizeof p);
     p.ctx = ctx, p.o = &o, p.policy = policy;
-    p.critic = rm ? rm : orl_reward_model(policy); /* of its shape */
+    p.critic = rm && !rm->frozen ? rm : orli_ppo_make_critic(policy, rm); /* of its shape */
     p.tape = orl_tape_create(ctx);
     p.order = (size_t *)orli_alloc(ctx, o.minibatch, sizeof *p.order);
     orli_micro_create(&p.micro, ctx);
-    if (orli_ppo_prompts(&p.prompts, policy, prompts, o.max_tokens) == ORL_OK) {
+    if (!orl_failed(ctx) && orli_ppo_prompts(&p.prompts, policy, prompts, o.max_tokens) == ORL_OK) {
         const orli_examples *e = &p.prompts;
         /* so that a dry run sees what needs gradients */
         orli_params_train(orli_model_trained(policy)), orli_params_train(orli_model_trained(p.critic));
         out->gradients = orli_trained_bytes(policy) + orli_trained_bytes(p.critic), out->moments = 2 * out->gradients;
         /* with reference and reward model, which are copies; packed, as all score */
         out->weights = orli_model_bytes(policy) + orli_copied_bytes(policy) + 2 * orli_packed_bytes(policy);
-        out->weights += rm ? orli_model_bytes(rm) + orli_copied_bytes(rm) + 2 * orli_packed_bytes(rm)
-                           : orli_copied_bytes(p.critic) + orli_packed_bytes(p.critic);
+        out->weights += orli_copied_bytes(p.critic) + orli_packed_bytes(p.critic);
+        out->weights += rm ? orli_model_bytes(rm) + orli_packed_bytes(rm) : 0;
         out->activations = orli_ppo_plan(&p) + orli_ppo_rollout_bytes(policy, e, o.rollouts);
         rest = ctx->pool->threads * ORLI_SCRATCH + e->id_capacity * sizeof *e->ids + e->capacity * sizeof *e->example;
         out->total = out->weights + out->gradients + out->moments + out->activations + rest;
@@ -19370,7 +19443,7 @@ ORL_API orl_status orl_ppo_estimate(orl_model *policy, orl_model *rm, const orl_
     orli_micro_free(&p.micro);
     orli_free(ctx, p.order);
     orl_tape_free(p.tape);
-    if (!rm) orl_model_free(p.critic);
+    if (p.critic != rm) orl_model_free(p.critic);
     return orl_error_status(ctx);
 }
 

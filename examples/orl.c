@@ -141,7 +141,7 @@ typedef struct options {
     orl_rm_loss rm_loss;
     demo_options demo;
     orl_lora_options lora; /* rank 0: none */
-    int arch, untied, dtype, schedule, share;
+    int arch, untied, dtype, schedule, share, weights; /* weights: enum storage */
     size_t vocab;
     /* stages of align */
     const char *method;
@@ -153,16 +153,18 @@ typedef struct options {
     const char *command;
 } options;
 
+enum storage { AS_F32, AS_BF16, AS_INT8, STORAGES }; /* of weights that are only used */
+
 enum { /* which subcommands an option belongs to */
     DEMO = 1 << 0, TOKENIZER = 1 << 1, ENCODE = 1 << 2, DECODE = 1 << 3, INIT = 1 << 4, IMPORT = 1 << 5,
     SPLIT = 1 << 6, PRETRAIN = 1 << 7, SFT = 1 << 8, RM = 1 << 9, GENERATE = 1 << 10, LOGPROB = 1 << 11,
-    SCORE = 1 << 12, ALIGN = 1 << 13, EVAL = 1 << 14, EXPORT = 1 << 15, CHAT = 1 << 16,
+    SCORE = 1 << 12, ALIGN = 1 << 13, EVAL = 1 << 14, EXPORT = 1 << 15, CHAT = 1 << 16, PRECISION = 1 << 17,
     TRAINS = PRETRAIN | SFT | RM | ALIGN,
     SAMPLES = GENERATE | EVAL,
     SPEAKS = SAMPLES | CHAT,
-    READS = SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE,
+    READS = SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE | PRECISION,
     WRITES = TOKENIZER | INIT | IMPORT | EXPORT | SPLIT | TRAINS | SAMPLES | LOGPROB | SCORE,
-    ALL = (1 << 17) - 1,
+    ALL = (1 << 18) - 1,
     /* and which methods of `align` */
     FOR_PPO = 1 << 20,  /* PPO alone */
     STAGE = 1 << 21,    /* the offline methods: a filter, a weight, a condition */
@@ -187,7 +189,7 @@ typedef struct option {
 #define BOTH(field) AT(train.field), AT(ppo.field)
 
 static const option option_table[] = {
-    {"model", "DIR", LIST, ENCODE | DECODE | EXPORT | TRAINS | SPEAKS | LOGPROB, ONE(models),
+    {"model", "DIR", LIST, ENCODE | DECODE | EXPORT | TRAINS | SPEAKS | LOGPROB | PRECISION, ONE(models),
      "a Hugging Face directory (eval: several; the first is what the others are compared with)"},
     {"data", "FILE", TEXT, READS, ONE(data), "JSONL rows; - is stdin"},
     {"data", "FILE", TEXT, ENCODE, ONE(data), "with --dump: JSONL rows instead of text, as training sees them"},
@@ -324,6 +326,8 @@ static const option option_table[] = {
      "work activations out again in the backward pass: much less memory, a third slower"},
     {"frozen", NULL, FLAG, SPEAKS | LOGPROB | SCORE | ALIGN, ONE(frozen),
      "BF16 weights stay in their file: less memory, the same numbers (align: those of --rm)"},
+    {"weights", "f32|bf16|int8", CHOICE, SPEAKS | LOGPROB | SCORE | ALIGN, ONE(weights),
+     "how weights are kept in memory (align: those of --rm); default f32; orl precision says what others cost"},
     {"no-shuffle", NULL, OFF, TRAINS | NOT_PPO, ONE(train.shuffle), "rows in file order, wrapping around"},
     {"eval-data", "FILE", TEXT, TRAINS | NOT_PPO, ONE(eval_data), "validation rows"},
     {"eval-every", "N", COUNT, TRAINS | NOT_PPO, ONE(train.eval_every),
@@ -375,7 +379,7 @@ static void defaults(options *o) {
     o->demo.seed = 1;
     o->demo.seeds = 1;
     o->arch = ORL_LLAMA;
-    o->schedule = o->share = -1;
+    o->schedule = o->share = o->weights = -1;
     o->test_fraction = 0.2;
     o->filter_rule = -1;
     o->weight_clip = 20;
@@ -1228,9 +1232,16 @@ static int cmd_split(orl_ctx *ctx, options *o) {
 
 /* ---- training ---- */
 
-/* A model that is only used. */
+static void store_weights(orl_model *model, int how) {
+    if (how == AS_BF16) orl_model_store_bf16(model);
+    if (how == AS_INT8) orl_model_store_int8(model);
+}
+
+/* A model that is only used. What the file has in BF16 need not become floats on the way to bytes. */
 static orl_model *load_to_use(orl_ctx *ctx, const options *o, const char *dir) {
-    return o->frozen ? orl_model_load_frozen(ctx, dir) : orl_model_load(ctx, dir);
+    orl_model *model = o->frozen || o->weights > AS_F32 ? orl_model_load_frozen(ctx, dir) : orl_model_load(ctx, dir);
+    store_weights(model, o->weights);
+    return model;
 }
 
 /* The model to be trained: one whose adapter is trained keeps its BF16 weights in the file. */
@@ -1384,6 +1395,62 @@ static int cmd_score(orl_ctx *ctx, options *o) {
     code = write_rows(ctx, data, o->out, 0, NULL);
     if (code == 0 && orl_dataset_count(data) && (orl_dataset_row(data, 0)->flags & ORL_PAIR)) say_accuracy(data);
     return code ? code : finish(ctx);
+}
+
+/* ---- precision ---- */
+
+/* What a way to store weights changes, as fields of JSON after `head`: of log-probabilities, … */
+static void print_logprob_loss(const char *head, orl_model *model, orl_model *other, orl_dataset *data) {
+    orl_logprob_loss loss;
+    if (orl_compare_logprob(model, other, data, &loss) != ORL_OK) return;
+    printf("%s, \"tokens\": %zu, \"perplexity\": %.6f, \"mean_difference\": %.6g, \"worst\": %.6g}\n", head,
+           loss.tokens, loss.other_perplexity, loss.mean_difference, loss.worst);
+}
+
+/* … or of rewards, and how many pairs change places. */
+static void print_reward_loss(const char *head, orl_model *model, orl_model *other, orl_dataset *data) {
+    size_t i, side, rows = orl_dataset_count(data), n = 0, pairs = 0, turned = 0;
+    orl_dataset *again = orl_dataset_view(data, 0, rows);
+    double sum = 0, worst = 0;
+    orl_score(model, data);
+    if (orl_score(other, again) != ORL_OK) return;
+    for (i = 0; i < rows; i++) {
+        const orl_row *a = orl_dataset_row(data, i), *b = orl_dataset_row(again, i);
+        size_t sides = a->flags & ORL_PAIR ? 2 : 1;
+        for (side = 0; side < sides; side++) {
+            double apart = fabs(side ? a->rejected_reward - b->rejected_reward : a->reward - b->reward);
+            if (!isfinite(apart)) continue; /* a row that does not fit */
+            n++, sum += apart, worst = apart > worst ? apart : worst;
+        }
+        if (sides == 1 || !isfinite(a->reward - a->rejected_reward)) continue;
+        pairs++;
+        turned += (a->reward > a->rejected_reward) != (b->reward > b->rejected_reward);
+    }
+    printf("%s, \"responses\": %zu, \"mean_difference\": %.6g, \"worst\": %.6g", head, n, n ? sum / (double)n : 0,
+           worst);
+    if (pairs) printf(", \"pairs\": %zu, \"ranked_otherwise\": %.6g", pairs, (double)turned / (double)pairs);
+    printf("}\n");
+    orl_dataset_free(again);
+}
+
+/* A line for each way to keep the weights in memory. */
+static int cmd_precision(orl_ctx *ctx, options *o) {
+    static const char *const names[] = {"f32", "bf16", "int8"};
+    orl_model *model = orl_model_load(ctx, o->models.item[0]);
+    orl_dataset *data = load_data(ctx, o, o->data, model);
+    int how;
+    start_line(ctx, o, model, orl_memory_now(ctx));
+    for (how = 0; how < STORAGES && !orl_failed(ctx); how++) {
+        size_t bytes = orl_memory_now(ctx);
+        orl_model *other = orl_model_copy(model);
+        char head[64];
+        store_weights(other, how);
+        bytes = orl_memory_now(ctx) - bytes;
+        snprintf(head, sizeof head, "{\"weights\": \"%s\", \"bytes\": %zu", names[how], bytes);
+        (orl_is_reward_model(model) ? print_reward_loss : print_logprob_loss)(head, model, other, data);
+        orl_model_free(other);
+    }
+    return finish(ctx);
 }
 
 /* ---- align ---- */
@@ -1966,6 +2033,9 @@ static const command command_table[] = {
     {"score", SCORE, "rm data", cmd_score,
      "--rm DIR --data FILE [--out FILE]",
      "add \"reward\" and \"reward_raw\" to each row; of pairs, to both sides"},
+    {"precision", PRECISION, "model data", cmd_precision,
+     "--model DIR --data FILE",
+     "what weights kept in bf16 or int8 save and cost: a line of JSON for each"},
     {"align", ALIGN, "model data out", cmd_align,
      "--method NAME --model DIR --data FILE [--rm DIR] --out DIR",
      "align a model to rewards: filter, weight, condition, or PPO, DPO"},
@@ -2095,6 +2165,7 @@ static int settle(options *o, const command *c) {
         need += n + (need[n] == ' ');
     }
     if (o->models.count > 1 && c->bit != EVAL) return usage(o, "orl %s takes one --model", c->name);
+    if (o->frozen && o->weights == AS_F32) return usage(o, "--frozen and --weights f32 exclude each other");
     if (o->share >= 0) o->train.share = (orl_share)o->share;
     if (o->schedule >= 0) o->train.schedule = o->ppo.schedule = (orl_schedule)o->schedule;
     if (given(o, "seed")) o->train.seed = o->ppo.seed = o->generate.seed = o->config.seed;

@@ -610,6 +610,240 @@ static void test_gemm_threads(void) {
     }
 }
 
+/* ---- products of bytes ------------------------------------------------------------------------------------- */
+
+static int8_t *guarded_bytes(size_t slot, size_t n) {
+    char *first = slot_memory + slot * (SLOT_BYTES + 2 * page) + page;
+    if (n + 64 > SLOT_BYTES / (place == ANYWHERE ? 2 : 1)) abort();
+    if (place == AT_START) return (int8_t *)first;
+    if (place == AT_END) return (int8_t *)(first + SLOT_BYTES - n);
+    return (int8_t *)(first + SLOT_BYTES / 2 + below(64));
+}
+
+/* Some groups of 64 of each row are larger or smaller than others, some are 0. */
+static void fill_groups(orl_real *x, size_t rows, size_t k) {
+    size_t i, p;
+    double size = 1;
+    for (i = 0; i < rows; i++)
+        for (p = 0; p < k; p++) {
+            if (p % 64 == 0) size = below(8) ? pow(2, uniform(-9, 9)) : 0;
+            x[i * k + p] = (orl_real)(size * uniform(-1, 1));
+        }
+}
+
+/* By the definition: integers (rows, k) and scales (rows, groups), all within half a step of x. */
+static int groups_of(size_t rows, size_t k, const orl_real *x, int *q, double *scale) {
+    const size_t groups = (k + 63) / 64;
+    size_t i, g, p;
+    int good = 1;
+    for (i = 0; i < rows; i++)
+        for (g = 0; g < groups; g++) {
+            orl_real top = 0, over;
+            for (p = g * 64; p < k && p < g * 64 + 64; p++)
+                if (fabs((double)x[i * k + p]) > (double)top) top = (orl_real)fabs((double)x[i * k + p]);
+            scale[i * groups + g] = (double)(float)(top / 127);
+            over = (double)top > 1e-30 ? 127 / top : 0;
+            for (p = g * 64; p < k && p < g * 64 + 64; p++) {
+                const orl_real at = x[i * k + p] * over;
+                q[i * k + p] = (int)rint((double)at);
+                good &= fabs((double)q[i * k + p] * scale[i * groups + g] - (double)x[i * k + p]) <=
+                        0.50001 * scale[i * groups + g] + 1e-30;
+            }
+        }
+    return good;
+}
+
+/* Does a quantised row hold these numbers? What lacks to four is 0. */
+static int row_holds(const int8_t *row, size_t k, const int *q, const double *scale) {
+    size_t g, p;
+    int same = 1;
+    for (g = 0; g * 64 < k; g++, row += 8 + 64) {
+        const size_t n = ORLI_MIN(k - g * 64, (size_t)64);
+        int sum = 0;
+        for (p = 0; p < orli_round_up(n, 4); p++)
+            same &= row[8 + p] == (p < n ? q[g * 64 + p] : 0), sum += p < n ? q[g * 64 + p] : 0;
+        same &= (double)orli_single_at(row) == scale[g] && orli_int32_at(row + 4) == -128 * sum;
+    }
+    return same;
+}
+
+static void quantise_rows(const orli_kernels *by, size_t m, size_t k, const orl_real *x, int8_t *rows) {
+    const size_t bytes = orli_int8_row(k);
+    size_t i;
+    for (i = 0; i < m; i++) { /* 15 bytes more, and no more */
+        int8_t *row = guarded_bytes(12, bytes + 15);
+        by->quantise(k, x + i * k, row);
+        memcpy(rows + i * bytes, row, bytes);
+    }
+}
+
+typedef void (*int8_fn)(size_t, size_t, size_t, const int8_t *, size_t, const int8_t *, orl_real *, size_t, int);
+
+/* All kernels that sum with fused multiply-adds give the same bits. */
+static size_t int8_kernels(int8_fn *fn) {
+    size_t n = 0;
+    int isa;
+    fn[n++] = kern->int8_tile;
+    if (kern->int8_vnni && orli_vnni_detect()) fn[n++] = kern->int8_vnni;
+    for (isa = 0; isa <= (int)orli_isa_detect(); isa++) {
+        const orli_kernels *other = orli_kernels_of((orli_isa)isa);
+        if (other && other != kern && other->width > 1 && kern->width > 1) fn[n++] = other->int8_tile;
+    }
+    return n;
+}
+
+static void test_int8_case(orl_ctx *ctx, size_t m, size_t n, size_t k) {
+    const size_t groups = (k + 63) / 64, bytes = orli_int8_row(k), c_row = 32 + below(5);
+    const orl_real *x = guarded(0, m * k), *w = guarded(1, n * k);
+    int *xq = (int *)malloc(m * k * sizeof *xq), *wq = (int *)malloc(n * k * sizeof *wq);
+    double *xs = (double *)malloc(m * groups * 8), *ws = (double *)malloc(n * groups * 8), worst = 0;
+    int8_t *rows = guarded_bytes(2, m * bytes), *panels = guarded_bytes(3, orli_int8_size(n, k));
+    orl_real *out = guarded(4, m * n), *again = guarded(5, m * n), *read = guarded(6, k), *part;
+    int8_fn fn[8];
+    size_t kernels = int8_kernels(fn), i, j, p, f;
+    int same = 1;
+    fill_groups((orl_real *)(uintptr_t)x, m, k), fill_groups((orl_real *)(uintptr_t)w, n, k);
+    check(groups_of(m, k, x, xq, xs) && groups_of(n, k, w, wq, ws));
+    quantise_rows(kern, m, k, x, rows);
+    for (i = 0; i < m; i++) same &= row_holds(rows + i * bytes, k, xq + i * k, xs + i * groups);
+    check(same); /* whichever instruction set: these are the definition's */
+    orli_int8_pack(ctx, n, k, w, NULL, panels);
+    for (i = 0; i < n; i++) {
+        orli_int8_read(k, panels, i, 0, k, read);
+        for (p = 0; p < k; p++) same &= read[p] == (orl_real)(float)ws[i * groups + p / 64] * (orl_real)wq[i * k + p];
+        j = below(k), p = 1 + below(k - j);
+        part = guarded(9, p);
+        orli_int8_read(k, panels, i, j, p, part);
+        same &= memcmp(part, read + j, p * sizeof *read) == 0;
+    }
+    check(same);
+    orli_int8_gemm(ctx, m, n, k, x, panels, out);
+    for (i = 0; i < m; i++)
+        for (j = 0; j < n; j++) {
+            double sum = 0, size = 1e-30;
+            for (p = 0; p < groups; p++) {
+                double term = 0;
+                size_t at;
+                for (at = p * 64; at < k && at < p * 64 + 64; at++) term += (double)xq[i * k + at] * wq[j * k + at];
+                term *= xs[i * groups + p] * ws[j * groups + p];
+                sum += term, size += fabs(term);
+            }
+            worst = worse(worst, ((double)out[i * n + j] - sum) / size);
+        }
+    check(worst <= (double)(groups + 4) * EPS);
+    for (i = 0; i < m; i++) orli_int8_gemm(ctx, 1, n, k, x + i * k, panels, again + i * n); /* a row alone */
+    check(memcmp(out, again, m * n * sizeof *out) == 0);
+    for (f = 0; f < kernels && k <= ORLI_INT8_K; f++) /* a panel at a time by each kernel, nothing touched beside it */
+        for (j = 0; j < n; j += 32) {
+            const size_t cols = ORLI_MIN(n - j, (size_t)32), size = (m - 1) * c_row + cols;
+            const int mode = below(2) ? ORLI_ADD : ORLI_SET;
+            orl_real *c = guarded(7, size), *before = guarded(8, size);
+            int right = 1;
+            memcpy(before, c, size * sizeof *c);
+            fn[f](m, cols, k, rows, bytes, panels + j / 32 * orli_int8_panel(k), c, c_row, mode);
+            for (i = 0; i < size; i++) {
+                const orl_real sum = i % c_row < cols ? out[i / c_row * n + j + i % c_row] : 0;
+                right &= c[i] == (i % c_row >= cols ? before[i] : mode == ORLI_ADD ? (orl_real)(before[i] + sum) : sum);
+            }
+            check(right);
+        }
+    free(xq), free(wq), free(xs), free(ws);
+}
+
+/* From bf16 it is as from the same numbers as floats. */
+static void test_int8_halves(orl_ctx *ctx) {
+    const size_t n = 45, k = 201;
+    uint16_t half[45 * 201];
+    orl_real *wide = guarded(0, n * k);
+    int8_t *a = guarded_bytes(1, orli_int8_size(n, k)), *b = guarded_bytes(2, orli_int8_size(n, k));
+    size_t i;
+    for (i = 0; i < n * k; i++) half[i] = (uint16_t)(0x3c00 + below(0x400) + (below(2) << 15));
+    kern->widen(n * k, wide, half);
+    orli_int8_pack(ctx, n, k, wide, NULL, a), orli_int8_pack(ctx, n, k, NULL, half, b);
+    check(memcmp(a, b, orli_int8_size(n, k)) == 0);
+}
+
+/* What is not finite comes out as NaN, in its row or column alone; what is too small as 0; what is large whole. */
+static void test_int8_odd(orl_ctx *ctx) {
+    static const double odd[] = {NAN, HUGE_VAL, -HUGE_VAL};
+    const size_t m = 5, n = 37, k = 150;
+    orl_real *x = guarded(0, m * k), *w = guarded(1, n * k), *y = guarded(2, m * n), before;
+    int8_t *panels = guarded_bytes(3, orli_int8_size(n, k));
+    size_t t, i, at;
+    for (t = 0; t < 60; t++) {
+        size_t row = below(m), bad = 0, wrong = 0, in_w = t & 1, lines = in_w ? n : m;
+        orl_real *to = in_w ? w : x;
+        row = below(lines), at = row * k + below(k), before = to[at], to[at] = (orl_real)odd[t % 3];
+        orli_int8_pack(ctx, n, k, w, NULL, panels);
+        ctx->vnni = (int)below(2) && kern->int8_vnni && orli_vnni_detect();
+        orli_int8_gemm(ctx, m, n, k, x, panels, y);
+        for (i = 0; i < m * n; i++) {
+            const int hit = (in_w ? i % n : i / n) == row;
+            bad += isnan((double)y[i]) != 0, wrong += (isnan((double)y[i]) != 0) != hit;
+        }
+        check(bad == (in_w ? m : n) && wrong == 0);
+        to[at] = before;
+    }
+    orli_int8_pack(ctx, n, k, w, NULL, panels);
+    for (t = 0; t < 5; t++) {
+        static const double sizes[] = {0, 1e-36, 1e-41, 1e-31, 1e37};
+        int good = 1;
+        for (i = 0; i < m * k; i++) x[i] = (orl_real)(sizes[t] * uniform(-1, 1));
+        orli_int8_gemm(ctx, m, n, k, x, panels, y);
+        for (i = 0; i < m * n; i++) {
+            double sum = 0;
+            for (at = 0; at < k; at++) sum += (double)x[i / n * k + at] * (double)w[i % n * k + at];
+            good &= t < 4 ? y[i] == 0 : fabs((double)y[i] - sum) <= sizes[t] * 0.02 * (double)k;
+        }
+        check(good);
+    }
+    for (t = 0; t < 2; t++) { /* one huge number: the largest float is quantised like any other */
+        for (i = 0; i < m * k; i++) x[i] = 0;
+        x[3] = (orl_real)(t ? -3.4e38 : 3.4e38);
+        for (i = 0; i < n * k; i++) w[i] = (orl_real)0.5;
+        orli_int8_pack(ctx, n, k, w, NULL, panels);
+        orli_int8_gemm(ctx, m, n, k, x, panels, y);
+        check_near((double)y[0] / 1.7e38, t ? -1 : 1, 1e-5);
+    }
+}
+
+static void test_int8(void) {
+    static const size_t whole[][3] = {{1, 1, 1}, {40, 100, 1100}, {3, 64, 1024}, {13, 33, 1025}, {25, 31, 64},
+                                      {12, 32, 65}, {2, 700, 2100}};
+    static const size_t threads[] = {1, 2, 3, 7};
+    orl_ctx ctx;
+    size_t i, t;
+    context_open(&ctx, 3);
+    for (i = 0; i < 150; i++) {
+        const size_t k = below(3) == 0 ? 64 * (1 + below(5)) + below(5) : below(2) ? 1 + below(140) : 1 + below(1100);
+        place = i % 3 == 0 ? AT_END : i % 3 == 1 ? AT_START : ANYWHERE;
+        ctx.vnni = i / 3 % 2 && kern->int8_vnni && orli_vnni_detect();
+        test_int8_case(&ctx, 1 + below(40), 1 + below(100), k);
+    }
+    place = AT_END;
+    for (i = 0; i < sizeof whole / sizeof *whole; i++) test_int8_case(&ctx, whole[i][0], whole[i][1], whole[i][2]);
+    test_int8_halves(&ctx);
+    test_int8_odd(&ctx);
+    orli_pool_destroy(&ctx);
+    for (i = 0; i < 4; i++) {
+        static const size_t shapes[][3] = {{1, 900, 300}, {130, 310, 200}, {500, 30, 65}, {40, 1000, 1500}};
+        const size_t m = shapes[i][0], n = shapes[i][1], k = shapes[i][2];
+        const orl_real *x = guarded(0, m * k), *w = guarded(1, n * k);
+        orl_real *first = guarded(2, m * n), *again = guarded(3, m * n);
+        int8_t *panels = guarded_bytes(4, orli_int8_size(n, k)), *same = guarded_bytes(5, orli_int8_size(n, k));
+        for (t = 0; t < 8; t++) {
+            context_open(&ctx, threads[t % 4]);
+            ctx.vnni = t > 3 && kern->int8_vnni && orli_vnni_detect();
+            orli_int8_pack(&ctx, n, k, w, NULL, t ? same : panels);
+            check(!t || memcmp(panels, same, orli_int8_size(n, k)) == 0);
+            orli_int8_gemm(&ctx, m, n, k, x, panels, t ? again : first);
+            check(ctx.pool->most_tasks[ORLI_WORK_GEMM] >= ORLI_MIN((size_t)2, threads[t % 4]));
+            check(!t || memcmp(first, again, m * n * sizeof *first) == 0);
+            orli_pool_destroy(&ctx);
+        }
+    }
+}
+
 /* ---- attention ------------------------------------------------------------------------------------------- */
 
 typedef struct heads { /* one head's queries, keys and values, and the tiles of the last two */
@@ -788,7 +1022,8 @@ static void test_selection(void) {
 
 int main(void) {
     static void (*const test[])(void) = {test_rows, test_transcendental, test_normal_cdf, test_pack, test_tile, test_thin_tile,
-                                         test_gemm, test_halves, test_gemm_threads, test_attention, test_attention_long};
+                                         test_gemm, test_halves, test_int8, test_gemm_threads, test_attention,
+                                         test_attention_long};
     size_t t;
     int isa;
     guard_open();

@@ -249,6 +249,20 @@ same "$(weights lora_whole)" "$(weights lora_merged)"
 run 0 generate $one --model lora --data prompts.jsonl --max-tokens 4 --out lora.samples
 run 0 generate $one --frozen --model lora --data prompts.jsonl --max-tokens 4 --out frozen.samples; same lora.samples frozen.samples
 run 0 logprob $one --frozen --model lora --data sft.jsonl --out frozen.logprob; same lora.logprob frozen.logprob
+run 0 logprob $one --weights f32 --model lora --data sft.jsonl --out f32.logprob; same lora.logprob f32.logprob
+run 0 logprob $one --weights bf16 --model lora --data sft.jsonl --out bf16.logprob; same lora.logprob bf16.logprob
+run 0 logprob $one --weights int8 --model lora --data sft.jsonl --out int8.logprob; differ lora.logprob int8.logprob
+run 0 logprob --threads 3 --frozen --weights int8 --model lora --data sft.jsonl --out int8.again; same int8.logprob int8.again
+run 0 generate $one --weights int8 --model lora --data prompts.jsonl --max-tokens 4 --out int8.samples
+run 2 logprob --frozen --weights f32 --model lora --data sft.jsonl; says 'exclude'
+run 2 logprob --weights int4 --model lora --data sft.jsonl; says 'f32.bf16.int8'
+run 0 precision $one --model sft --data sft.jsonl; rows out 3; fields out weights bytes tokens perplexity mean_difference worst
+check "f32 costs something" eval 'head -n 1 out | grep -q "\"mean_difference\": 0, \"worst\": 0}"'
+check "int8 costs nothing" eval 'tail -n 1 out | grep -Eq "int8.*\"mean_difference\": 0?\.0*[1-9]"'
+check "int8 saves nothing" eval 'awk -F "[:,]" "{ b[NR] = \$4 } END { exit !(b[3] < b[2] && b[2] < b[1]) }" out'
+run 0 precision $one --model rm --data pairs.jsonl; rows out 3; fields out weights bytes responses pairs ranked_otherwise
+run 0 score $one --rm rm --weights int8 --data sft.jsonl; fields out reward
+run 1 precision $one --model rm --data missing.jsonl; says 'missing.jsonl'; rows out 0
 run 0 align $fast --method dt --model sft --data labelled.jsonl --lora 2 --lora-targets q_proj,v_proj --out lora_dt
 check "the condition is lost" grep -q orl_condition lora_dt/orl_adapter.json
 run 0 generate $one --model lora_dt --target-reward 1 --data prompts.jsonl --max-tokens 4 --out lora_dt.samples
