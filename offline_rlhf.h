@@ -2068,7 +2068,7 @@ typedef void (*orli_tile_fn)(size_t k, const orl_real *a, size_t a_row, size_t a
 #define ORLI_GEMM_K 512    /* longest block of k */
 #define ORLI_INT8_GROUP ((size_t)64)  /* numbers along k that share a scale */
 #define ORLI_INT8_COLS ((size_t)32)   /* columns of a panel */
-#define ORLI_INT8_ROWS 12             /* the most rows a register tile has in any instruction set */
+#define ORLI_INT8_ROWS 6              /* the most rows a register tile has in any instruction set */
 
 /* One table for each instruction set. y, dx, … do not overlap x unless it is said. */
 typedef struct orli_kernels {
@@ -2732,73 +2732,73 @@ static void ORLI_K(quantise)(size_t k, const orl_real *x, int8_t *row) { /* may 
     }
 }
 
-/* The register tile: sum (rows, 2·ORLI_W) += quantised rows · k rows of these columns of a panel. vnni: `dot` takes w
- * as w + 128, which the sums' beginning makes up for. */
-#define ORLI_INT8_NAMES(i) orli_i p##i = orli_i_set1(0), q##i = p##i;
+/* The register tile: sum (rows, 2·ORLI_W) = quantised rows · k rows of these columns of a panel. A group's integers
+ * are in p, q, the sum over groups in f, g. vnni: `dot` takes w as w + 128, which p and q make up for as they begin. */
+#define ORLI_INT8_NAMES(i) orli_i p##i, q##i; orli_v f##i = orli_v_zero(), g##i = f##i;
+#define ORLI_INT8_ZERO(i) p##i = q##i = orli_i_set1(0);
 #define ORLI_INT8_BIAS(i) p##i = q##i = orli_i_set1(orli_int32_at(head + i * row_bytes + 4));
-#define ORLI_INT8_STEP(i)                                             \
-    {                                                                 \
-        orli_i x = orli_i_set1(orli_int32_at(a + i * row_bytes));     \
-        p##i = dot(p##i, u, x), q##i = dot(q##i, v, x);               \
+#define ORLI_INT8_STEP(i)                                         \
+    {                                                             \
+        orli_i x = orli_i_set1(orli_int32_at(a + i * row_bytes)); \
+        p##i = dot(p##i, u, x), q##i = dot(q##i, v, x);           \
     }
-#define ORLI_INT8_SCALE(i)                                                                       \
-    {                                                                                            \
-        orli_v f = orli_v_set1((orl_real)orli_single_at(head + i * row_bytes));                  \
-        orl_real *to = sum + i * 2 * ORLI_W;                                                     \
-        orli_v_store(to, orli_v_fma(orli_i_float(p##i), orli_v_mul(f, s), orli_v_load(to)));     \
-        to += ORLI_W;                                                                            \
-        orli_v_store(to, orli_v_fma(orli_i_float(q##i), orli_v_mul(f, t), orli_v_load(to)));     \
+#define ORLI_INT8_SCALE(i)                                                          \
+    {                                                                               \
+        orli_v x = orli_v_set1((orl_real)orli_single_at(head + i * row_bytes));     \
+        f##i = orli_v_fma(orli_i_float(p##i), orli_v_mul(x, s), f##i);              \
+        g##i = orli_v_fma(orli_i_float(q##i), orli_v_mul(x, t), g##i);              \
     }
-#define ORLI_INT8_DEFINE(name, rows, vnni)                                                                     \
-    static void ORLI_K(name##rows)(size_t k, const int8_t *a, size_t row_bytes, const int8_t *panel,           \
-                                   orl_real *sum) {                                                            \
-        size_t n, quads;                                                                                       \
-        for (; k; k -= n) {                                                                                    \
-            const int8_t *head = a;                                                                            \
-            const orli_v s = orli_v_singles(panel), t = orli_v_singles(panel + 4 * ORLI_W);                    \
-            ORLI_REPEAT##rows(ORLI_INT8_NAMES)                                                                 \
-            if (vnni) { ORLI_REPEAT##rows(ORLI_INT8_BIAS) }                                                    \
-            n = ORLI_MIN(k, ORLI_INT8_GROUP);                                                                  \
-            a += 8, panel += 4 * ORLI_INT8_COLS;                                                               \
-            for (quads = (n + 3) / 4; quads; quads--, a += 4, panel += 4 * ORLI_INT8_COLS) {                   \
-                const orli_i u = orli_i_load(panel), v = orli_i_load(panel + 4 * ORLI_W);                      \
-                ORLI_REPEAT##rows(ORLI_INT8_STEP)                                                              \
-            }                                                                                                  \
-            ORLI_REPEAT##rows(ORLI_INT8_SCALE)                                                                 \
-        }                                                                                                      \
+#define ORLI_INT8_STORE(i) orli_v_store(sum + i * 2 * ORLI_W, f##i), orli_v_store(sum + (i * 2 + 1) * ORLI_W, g##i);
+#define ORLI_INT8_DEFINE(name, rows, vnni)                                                           \
+    static void ORLI_K(name##rows)(size_t k, const int8_t *a, size_t row_bytes, const int8_t *panel, \
+                                   orl_real *sum) {                                                  \
+        ORLI_REPEAT##rows(ORLI_INT8_NAMES)                                                           \
+        while (k) {                                                                                  \
+            const int8_t *head = a;                                                                  \
+            const orli_v s = orli_v_singles(panel), t = orli_v_singles(panel + 4 * ORLI_W);          \
+            const size_t n = ORLI_MIN(k, ORLI_INT8_GROUP);                                           \
+            size_t quads = (n + 3) / 4;                                                              \
+            if (vnni) { ORLI_REPEAT##rows(ORLI_INT8_BIAS) }                                          \
+            else { ORLI_REPEAT##rows(ORLI_INT8_ZERO) }                                               \
+            a += 8, panel += 4 * ORLI_INT8_COLS, k -= n;                                             \
+            for (; quads; quads--, a += 4, panel += 4 * ORLI_INT8_COLS) {                            \
+                const orli_i u = orli_i_load(panel), v = orli_i_load(panel + 4 * ORLI_W);            \
+                ORLI_REPEAT##rows(ORLI_INT8_STEP)                                                    \
+            }                                                                                        \
+            ORLI_REPEAT##rows(ORLI_INT8_SCALE)                                                       \
+        }                                                                                            \
+        ORLI_REPEAT##rows(ORLI_INT8_STORE)                                                           \
     }
 
-#if ORLI_ROWS >= ORLI_INT8_ROWS
-#define ORLI_INT8_TALL(X, name, vnni) X(name, 8, vnni) X(name, 12, vnni)
-#define ORLI_INT8_TALL_NAMES(name) ORLI_K(name##8), NULL, NULL, NULL, ORLI_K(name##12)
+#if ORLI_ROWS >= 10 /* 32 registers */
+#define ORLI_INT8_TALL(name, vnni) ORLI_INT8_DEFINE(name, 6, vnni)
+#define ORLI_INT8_TALL_NAME(name) ORLI_K(name##6)
 #else
-#define ORLI_INT8_TALL(X, name, vnni)
-#define ORLI_INT8_TALL_NAMES(name) NULL
+#define ORLI_INT8_TALL(name, vnni)
+#define ORLI_INT8_TALL_NAME(name) NULL
 #endif
 /* The tiles of some heights, and the kernel of any. */
-#define ORLI_INT8_KERNEL(name, vnni)                                                                             \
-    ORLI_INT8_DEFINE(name, 1, vnni) ORLI_INT8_DEFINE(name, 2, vnni) ORLI_INT8_DEFINE(name, 4, vnni)              \
-    ORLI_INT8_TALL(ORLI_INT8_DEFINE, name, vnni)                                                                 \
-    static void ORLI_K(name)(size_t rows, size_t cols, size_t k, const int8_t *a, size_t row_bytes,              \
-                             const int8_t *panel, orl_real *c, size_t c_row, int mode) {                         \
-        static const orli_int8_fn tiles[ORLI_INT8_ROWS + 1] = {                                                  \
-            NULL, ORLI_K(name##1), ORLI_K(name##2), NULL, ORLI_K(name##4), NULL, NULL, NULL,                     \
-            ORLI_INT8_TALL_NAMES(name)};                                                                         \
-        orl_real sum[ORLI_INT8_ROWS * 2 * ORLI_W];                                                               \
-        size_t i, j, l, r;                                                                                       \
-        for (j = 0; j < cols; j += 2 * ORLI_W)                                                                   \
-            for (i = 0; i < rows; i += r) {                                                                      \
-                for (r = ORLI_MIN(rows - i, (size_t)ORLI_INT8_ROWS); !tiles[r]; r--) {}                          \
-                memset(sum, 0, r * 2 * ORLI_W * sizeof *sum);                                                    \
-                tiles[r](k, a + i * row_bytes, row_bytes, panel + 4 * j, sum);                                   \
-                for (l = 0; l < r * 2 * ORLI_W; l += ORLI_W) {                                                   \
-                    const size_t at = j + l % (2 * ORLI_W), n = cols - ORLI_MIN(cols, at);                       \
-                    orl_real *to = c + (i + l / (2 * ORLI_W)) * c_row + at;                                      \
-                    orli_v x = orli_v_load(sum + l);                                                             \
-                    if (mode == ORLI_ADD) x = orli_v_add(orli_v_load_n(to, n), x);                               \
-                    orli_v_store_n(to, n, x);                                                                    \
-                }                                                                                                \
-            }                                                                                                    \
+#define ORLI_INT8_KERNEL(name, vnni)                                                                    \
+    ORLI_INT8_DEFINE(name, 1, vnni) ORLI_INT8_DEFINE(name, 2, vnni) ORLI_INT8_DEFINE(name, 4, vnni)     \
+    ORLI_INT8_TALL(name, vnni)                                                                          \
+    static void ORLI_K(name)(size_t rows, size_t cols, size_t k, const int8_t *a, size_t row_bytes,     \
+                             const int8_t *panel, orl_real *c, size_t c_row, int mode) {                \
+        static const orli_int8_fn tiles[ORLI_INT8_ROWS + 1] = {                                         \
+            NULL, ORLI_K(name##1), ORLI_K(name##2), NULL, ORLI_K(name##4), NULL, ORLI_INT8_TALL_NAME(name)}; \
+        orl_real sum[ORLI_INT8_ROWS * 2 * ORLI_W];                                                      \
+        size_t i, j, l, r;                                                                              \
+        for (j = 0; j < cols; j += 2 * ORLI_W)                                                          \
+            for (i = 0; i < rows; i += r) {                                                             \
+                for (r = ORLI_MIN(rows - i, (size_t)ORLI_INT8_ROWS); !tiles[r]; r--) {}                 \
+                tiles[r](k, a + i * row_bytes, row_bytes, panel + 4 * j, sum);                          \
+                for (l = 0; l < r * 2 * ORLI_W; l += ORLI_W) {                                          \
+                    const size_t at = j + l % (2 * ORLI_W), n = cols - ORLI_MIN(cols, at);              \
+                    orl_real *to = c + (i + l / (2 * ORLI_W)) * c_row + at;                             \
+                    orli_v x = orli_v_load(sum + l);                                                    \
+                    if (mode == ORLI_ADD) x = orli_v_add(orli_v_load_n(to, n), x);                      \
+                    orli_v_store_n(to, n, x);                                                           \
+                }                                                                                       \
+            }                                                                                           \
     }
 
 #define dot ORLI_K(i_dot)
@@ -3544,7 +3544,7 @@ static const orli_kernels ORLI_K(kernels) = {
 #undef orli_i_load
 #undef orli_i_float
 #undef ORLI_INT8_TALL
-#undef ORLI_INT8_TALL_NAMES
+#undef ORLI_INT8_TALL_NAME
 #undef ORLI_INT8_VNNI
 #undef orli_v_store
 #undef orli_v_store_n
@@ -4133,7 +4133,7 @@ static void orli_int8_gemm(orl_ctx *ctx, size_t m, size_t n, size_t k, const orl
     orli_int8_job job;
     memset(&job, 0, sizeof job);
     job.ctx = ctx, job.m = m, job.n = n, job.k = k, job.x = a, job.panels = (int8_t *)(uintptr_t)panels, job.y = c;
-    job.grid_m = ORLI_MAX(1, ORLI_MIN(threads, m / ORLI_INT8_ROWS));
+    job.grid_m = ORLI_MAX(1, ORLI_MIN(threads, m / (4 * ORLI_INT8_ROWS)));
     while (threads % job.grid_m) job.grid_m--;
     job.grid_n = ORLI_MAX(1, ORLI_MIN(threads / job.grid_m, (n + ORLI_INT8_COLS - 1) / ORLI_INT8_COLS));
     ctx->flops += flops;
@@ -7071,6 +7071,10 @@ static int orli_tensor_to_real(orli_dtype dtype, const void *src, size_t n, orl_
     return 1;
 }
 
+static inline uint16_t orli_real_bf16(orl_real x) {
+    return ORLI_DOUBLE ? orli_narrow((double)x, 7, 127) : orli_float_bf16((float)x);
+}
+
 /* The other way, into any of the four floating-point types. */
 static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n, void *dst) {
     char *p = (char *)dst;
@@ -7087,7 +7091,7 @@ static int orli_tensor_from_real(orli_dtype dtype, const orl_real *src, size_t n
         if (dtype == ORLI_F32) memcpy(p + 4 * i, &single, 4);
         else if (dtype == ORLI_F64) memcpy(p + 8 * i, &twice, 8);
         else if (dtype == ORLI_F16) half = orli_narrow(twice, 10, 15);
-        else half = ORLI_DOUBLE ? orli_narrow(twice, 7, 127) : orli_float_bf16(single);
+        else half = orli_real_bf16(src[i]);
         if (dtype == ORLI_F16 || dtype == ORLI_BF16) memcpy(p + 2 * i, &half, 2);
     }
     return 1;
@@ -12753,7 +12757,8 @@ static orl_status orli_model_store(orl_model *m, int int8) {
                          m->name);
     m->frozen = 1; /* before the first is: memory may be short for the next */
     for (p = m->params->first; p; p = p->next) {
-        if (p->rank < 2 || p == m->weight[ORLI_W_SCORE] || (int8 && p == m->weight[ORLI_W_POSITION])) continue;
+        if (p->rank < 2 || p == m->weight[ORLI_W_SCORE]) continue;
+        if (int8 && (p == m->weight[ORLI_W_POSITION] || orli_int8_row(p->cols) > ORLI_SCRATCH / 2)) continue;
         if (orli_param_store(p, int8) != ORL_OK) return orl_error_status(ctx);
     }
     return ORL_OK;
@@ -15137,6 +15142,7 @@ typedef struct orli_cached_job {
     orl_real scale;
     const orl_real *q, *k, *v;
     orl_real *y, *lse;
+    int whole;                              /* is a task a whole segment? */
     const void **pointers;                  /* (segments, kv_heads, 2, most) */
     orl_real **wide;                        /* (segments) NULL, or bf16 tiles as floats for a prompt's queries */
 } orli_cached_job;
@@ -15149,11 +15155,11 @@ static void orli_cached_put(const orli_cached_job *j, void *keys, size_t p, size
     size_t i, c;
     if (j->cache->pages->half) {
         uint16_t *kt = (uint16_t *)keys + at, *vt = (uint16_t *)keys + (ORLI_TILE + at) * d;
-        for (i = 0; i < n; i++) { /* the key's numbers lie there as the value's, before those are written */
-            orli_tensor_from_real(ORLI_BF16, k + i * stride, d, vt + i * d);
-            for (c = 0; c < d; c++) kt[c * ORLI_TILE + i] = vt[i * d + c];
-            orli_tensor_from_real(ORLI_BF16, v + i * stride, d, vt + i * d);
-        }
+        for (i = 0; i < n; i++)
+            for (c = 0; c < d; c++) {
+                kt[c * ORLI_TILE + i] = orli_real_bf16(k[i * stride + c]);
+                vt[i * d + c] = orli_real_bf16(v[i * stride + c]);
+            }
     } else {
         orl_real *kt = (orl_real *)keys + at, *vt = (orl_real *)keys + (ORLI_TILE + at) * d;
         if (n > 1 && at % kern->width == 0) /* what follows them in the vector is not written yet: it may become 0 */
@@ -15165,15 +15171,13 @@ static void orli_cached_put(const orli_cached_job *j, void *keys, size_t p, size
     }
 }
 
-static void orli_cached_store(void *arg, size_t task, size_t worker) { /* one segment, one kv head */
-    const orli_cached_job *j = (const orli_cached_job *)arg;
+static void orli_cached_store_head(const orli_cached_job *j, size_t s, size_t h) { /* segment s, kv head h */
     const orli_pages *pages = j->cache->pages;
     const size_t width = j->ctx->kernels->width, d = j->d, stride = j->kv_heads * d;
-    size_t s = task / j->kv_heads, h = task % j->kv_heads, i, n;
     const orl_segment *g = &j->stream->segment[s];
     const orli_sequence *seq = j->cache->sequence[s];
-    const void **kp = j->pointers + task * 2 * j->most, **vp = kp + j->most;
-    (void)worker;
+    const void **kp = j->pointers + (s * j->kv_heads + h) * 2 * j->most, **vp = kp + j->most;
+    size_t i, n;
     for (i = 0; i < g->length; i += n) { /* up to a vector of positions */
         const size_t p = g->position + i, row = (g->start + i) * stride + h * d;
         n = ORLI_MIN(width - p % width, g->length - i);
@@ -15191,21 +15195,35 @@ static void orli_cached_store(void *arg, size_t task, size_t worker) { /* one se
     }
 }
 
-static void orli_cached_attend(void *arg, size_t task, size_t worker) { /* one segment, one query head */
-    const orli_cached_job *j = (const orli_cached_job *)arg;
+static void orli_cached_attend_head(const orli_cached_job *j, size_t s, size_t h, void *scratch) { /* query head h */
     const orli_kernels *kern = j->ctx->kernels;
-    size_t s = task / j->heads, h = task % j->heads, kv = h * j->kv_heads / j->heads, d = j->d, width = j->heads * d;
+    const size_t kv = h * j->kv_heads / j->heads, d = j->d, width = j->heads * d;
     const orl_segment *g = &j->stream->segment[s];
     const void **kp = j->pointers + (s * j->kv_heads + kv) * 2 * j->most;
     const orl_real *q = j->q + g->start * width + h * d;
     orl_real *y = j->y + g->start * width + h * d, *lse = j->lse + h * j->stream->tokens + g->start;
     if (g->length == 1)
         kern->attention_one(d, q, g->position, kp, kp + j->most, j->cache->pages->half, j->window, j->scale, y, lse,
-                            orli_scratch(j->ctx, worker));
+                            scratch);
     else
         kern->attention(d, g->length, q, width, g->position, (const orl_real *const *)kp,
-                        (const orl_real *const *)(kp + j->most), j->window, j->scale, y, width, lse,
-                        orli_scratch(j->ctx, worker));
+                        (const orl_real *const *)(kp + j->most), j->window, j->scale, y, width, lse, scratch);
+}
+
+/* A task is a segment, or a head of one if there are few of them. */
+static void orli_cached_store(void *arg, size_t task, size_t worker) {
+    const orli_cached_job *j = (const orli_cached_job *)arg;
+    size_t h;
+    (void)worker;
+    if (!j->whole) orli_cached_store_head(j, task / j->kv_heads, task % j->kv_heads);
+    for (h = 0; j->whole && h < j->kv_heads; h++) orli_cached_store_head(j, task, h);
+}
+static void orli_cached_attend(void *arg, size_t task, size_t worker) {
+    const orli_cached_job *j = (const orli_cached_job *)arg;
+    void *scratch = orli_scratch(j->ctx, worker);
+    size_t h;
+    if (!j->whole) orli_cached_attend_head(j, task / j->heads, task % j->heads, scratch);
+    for (h = 0; j->whole && h < j->heads; h++) orli_cached_attend_head(j, task, h, scratch);
 }
 
 static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, orl_tensor *q, orl_tensor *k,
@@ -15236,8 +15254,9 @@ static orl_tensor *orli_attend_cached(void *user, orl_tape *tape, size_t layer, 
         if (wide && !job.wide[s]) return NULL;
     }
     job.q = q->data, job.k = k->data, job.v = v->data, job.y = y->data;
-    orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * job.kv_heads, orli_cached_store, &job);
-    orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * job.heads, orli_cached_attend, &job);
+    job.whole = stream->segments >= 16 * ctx->pool->threads;
+    orli_parallel(ctx, ORLI_WORK_PACK, stream->segments * (job.whole ? 1 : job.kv_heads), orli_cached_store, &job);
+    orli_parallel(ctx, ORLI_WORK_ATTENTION, stream->segments * (job.whole ? 1 : job.heads), orli_cached_attend, &job);
     orli_return(tape);
     ctx->flops += 4.0 * (double)q->cols * orli_stream_visible(stream, job.window);
     return y;

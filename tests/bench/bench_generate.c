@@ -131,7 +131,7 @@ static double llama2c(const char *model, size_t tokens) {
     double speed = (double)NAN;
     FILE *f;
     if (!program) return speed;
-    snprintf(line, sizeof line, "OMP_NUM_THREADS=2 '%s' '%s' -t 1 -n %zu -z '%s' 2>&1 >/dev/null", program, model, tokens,
+    snprintf(line, sizeof line, "OMP_NUM_THREADS=2 '%s' '%s' -t 1 -p 1 -n %zu -z '%s' 2>&1 >/dev/null", program, model, tokens,
              tokenizer ? tokenizer : "tokenizer.bin");
     if (!(f = popen(line, "r"))) return speed;
     while (fgets(line, sizeof line, f)) sscanf(line, "achieved tok/s: %lf", &speed);
@@ -167,9 +167,11 @@ static int bench_shape(const shape *s, size_t threads, int whole) {
     double read[MOST_ROUNDS], fma[MOST_ROUNDS], flops;
     const char *path = "build/llama2c.bin", *peer_name = getenv("LLAMA2C") ? "llama2.c" : "llama2.c's fp32, kept";
     const size_t n = (size_t)64 << 20; /* floats, to read */
-    orl_real *block = (orl_real *)calloc(n, sizeof *block);
+    orl_real *block = (orl_real *)malloc(n * sizeof *block);
     char name[64];
     int r, f;
+    if (!block) return 1;
+    memset(block, 1, n * sizeof *block); /* or its pages would all be the one of zeros */
     config.threads = threads;
     ctx = orl_create(&config);
     m[F32] = shape_model(ctx, s), m[BF16] = orl_model_copy(m[F32]), m[INT8] = orl_model_copy(m[F32]);
