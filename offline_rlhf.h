@@ -156,15 +156,16 @@
  * a LoRA adapter only the adapter has gradients and moments, and its base may be frozen: bf16, 2
  * bytes a parameter, or none if it stays in its file (orl_model_load_frozen). What samples or scores
  * alone may be int8, little more than one byte (orl_model_store_int8; orl_compare_logprob says what
- * that costs). PPO has policy and critic in training, reference and reward model in use. Activations are those of one
- * micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before its first
- * step, by a run without arithmetic, and the same run tells orl_train_estimate() what will be
- * needed. Within it, what no later operator reads makes room at once: gradients as the backward pass
+ * that costs). PPO has policy and critic in training, reference and reward model in use. Activations
+ * are those of one micro-batch of `micro_tokens` tokens (0: 4096): orl_train() sizes their arena before
+ * its first step, by a run without arithmetic, and the same run tells orl_train_estimate() what will
+ * be needed. Within it, what no later operator reads makes room at once: gradients as the backward pass
  * goes, values that are cheap to make again, all of a pass without gradient. `recompute` keeps only
  * the blocks' results: much less memory for one more forward pass, the same bits. The largest chunk
  * such an arena leaves is kept for the next one, counted as held, and given up when memory is short.
- * Keys and values of sampling are bounded by `kv_bytes`: each sequence sets all pages aside that it may need, so what
- * does not fit waits, and nothing is computed twice.
+ * Keys and values of sampling are bounded by `kv_bytes`: each sequence sets all pages aside that it may
+ * need, so what does not fit waits, and nothing is computed twice. They take 2 · layers · kv heads ·
+ * head_dim numbers a token, floats or with `kv_bf16` halves of them, in pages of 16 tokens.
  * A batch is packed end to end: there is no padding; a prompt is computed once for both sides of a
  * pair, in sampling for all its samples, and in training for all its rows if `share` says so;
  * training never holds more logits than those of 256 tokens.
@@ -2732,15 +2733,15 @@ static void ORLI_K(quantise)(size_t k, const orl_real *x, int8_t *row) { /* may 
     }
 }
 
-/* The register tile: sum (rows, 2·ORLI_W) = quantised rows · k rows of these columns of a panel. A group's integers
- * are in p, q, the sum over groups in f, g. vnni: `dot` takes w as w + 128, which p and q make up for as they begin. */
+/* The register tile: sum (rows, 2·ORLI_W) = quantised rows · k rows of these columns of a panel. A group's integers are
+ * in p, q, sums over groups in f, g. vnni: ORLI_DOT takes w as w + 128, which p and q make up for as they begin. */
 #define ORLI_INT8_NAMES(i) orli_i p##i, q##i; orli_v f##i = orli_v_zero(), g##i = f##i;
 #define ORLI_INT8_ZERO(i) p##i = q##i = orli_i_set1(0);
 #define ORLI_INT8_BIAS(i) p##i = q##i = orli_i_set1(orli_int32_at(head + i * row_bytes + 4));
 #define ORLI_INT8_STEP(i)                                         \
     {                                                             \
         orli_i x = orli_i_set1(orli_int32_at(a + i * row_bytes)); \
-        p##i = dot(p##i, u, x), q##i = dot(q##i, v, x);           \
+        p##i = ORLI_DOT(p##i, u, x), q##i = ORLI_DOT(q##i, v, x); \
     }
 #define ORLI_INT8_SCALE(i)                                                          \
     {                                                                               \
@@ -2770,6 +2771,25 @@ static void ORLI_K(quantise)(size_t k, const orl_real *x, int8_t *row) { /* may 
         ORLI_REPEAT##rows(ORLI_INT8_STORE)                                                           \
     }
 
+/* Tiles of some heights make up any number of rows: C = or += what they sum. */
+static void ORLI_K(int8_rows)(const orli_int8_fn *tiles, size_t rows, size_t cols, size_t k, const int8_t *a,
+                              size_t row_bytes, const int8_t *panel, orl_real *c, size_t c_row, int mode) {
+    orl_real sum[ORLI_INT8_ROWS * 2 * ORLI_W];
+    size_t i, j, l, r;
+    for (j = 0; j < cols; j += 2 * ORLI_W)
+        for (i = 0; i < rows; i += r) {
+            for (r = ORLI_MIN(rows - i, (size_t)ORLI_INT8_ROWS); !tiles[r]; r--) {}
+            tiles[r](k, a + i * row_bytes, row_bytes, panel + 4 * j, sum);
+            for (l = 0; l < r * 2 * ORLI_W; l += ORLI_W) {
+                const size_t at = j + l % (2 * ORLI_W), n = cols - ORLI_MIN(cols, at);
+                orl_real *to = c + (i + l / (2 * ORLI_W)) * c_row + at;
+                orli_v x = orli_v_load(sum + l);
+                if (mode == ORLI_ADD) x = orli_v_add(orli_v_load_n(to, n), x);
+                orli_v_store_n(to, n, x);
+            }
+        }
+}
+
 #if ORLI_ROWS >= 10 /* 32 registers */
 #define ORLI_INT8_TALL(name, vnni) ORLI_INT8_DEFINE(name, 6, vnni)
 #define ORLI_INT8_TALL_NAME(name) ORLI_K(name##6)
@@ -2777,37 +2797,23 @@ static void ORLI_K(quantise)(size_t k, const orl_real *x, int8_t *row) { /* may 
 #define ORLI_INT8_TALL(name, vnni)
 #define ORLI_INT8_TALL_NAME(name) NULL
 #endif
-/* The tiles of some heights, and the kernel of any. */
-#define ORLI_INT8_KERNEL(name, vnni)                                                                    \
-    ORLI_INT8_DEFINE(name, 1, vnni) ORLI_INT8_DEFINE(name, 2, vnni) ORLI_INT8_DEFINE(name, 4, vnni)     \
-    ORLI_INT8_TALL(name, vnni)                                                                          \
-    static void ORLI_K(name)(size_t rows, size_t cols, size_t k, const int8_t *a, size_t row_bytes,     \
-                             const int8_t *panel, orl_real *c, size_t c_row, int mode) {                \
-        static const orli_int8_fn tiles[ORLI_INT8_ROWS + 1] = {                                         \
-            NULL, ORLI_K(name##1), ORLI_K(name##2), NULL, ORLI_K(name##4), NULL, ORLI_INT8_TALL_NAME(name)}; \
-        orl_real sum[ORLI_INT8_ROWS * 2 * ORLI_W];                                                      \
-        size_t i, j, l, r;                                                                              \
-        for (j = 0; j < cols; j += 2 * ORLI_W)                                                          \
-            for (i = 0; i < rows; i += r) {                                                             \
-                for (r = ORLI_MIN(rows - i, (size_t)ORLI_INT8_ROWS); !tiles[r]; r--) {}                 \
-                tiles[r](k, a + i * row_bytes, row_bytes, panel + 4 * j, sum);                          \
-                for (l = 0; l < r * 2 * ORLI_W; l += ORLI_W) {                                          \
-                    const size_t at = j + l % (2 * ORLI_W), n = cols - ORLI_MIN(cols, at);              \
-                    orl_real *to = c + (i + l / (2 * ORLI_W)) * c_row + at;                             \
-                    orli_v x = orli_v_load(sum + l);                                                    \
-                    if (mode == ORLI_ADD) x = orli_v_add(orli_v_load_n(to, n), x);                      \
-                    orli_v_store_n(to, n, x);                                                           \
-                }                                                                                       \
-            }                                                                                           \
+#define ORLI_INT8_KERNEL(name, vnni)                                                                         \
+    ORLI_INT8_DEFINE(name, 1, vnni) ORLI_INT8_DEFINE(name, 2, vnni) ORLI_INT8_DEFINE(name, 4, vnni)          \
+    ORLI_INT8_TALL(name, vnni)                                                                               \
+    static void ORLI_K(name)(size_t rows, size_t cols, size_t k, const int8_t *a, size_t row_bytes,          \
+                             const int8_t *panel, orl_real *c, size_t c_row, int mode) {                     \
+        static const orli_int8_fn tiles[ORLI_INT8_ROWS + 1] = {NULL, ORLI_K(name##1), ORLI_K(name##2), NULL, \
+                                                               ORLI_K(name##4), NULL, ORLI_INT8_TALL_NAME(name)}; \
+        ORLI_K(int8_rows)(tiles, rows, cols, k, a, row_bytes, panel, c, c_row, mode);                        \
     }
 
-#define dot ORLI_K(i_dot)
+#define ORLI_DOT ORLI_K(i_dot)
 ORLI_INT8_KERNEL(int8_tile, 0)
-#undef dot
+#undef ORLI_DOT
 #ifdef ORLI_VNNI
-#define dot ORLI_K(i_dot_vnni)
+#define ORLI_DOT ORLI_K(i_dot_vnni)
 ORLI_INT8_KERNEL(int8_vnni, 1)
-#undef dot
+#undef ORLI_DOT
 #undef ORLI_VNNI
 #define ORLI_INT8_VNNI ORLI_K(int8_vnni)
 #else
@@ -14969,7 +14975,6 @@ ORL_API orl_status orl_model_save_gguf(const orl_model *m, const char *path, orl
     if (!orli_gguf_families[m->config.arch].arch)
         return orli_fail(ctx, ORL_ERR_ARGUMENT, "%s: llama.cpp does not know the family %s: save a directory instead",
                          path, orli_families[m->config.arch].model_type);
-    if (orli_lora_unsaved(m, path) != ORL_OK) return orl_error_status(ctx);
     if (orli_lora_unsaved(m, path) != ORL_OK) return orl_error_status(ctx);
     if (m->reward)
         return orli_fail(ctx, ORL_ERR_ARGUMENT,

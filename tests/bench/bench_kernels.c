@@ -27,7 +27,7 @@
 
 static const orli_kernels *kern;
 static size_t threads = 2;
-static double row_seconds = 0.6; /* rounds go on for so long */
+static double row_seconds = 0.45; /* rounds go on for so long */
 static size_t least_rounds = 3;
 
 /* ---- the peers: libraries that are loaded if they are there --------------------------------------------------- */

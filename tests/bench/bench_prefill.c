@@ -24,8 +24,8 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {"15M", 288, 6, 6, 768, 32000, 256, 64, 7},
-    {"110M", 768, 12, 12, 2048, 32000, 1024, 17, 3},
+    {"15M", 288, 6, 6, 768, 32000, 256, 64, 4},
+    {"110M", 768, 12, 12, 2048, 32000, 1024, 17, 2},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 

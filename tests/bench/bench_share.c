@@ -9,7 +9,7 @@
 #include "bench.h"
 
 #define STEPS 4
-#define ROUNDS 5
+#define ROUNDS 2
 
 typedef struct timing {
     double seconds[STEPS * ROUNDS], tokens;

@@ -69,7 +69,7 @@ static int serve(const bench_case *c, size_t threads) {
 /* ---- the driver -------------------------------------------------------------------------------------------- */
 
 #define MOST_ROUNDS 64
-#define LONGEST 55.0 /* seconds of rounds: fewer are made on a machine that is busy with other things */
+#define LONGEST 35.0 /* seconds of rounds: fewer are made on a machine that is busy with other things */
 
 typedef struct worker {
     bench_worker side;
