@@ -131,8 +131,8 @@ static double llama2c(const char *model, size_t tokens) {
     double speed = (double)NAN;
     FILE *f;
     if (!program) return speed;
-    snprintf(line, sizeof line, "OMP_NUM_THREADS=2 '%s' '%s' -t 1 -p 1 -n %zu -z '%s' 2>&1 >/dev/null", program, model, tokens,
-             tokenizer ? tokenizer : "tokenizer.bin");
+    snprintf(line, sizeof line, "OMP_NUM_THREADS=2 '%s' '%s' -t 1 -p 1 -n %zu -z '%s' 2>&1 >/dev/null", program,
+             model, tokens, tokenizer ? tokenizer : "tokenizer.bin"); /* -p 1: it would sort the vocabulary */
     if (!(f = popen(line, "r"))) return speed;
     while (fgets(line, sizeof line, f)) sscanf(line, "achieved tok/s: %lf", &speed);
     pclose(f);
@@ -153,7 +153,8 @@ static void row(const shape *s, const char *what, const char *isa, size_t thread
     r.bench = "generate", r.name = name, r.isa = isa, r.threads = threads, r.unit = "tokens/s", r.peer_name = peer_name;
     r.ours = bench_median(ours, (size_t)n), r.peer = bench_median(peer, (size_t)n);
     r.ratio = bench_median(ratio, (size_t)n), r.peak_fraction = r.ours / limit;
-    printf("%-28s %9.0f %9.0f %7.2f  %-24s %5.0f %%\n", name, r.ours, r.peer, r.ratio, peer_name, 100 * r.peak_fraction);
+    printf("%-28s %9.0f %9.0f %7.2f  %-24s", name, r.ours, r.peer, r.ratio, peer_name);
+    printf(limit - limit == 0 ? " %5.0f %%\n" : "\n", 100 * r.peak_fraction);
     fflush(stdout);
     bench_json(&r);
 }
@@ -163,9 +164,9 @@ static int bench_shape(const shape *s, size_t threads, int whole) {
     orl_ctx *ctx;
     orl_model *m[FORMATS];
     orl_dataset *one, *far_one, *many;
-    double near[FORMATS][MOST_ROUNDS], far[FORMATS][MOST_ROUNDS], batch[3][MOST_ROUNDS], peer[MOST_ROUNDS], bytes[FORMATS];
-    double read[MOST_ROUNDS], fma[MOST_ROUNDS], flops;
-    const char *path = "build/llama2c.bin", *peer_name = getenv("LLAMA2C") ? "llama2.c" : "llama2.c's fp32, kept";
+    double near[FORMATS][MOST_ROUNDS], far[FORMATS][MOST_ROUNDS], batch[3][MOST_ROUNDS], peer[MOST_ROUNDS];
+    double read[MOST_ROUNDS], fma[MOST_ROUNDS], bytes[FORMATS], bandwidth, peak;
+    const char *path = "build/llama2c.bin", *peer_name = getenv("LLAMA2C") ? "llama2.c" : "llama2.c, another day";
     const size_t n = (size_t)64 << 20; /* floats, to read */
     orl_real *block = (orl_real *)malloc(n * sizeof *block);
     char name[64];
@@ -175,12 +176,12 @@ static int bench_shape(const shape *s, size_t threads, int whole) {
     config.threads = threads;
     ctx = orl_create(&config);
     m[F32] = shape_model(ctx, s), m[BF16] = orl_model_copy(m[F32]), m[INT8] = orl_model_copy(m[F32]);
-    if (getenv("LLAMA2C") && !write_llama2c(m[F32], s, path)) return fprintf(stderr, "%s: cannot be written\n", path), 1;
+    if (getenv("LLAMA2C") && !write_llama2c(m[F32], s, path))
+        return fprintf(stderr, "%s: cannot be written\n", path), 1;
     orl_model_store_bf16(m[BF16]), orl_model_store_int8(m[INT8]);
     one = prompts(ctx, 1, 1), many = prompts(ctx, whole ? 64 : s->prompts, PROMPT);
     far_one = prompts(ctx, 1, s->far ? s->far : 1);
     for (f = 0; f < FORMATS; f++) bytes[f] = (double)orli_model_bytes(m[f]);
-    flops = 2 * (double)orl_params_count(orl_model_params(m[F32]));
     for (r = -1; r < s->rounds; r++) { /* round −1 warms up */
         const int at = ORLI_MAX(r, 0);
         for (f = 0; f < FORMATS; f++) near[f][at] = decode_one(m[f], one, r < 0 ? 8 : s->length);
@@ -194,20 +195,19 @@ static int bench_shape(const shape *s, size_t threads, int whole) {
         batch[2][r] = decode_many(m[INT8], many, 1);
         fma[r] = bench_peak(bench_width(orl_isa(ctx)), threads);
     }
+    bandwidth = bench_median(read, (size_t)s->rounds); /* and tokens/s at the peak of fused multiply-adds: */
+    peak = bench_median(fma, (size_t)s->many_rounds) / (2 * (double)orl_params_count(orl_model_params(m[F32])));
     for (f = 0; f < FORMATS; f++) {
         snprintf(name, sizeof name, "one %s", format_name[f]);
-        row(s, name, orl_isa(ctx), threads, near[f], peer, s->rounds, peer_name, bench_median(read, (size_t)s->rounds) / bytes[f]);
+        row(s, name, orl_isa(ctx), threads, near[f], peer, s->rounds, peer_name, bandwidth / bytes[f]);
     }
     for (f = 0; f < FORMATS && s->far_rounds; f++) {
         snprintf(name, sizeof name, "one %s from %zu on", format_name[f], s->far);
-        row(s, name, orl_isa(ctx), threads, far[f], far[F32], s->far_rounds, "our fp32 there",
-            bench_median(read, (size_t)s->rounds) / bytes[f]);
+        row(s, name, orl_isa(ctx), threads, far[f], far[F32], s->far_rounds, "our fp32 there", bandwidth / bytes[f]);
     }
     snprintf(name, sizeof name, "%zu x %d fp32", orl_dataset_count(many), SAMPLES);
-    row(s, name, orl_isa(ctx), threads, batch[0], near[F32], s->many_rounds, "our one fp32",
-        bench_median(fma, (size_t)s->many_rounds) / flops);
-    row(s, name, orl_isa(ctx), threads, batch[0], peer, s->many_rounds, peer_name,
-        bench_median(fma, (size_t)s->many_rounds) / flops);
+    row(s, name, orl_isa(ctx), threads, batch[0], near[F32], s->many_rounds, "our one fp32", peak);
+    row(s, name, orl_isa(ctx), threads, batch[0], peer, s->many_rounds, peer_name, peak);
     snprintf(name, sizeof name, "%zu x %d int8", orl_dataset_count(many), SAMPLES);
     row(s, name, orl_isa(ctx), threads, batch[1], batch[0], s->many_rounds, "our fp32", (double)NAN);
     snprintf(name, sizeof name, "%zu x %d int8, kv bf16", orl_dataset_count(many), SAMPLES);
@@ -224,7 +224,8 @@ int main(int argc, char **argv) {
     const size_t threads = argc > 1 && atoi(argv[1]) > 0 ? (size_t)atoi(argv[1]) : 2;
     int a, whole = 0, failed = 0;
     size_t i;
-    printf("sampling, %zu threads: medians; the limit is reading the weights once a token, or for many the peak of FMAs\n", threads);
+    printf("sampling, %zu threads, medians; the limit: reading all weights for a token, or for many the peak of FMAs\n",
+           threads);
     printf("%-28s %9s %9s %7s  %-24s %7s\n", "case", "tokens/s", "peer", "ratio", "peer", "limit");
     for (a = 2; a < argc; a++) whole |= strcmp(argv[a], "whole") == 0;
     for (i = 0; i < SHAPES; i++) {
