@@ -25,7 +25,7 @@ typedef struct shape {
 
 static const shape shapes[] = {
     {"15M", 288, 6, 6, 768, 32000, 256, 876, 120, 0, 9, 0, 3, 64},
-    {"110M", 768, 12, 12, 2048, 32000, 1024, 66, 100, 900, 5, 2, 2, 32},
+    {"110M", 768, 12, 12, 2048, 32000, 1024, 66, 100, 900, 4, 2, 2, 32},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes, SAMPLES = 8, PROMPT = 16, NEW = 64, FAR_NEW = 48 };
 

@@ -16,8 +16,8 @@ typedef struct bench_case {
 static const bench_case cases[] = {
     {"a", ORL_GPT2, 6, 256, 8, 1024, 4096, 8, 256, 0, 0, 15, 0},
     {"b", ORL_GPT2, 12, 768, 12, 3072, 50257, 4, 256, 0, 0, 5, SINGLE}, /* GPT-2 124M */
-    {"b256", ORL_GPT2, 12, 768, 12, 3072, 50257, 4, 256, 0, 256, 3, NO_PEER}, /* the same in less memory */
-    {"b-recompute", ORL_GPT2, 12, 768, 12, 3072, 50257, 4, 256, 0, 0, 3, NO_PEER | RECOMPUTE},
+    {"b256", ORL_GPT2, 12, 768, 12, 3072, 50257, 4, 256, 0, 256, 2, NO_PEER}, /* the same in less memory */
+    {"b-recompute", ORL_GPT2, 12, 768, 12, 3072, 50257, 4, 256, 0, 0, 2, NO_PEER | RECOMPUTE},
     {"c", ORL_GPT2, 12, 768, 12, 3072, 50257, 1, 1024, 0, 0, 4, 0},
     {"llama6x256", ORL_LLAMA, 6, 256, 8, 688, 4096, 8, 256, 0, 0, 15, 0},
     {"demo", ORL_LLAMA, 3, 96, 4, 256, 512, 64, 38, 6, 0, 40, NO_PEER},
