@@ -16,7 +16,7 @@
  *     method       gold  reward  win %  95 % interval    KL  length  distinct2  cut %  train Mtok  train TFLOP  data TFLOP
  *     sft         0.008    0.01   50.0    45.5 … 54.5  0.00    27.1      0.057    0.0        0.68         1.55           0
  *     mle filter  0.459    1.33   83.0    79.3 … 86.1  1.94    24.5      0.054    0.0       0.132          0.3       0.306
- *     dt bins     0.466    1.32   82.8    79.1 … 85.9  2.04    24.1      0.060    0.0       0.735         1.68       0.306
+ *     dt bins     0.463    1.32   81.6    77.9 … 84.9  2.34    24.2      0.061    0.0       0.735         1.68       0.306
  *
  * All of prompts that no model was trained on. gold: the true reward; reward: the learned one; win: against
  * SFT, by gold; KL: how far from SFT; train: what the method itself cost, data: sampling and labelling,
