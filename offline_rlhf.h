@@ -2166,7 +2166,6 @@ typedef struct orli_kernels {
 #define ORLI_PASS_AVX512 3
 #define ORLI_PASS_NEON 4
 
-
 static int32_t orli_int32_at(const int8_t *p) {
     int32_t x;
     memcpy(&x, p, sizeof x);
@@ -2178,30 +2177,6 @@ static float orli_single_at(const int8_t *p) {
     return x;
 }
 typedef void (*orli_int8_fn)(size_t k, const int8_t *a, size_t row_bytes, const int8_t *panel, orl_real *sum);
-
-typedef struct orli_halves_job {
-    size_t n, k, cols;
-    const uint16_t *from; /* (n, k): Bᵀ */
-    uint16_t *to;
-} orli_halves_job;
-
-static void orli_halves_task(void *arg, size_t task, size_t worker) { /* one panel */
-    const orli_halves_job *j = (const orli_halves_job *)arg;
-    const size_t first = task * j->cols, count = ORLI_MIN(j->cols, j->n - first);
-    uint16_t *panel = j->to + first * j->k;
-    size_t i, p;
-    (void)worker;
-    for (p = 0; p < j->k; p++) {
-        for (i = 0; i < count; i++) panel[p * j->cols + i] = j->from[(first + i) * j->k + p];
-        for (; i < j->cols; i++) panel[p * j->cols + i] = 0;
-    }
-}
-
-static void orli_pack_halves(orl_ctx *ctx, size_t n, size_t k, const uint16_t *from, uint16_t *to) {
-    orli_halves_job job;
-    job.n = n, job.k = k, job.cols = ctx->kernels->tile_cols, job.from = from, job.to = to;
-    orli_parallel(ctx, ORLI_WORK_PACK, (n + job.cols - 1) / job.cols, orli_halves_task, &job);
-}
 #endif /* section 6 */
 #endif /* first half of the implementation */
 
@@ -4044,6 +4019,31 @@ static void orli_pack(orl_ctx *ctx, size_t n, size_t k, orli_mat b, orl_real *pa
     job.b = b;
     job.panels = panels;
     if (n && k) orli_parallel(ctx, ORLI_WORK_PACK, job.parts, orli_pack_task, &job);
+}
+
+/* Panels of Bᵀ in bf16, as it is. */
+typedef struct orli_halves_job {
+    size_t n, k, cols;
+    const uint16_t *from; /* (n, k): Bᵀ */
+    uint16_t *to;
+} orli_halves_job;
+
+static void orli_halves_task(void *arg, size_t task, size_t worker) { /* one panel */
+    const orli_halves_job *j = (const orli_halves_job *)arg;
+    const size_t first = task * j->cols, count = ORLI_MIN(j->cols, j->n - first);
+    uint16_t *panel = j->to + first * j->k;
+    size_t i, p;
+    (void)worker;
+    for (p = 0; p < j->k; p++) {
+        for (i = 0; i < count; i++) panel[p * j->cols + i] = j->from[(first + i) * j->k + p];
+        for (; i < j->cols; i++) panel[p * j->cols + i] = 0;
+    }
+}
+
+static void orli_pack_halves(orl_ctx *ctx, size_t n, size_t k, const uint16_t *from, uint16_t *to) {
+    orli_halves_job job;
+    job.n = n, job.k = k, job.cols = ctx->kernels->tile_cols, job.from = from, job.to = to;
+    orli_parallel(ctx, ORLI_WORK_PACK, (n + job.cols - 1) / job.cols, orli_halves_task, &job);
 }
 
 /* ---- products of bytes: the driver. Each task quantises its rows of x for itself ---- */
