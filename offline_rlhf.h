@@ -2058,15 +2058,26 @@ typedef struct orli_adamw { /* corrections: 1 − β^t */
 /* How a tile leaves C: C = Σ, C = C + Σ, or the chain goes on from C. */
 enum { ORLI_SET, ORLI_ADD, ORLI_CHAIN };
 
+/* What a tile does beside its arithmetic: it leaves copies of what it reads of A (a_row is 1 then) and of B where the
+ * next tiles read them faster, and asks the caches for what others will read: rows of k numbers. Each may be NULL. */
+typedef struct orli_aside {
+    orl_real *keep_a, *keep_b;           /* steps are keep_step and tile_cols apart */
+    const orl_real *next_a, *next_b;
+    size_t a_rows, a_apart, b_apart;     /* of next_b two rows */
+} orli_aside;
+
 /* C (rows, tile_cols) from A (rows, k), element (i, p) at a[i·a_row + p·a_k], and from B (k, tile_cols):
  * row p is the vector at b0 + p·b_k, then the vector at b1 + p·b_k. One function for each number of rows. */
 typedef void (*orli_tile_fn)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
-                             const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode);
+                             const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c, size_t c_row,
+                             int mode);
 
 #define ORLI_TILE 16       /* positions in a tile of keys or values */
 #define ORLI_TILE_ROWS 14  /* the most rows a register tile has in any instruction set, … */
 #define ORLI_TILE_COLS 32  /* … and columns */
 #define ORLI_GEMM_K 512    /* longest block of k */
+#define ORLI_TILE_CHUNK 16 /* steps of k, after which a tile asks for the next lines */
+#define ORLI_KEEP_AHEAD 48 /* steps of k between asking for a line and reading it */
 #define ORLI_INT8_GROUP ((size_t)64)  /* numbers along k that share a scale */
 #define ORLI_INT8_COLS ((size_t)32)   /* columns of a panel */
 #define ORLI_INT8_ROWS 6              /* the most rows a register tile has in any instruction set */
@@ -2076,9 +2087,10 @@ typedef struct orli_kernels {
     const char *name;
     size_t width;                /* lanes of a vector */
     size_t tile_rows, tile_cols; /* of the register tile; tile_cols is 2·width */
+    size_t keep_step;            /* from one step of k to the next where a tile has left a copy of A */
     /* An orli_tile_fn for rows ≤ tile_rows, cols ≤ tile_cols: B has all columns, C is touched in the first cols. */
     void (*tile)(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
-                 const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode);
+                 const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c, size_t c_row, int mode);
     /* C (1, 4·tile_cols) from one row of A and four panels of B, `stride` apart: what decoding does with
      * packed weights. */
     void (*thin_tile)(size_t k, const orl_real *a, size_t a_k, const orl_real *panel, size_t stride, size_t b_k,
@@ -2556,29 +2568,69 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
         orli_v x = orli_v_set1(*(const orl_real *)(const void *)(at + i * row_bytes)); \
         p##i = orli_v_fma(x, u, p##i), q##i = orli_v_fma(x, v, q##i);                  \
     }
-#define ORLI_TILE_FETCH(i) __builtin_prefetch(c + i * c_row, 1), __builtin_prefetch(c + i * c_row + ORLI_W, 1);
 #define ORLI_TILE_PLUS(i)                                \
     p##i = orli_v_add(orli_v_load(c + i * c_row), p##i); \
     q##i = orli_v_add(orli_v_load(c + i * c_row + ORLI_W), q##i);
 #define ORLI_TILE_STORE(i) orli_v_store(c + i * c_row, p##i), orli_v_store(c + i * c_row + ORLI_W, q##i);
 
-#define ORLI_TILE_DEFINE(rows)                                                                             \
-    static void ORLI_K(tile##rows)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,    \
-                                   const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode) {  \
-        const char *at = (const char *)a;                                                                  \
-        const size_t row_bytes = a_row * sizeof *a, step_bytes = a_k * sizeof *a;                          \
-        ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                  \
-        (void)row_bytes;                                                                                   \
-        if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                      \
-        else if (k > 32) { ORLI_REPEAT##rows(ORLI_TILE_FETCH) }                                            \
-        for (; k; k--) {                                                                                   \
-            orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                               \
-            ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                              \
-            at += step_bytes, b0 += b_k, b1 += b_k;                                                        \
-        }                                                                                                  \
-        if (mode == ORLI_ADD) { ORLI_REPEAT##rows(ORLI_TILE_PLUS) }                                        \
-        ORLI_REPEAT##rows(ORLI_TILE_STORE)                                                                 \
+#define ORLI_TILE_DEFINE(rows)                                                                                  \
+    static void ORLI_K(tile##rows)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,         \
+                                   const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c,      \
+                                   size_t c_row, int mode) {                                                    \
+        const char *at = (const char *)a;                                                                       \
+        const size_t row_bytes = a_row * sizeof *a, step_bytes = a_k * sizeof *a;                               \
+        orl_real *keep_a = aside ? aside->keep_a : NULL, *keep_b = aside ? aside->keep_b : NULL;            \
+        size_t done = 0, end;                                                                                   \
+        ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                       \
+        (void)row_bytes;                                                                                        \
+        if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                           \
+        while (done < k) {                                                                                      \
+            if (aside) ORLI_K(tile_ask)(aside, rows, done, c, c_row);                                         \
+            for (end = ORLI_MIN(done + ORLI_TILE_CHUNK, k); done < end; done++) {                               \
+                orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                                \
+                if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, at, step_bytes);                         \
+                if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0, b_k);                                \
+                ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                               \
+                at += step_bytes, b0 += b_k, b1 += b_k;                                                         \
+            }                                                                                                   \
+        }                                                                                                       \
+        if (mode == ORLI_ADD) { ORLI_REPEAT##rows(ORLI_TILE_PLUS) }                                             \
+        ORLI_REPEAT##rows(ORLI_TILE_STORE)                                                                      \
     }
+
+/* Asks for C, two rows a chunk, and for what comes after this tile. All at once would keep B waiting. */
+static inline void ORLI_K(tile_ask)(const orli_aside *aside, size_t rows, size_t done, const orl_real *c,
+                                    size_t c_row) {
+    const size_t row = 2 * done / ORLI_TILE_CHUNK, end = ORLI_MIN(row + 2, rows);
+    size_t i;
+    for (i = row; i < end; i++) __builtin_prefetch(c + i * c_row, 1), __builtin_prefetch(c + i * c_row + ORLI_W, 1);
+    for (i = 0; i < aside->a_rows; i++) __builtin_prefetch(aside->next_a + i * aside->a_apart + done, 0, 2);
+    if (!aside->next_b) return;
+    __builtin_prefetch(aside->next_b + done, 0, 3);
+    __builtin_prefetch(aside->next_b + aside->b_apart + done, 0, 3);
+}
+
+/* From one step of k to the next in a copy of A. They lie close, so that they take no more of the first level than they
+ * must: a vector that is longer than they are writes over the next one's place before that is written. */
+#define ORLI_KEEP_STEP (ORLI_W >= ORLI_ROWS ? ORLI_ROWS : (ORLI_ROWS + ORLI_W - 1) / ORLI_W * ORLI_W)
+/* One step's share of the copies. Lines are asked for some steps before, and those of the next tiles beside them. */
+static inline orl_real *ORLI_K(tile_keep_a)(orl_real *keep, size_t rows, const char *at, size_t step_bytes) {
+    const orl_real *a = (const orl_real *)(const void *)at;
+    size_t i;
+    __builtin_prefetch(at + ORLI_KEEP_AHEAD * step_bytes);
+    __builtin_prefetch(a + 2 * rows, 0, 2);
+    for (i = 0; i < rows; i += ORLI_W) orli_v_store(keep + i, orli_v_load_n(a + i, rows - i));
+    return keep + ORLI_KEEP_STEP;
+}
+static inline orl_real *ORLI_K(tile_keep_b)(orl_real *keep, orli_v u, orli_v v, const orl_real *b, size_t b_k) {
+    size_t i;
+    for (i = 0; i < 2 * ORLI_W; i += ORLI_W) {
+        __builtin_prefetch(b + i + ORLI_KEEP_AHEAD * b_k);
+        __builtin_prefetch(b + i + 2 * ORLI_W, 0, 2);
+    }
+    orli_v_store(keep, u), orli_v_store(keep + ORLI_W, v);
+    return keep + 2 * ORLI_W;
+}
 
 #define ORLI_REPEAT1(X) X(0)
 #define ORLI_REPEAT2(X) ORLI_REPEAT1(X) X(1)
@@ -2630,17 +2682,19 @@ static const orli_tile_fn ORLI_K(tiles)[ORLI_ROWS + 1] = {
 };
 
 static void ORLI_K(tile)(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k,
-                         const orl_real *b0, const orl_real *b1, size_t b_k, orl_real *c, size_t c_row, int mode) {
+                         const orl_real *b0, const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c,
+                         size_t c_row, int mode) {
     orl_real whole[ORLI_ROWS * 2 * ORLI_W]; /* a narrow tile is computed here, in full width */
     size_t i, j;
     if (cols == 2 * ORLI_W) {
-        ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, c, c_row, mode);
+        ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, aside, c, c_row, mode);
         return;
     }
     for (i = 0; mode == ORLI_CHAIN && i < rows; i++)
         for (j = 0; j < 2 * ORLI_W; j += ORLI_W)
             orli_v_store(whole + i * 2 * ORLI_W + j, orli_v_load_n(c + i * c_row + j, cols - ORLI_MIN(cols, j)));
-    ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, whole, 2 * ORLI_W, mode == ORLI_CHAIN ? ORLI_CHAIN : ORLI_SET);
+    ORLI_K(tiles)[rows](k, a, a_row, a_k, b0, b1, b_k, aside, whole, 2 * ORLI_W,
+                        mode == ORLI_CHAIN ? ORLI_CHAIN : ORLI_SET);
     for (i = 0; i < rows; i++)
         for (j = 0; j < cols; j += ORLI_W) {
             orli_v sum = orli_v_load(whole + i * 2 * ORLI_W + j);
@@ -3233,7 +3287,7 @@ static void ORLI_K(tile_scores)(size_t d, size_t rows, const orl_real *a, size_t
     for (p = ORLI_TILE * t0; p <= last; p += 2 * ORLI_W) {
         size_t next = ORLI_MIN(p + ORLI_W, last); /* the second half repeats the first if the tiles are odd */
         ORLI_K(tiles)[rows](d, a, a_row, 1, tile[p / ORLI_TILE] + p % ORLI_TILE,
-                            tile[next / ORLI_TILE] + next % ORLI_TILE, ORLI_TILE, s + (p - ORLI_TILE * t0), s_row,
+                            tile[next / ORLI_TILE] + next % ORLI_TILE, ORLI_TILE, NULL, s + (p - ORLI_TILE * t0), s_row,
                             ORLI_SET);
     }
 }
@@ -3255,8 +3309,8 @@ static void ORLI_K(product)(size_t m, size_t n, size_t k, const orl_real *a, siz
         for (i = 0; i < m; i += rows) {
             const size_t tiles = (m - i + ORLI_ROWS - 1) / ORLI_ROWS; /* of about equal height: a thin one is slow */
             rows = (m - i + tiles - 1) / tiles;
-            ORLI_K(tile)(rows, cols, k, a + i * a_row, a_row, a_k, strip, strip + ORLI_W, step, c + i * c_row + j,
-                         c_row, mode);
+            ORLI_K(tile)(rows, cols, k, a + i * a_row, a_row, a_k, strip, strip + ORLI_W, step, NULL,
+                         c + i * c_row + j, c_row, mode);
         }
     }
 }
@@ -3498,7 +3552,7 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 }
 
 static const orli_kernels ORLI_K(kernels) = {
-    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
+    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_KEEP_STEP, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
     ORLI_K(pack), ORLI_K(quantise), ORLI_K(int8_tile), ORLI_INT8_VNNI, ORLI_K(widen), ORLI_K(add), ORLI_K(axpy),
     ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(sum_exp), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
@@ -3638,18 +3692,16 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 }
 
 /* ---- matrix products: the driver -------------------------------------------------------------------
- * C is worked through in blocks of k. Of each, a block of B packed into panels of tile_cols columns stays in the
- * second-level cache while the row tiles of A pass by it; a row tile stays in the first level while it meets each
- * panel, and its successor is fetched meanwhile. A panel is (k, tile_cols), one row for each step of k. Row tiles are
- * copied when the first block of B meets them and kept for the others: rows of A far apart would fight for the same
- * cache sets. Panels packed beforehand hold the whole k and are used in place. */
+ * C is worked through in blocks of k, each in blocks of B: panels of tile_cols columns, (k, tile_cols) each, which stay
+ * in the second-level cache while row tiles of A pass by. Panels packed beforehand hold the whole k and are used in
+ * place. If rows of B lie whole in memory, the first row tile reads them there and leaves the panels for the others;
+ * columns that lie whole are transposed into panels first. Likewise if A lies transposed, each row tile is copied while
+ * it meets its first panel. */
 
-#define ORLI_GEMM_ROW (ORLI_GEMM_K + 16)         /* from one row of a copied row tile to the next */
-#define ORLI_GEMM_SLOT (ORLI_TILE * ORLI_GEMM_ROW) /* numbers of scratch for a row tile */
-#define ORLI_GEMM_B (ORLI_SCRATCH / 6 / sizeof(orl_real)) /* … for a block of B; the rest is for row tiles */
-#define ORLI_GEMM_SLOTS (ORLI_SCRATCH / sizeof(orl_real) - ORLI_GEMM_B) / ORLI_GEMM_SLOT
+#define ORLI_GEMM_B (ORLI_SCRATCH / 16 / sizeof(orl_real)) /* numbers of a block of B; a copied row tile is behind it */
+#define ORLI_GEMM_CROWDED 8       /* rows of a tile if they fight for the same cache sets: not more than those have ways */
+#define ORLI_GEMM_PANELS 4        /* fewest panels of a task: a row tile that is copied should meet some more */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
-#define ORLI_PACK_TILES 8         /* row tiles of a transposed A that are copied side by side */
 #define ORLI_GEMM_SERIAL 300000.0 /* FLOPs not worth a second thread */
 
 typedef struct orli_gemm_job {
@@ -3723,115 +3775,75 @@ typedef struct orli_gemm_rows {
     const orli_gemm_job *g;
     size_t begin, count, tiles; /* rows of A and C */
     size_t p, k;                /* steps p … p+k−1 */
-    int copy;                   /* are row tiles copied to their slots? */
-    orl_real *slots;
+    const orl_real *next;       /* the next block of B, or NULL: … */
+    size_t next_panel, next_row; /* … from one panel, and from one row of it, to the next */
+    orl_real *b_copy;           /* room for the panels of a block of B … */
+    orl_real *a_copy;           /* … and for a row tile of a transposed A, or NULL */
 } orli_gemm_rows;
 
 static size_t orli_gemm_row(const orli_gemm_rows *r, size_t tile) { return orli_part(r->count, r->tiles, tile); }
 
-/* Row tile t as it lies in A, or where its copy is. Rows of A that lie whole are copied as rows, others as columns. */
+/* Row tile t as it lies in A. */
 static orli_mat orli_gemm_source(const orli_gemm_rows *r, size_t t) {
     orli_mat a = r->g->a;
     a.data += (r->begin + orli_gemm_row(r, t)) * a.rs + r->p * a.cs;
     return a;
 }
-/* From one step of k to the next in a slot of columns. They lie close, so that they take no more of the first level
- * than they must: a vector that is longer than they are writes over the next one's place before that is written. */
-static size_t orli_gemm_step(const orli_kernels *kern) {
-    return kern->width >= kern->tile_rows ? kern->tile_rows : orli_round_up(kern->tile_rows, kern->width);
-}
-static orli_mat orli_gemm_slot(const orli_gemm_rows *r, size_t t) {
-    const orl_real *slot = r->slots + t * ORLI_GEMM_SLOT;
-    return r->g->a.cs == 1 ? orli_mat_of(slot, ORLI_GEMM_ROW, 1) : orli_mat_of(slot, 1, orli_gemm_step(r->g->kern));
-}
 
-/* Copies a row tile whose rows lie whole. */
-static void orli_gemm_copy_rows(const orli_gemm_rows *r, size_t t) {
-    const orli_mat a = orli_gemm_source(r, t);
-    const size_t rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t);
-    size_t i;
-    for (i = 0; i < rows; i++)
-        memcpy(r->slots + t * ORLI_GEMM_SLOT + i * ORLI_GEMM_ROW, a.data + i * a.rs, r->k * sizeof *a.data);
-}
-
-/* Copies tiles first … end−1 of a transposed A together, as what is whole in memory runs through all of them. */
-static void orli_gemm_copy_columns(const orli_gemm_rows *r, size_t first, size_t end) {
-    const size_t w = r->g->kern->width, step = orli_gemm_step(r->g->kern), row0 = orli_gemm_row(r, first);
-    const orli_mat a = orli_gemm_source(r, first);
-    size_t t, p, next, i;
-    for (p = 0; p < r->k; p = next) {
-        next = ORLI_MIN(p + ORLI_PACK_ROWS, r->k);
-        orli_fetch(a.data + next * a.cs, a.cs, ORLI_MIN((size_t)ORLI_PACK_ROWS, r->k - next),
-                   orli_gemm_row(r, end) - row0);
-        for (t = first; t < end; t++) {
-            orl_real *to = r->slots + t * ORLI_GEMM_SLOT + p * step;
-            const size_t begin = orli_gemm_row(r, t) - row0, rows = orli_gemm_row(r, t + 1) - row0 - begin;
-            for (i = 0; i < rows; i += w)
-                r->g->kern->pack(ORLI_MIN(rows - i, w), next - p, a.data + (begin + i) * a.rs + p * a.cs, a.rs, a.cs,
-                                 to + i, step);
-        }
-    }
-}
-
-/* Asks the second-level cache for share `step` of `steps` of what tile t is read from, while arithmetic goes on. */
-static void orli_gemm_fetch(const orli_gemm_rows *r, size_t t, int copied, size_t step, size_t steps) {
-    const size_t line = 64 / sizeof(orl_real);
-    orli_mat a;
-    size_t at, end, rows, n, row, x;
-    if (t >= r->tiles || (!copied && r->g->a.cs != 1)) return;
-    a = copied ? orli_gemm_slot(r, t) : orli_gemm_source(r, t);
-    if (a.cs == 1) rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t), n = (r->k + line - 1) / line + 1;
-    else rows = 1, n = r->k * a.cs / line + 1;
-    at = orli_part(rows * n, steps, step), end = orli_part(rows * n, steps, step + 1);
-    row = at / n, x = at % n;
-    for (; at < end; at++) {
-        __builtin_prefetch(a.data + row * a.rs + x * line, 0, 2);
-        if (++x == n) x = 0, row++;
-    }
-}
-
-/* n columns of C from j on, from their panels: `stride` numbers from one to the next, `step` from one row of it to the
- * next. `first`: the rows meet a panel for the first time. */
+/* n columns of C from j on, from their panels, `stride` numbers from one to the next. If `lying` is not NULL the panels
+ * are to be r->b_copy, and it is from there that the first row tile makes them. */
 static void orli_gemm_pass(const orli_gemm_rows *r, size_t j, size_t n, const orl_real *panels, size_t stride,
-                           size_t step, int first) {
+                           const orli_mat *lying) {
     const orli_gemm_job *g = r->g;
     const orli_kernels *kern = g->kern;
     const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols;
-    const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET, copy = r->copy && first;
+    const size_t late = r->tiles - ORLI_MIN(r->tiles, cols / 2); /* as long as this takes to ask for the next block */
+    const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET;
     size_t t, x;
+    if (lying && n % cols) { /* a panel that is not whole */
+        x = n / cols;
+        orli_pack_panels(kern, n % cols, r->k, orli_mat_at(*lying, 0, x * cols), r->b_copy + x * stride, stride);
+    }
     for (t = 0; t < r->tiles; t++) {
-        const size_t rows = orli_gemm_row(r, t + 1) - orli_gemm_row(r, t);
-        orl_real *c = g->c + (r->begin + orli_gemm_row(r, t)) * g->ldc + j;
-        orli_mat a = r->copy ? orli_gemm_slot(r, t) : orli_gemm_source(r, t);
-        if (copy && g->a.cs == 1) orli_gemm_copy_rows(r, t);
-        else if (copy && t % ORLI_PACK_TILES == 0)
-            orli_gemm_copy_columns(r, t, ORLI_MIN(t + ORLI_PACK_TILES, r->tiles));
-        for (x = 0; rows == 1 && x + 4 * cols <= n; x += 4 * cols)
-            kern->thin_tile(r->k, a.data, a.cs, panels + x / cols * stride, stride, step, c + x, mode);
+        const size_t row = orli_gemm_row(r, t), rows = orli_gemm_row(r, t + 1) - row;
+        size_t next_rows = t + 1 < r->tiles && g->a.cs == 1 ? orli_gemm_row(r, t + 2) - row - rows : 0;
+        const size_t share = (next_rows + count - 1) / count; /* of the next row tile, asked for at each panel */
+        orl_real *c = g->c + (r->begin + row) * g->ldc + j;
+        orli_mat a = orli_gemm_source(r, t);
+        orli_aside aside;
+        memset(&aside, 0, sizeof aside);
+        aside.next_a = a.data + rows * a.rs, aside.a_apart = a.rs, aside.b_apart = r->next_row;
+        for (x = 0; rows == 1 && !lying && x + 4 * cols <= n; x += 4 * cols)
+            kern->thin_tile(r->k, a.data, a.cs, panels + x / cols * stride, stride, cols, c + x, mode);
         for (; x < n; x += cols) {
-            const orl_real *panel = panels + x / cols * stride;
-            orli_gemm_fetch(r, t + 1, r->copy && !first, x / cols, count);
-            kern->tile(rows, ORLI_MIN(cols, n - x), r->k, a.data, a.rs, a.cs, panel, panel + kern->width, step, c + x,
-                       g->ldc, mode);
+            const int first = lying && t == 0 && x + cols <= n;
+            const orl_real *b = first ? lying->data + x : panels + x / cols * stride;
+            aside.keep_a = x == 0 && n > cols ? r->a_copy : NULL;
+            aside.keep_b = first && r->tiles > 1 ? r->b_copy + x / cols * stride : NULL;
+            aside.a_rows = ORLI_MIN(share, next_rows);
+            aside.next_b = r->next && t >= late ? r->next + x / cols * r->next_panel + 2 * (t - late) * r->next_row : NULL;
+            kern->tile(rows, ORLI_MIN(cols, n - x), r->k, a.data, a.rs, a.cs, b, b + kern->width,
+                       first ? lying->rs : cols, &aside, c + x, g->ldc, mode);
+            if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, kern->keep_step);
+            aside.next_a += aside.a_rows * aside.a_apart, next_rows -= aside.a_rows;
         }
     }
 }
 
 /* The same from panels of bf16 numbers, `stride` apart: one row of A meets them as they are; for more rows they are
  * widened first. */
-static void orli_gemm_pass_halves(const orli_gemm_rows *r, size_t j, size_t n, const uint16_t *halves, size_t stride,
-                                  orl_real *b_copy, int first) {
+static void orli_gemm_pass_halves(const orli_gemm_rows *r, size_t j, size_t n, const uint16_t *halves,
+                                  size_t stride) {
     const orli_gemm_job *g = r->g;
     const size_t cols = g->kern->tile_cols;
     const orli_mat a = orli_gemm_source(r, 0);
     size_t x = 0, wide;
-    if (r->count == 1 && !r->copy)
-        for (; x + 4 * cols <= n; x += 4 * cols)
-            g->kern->thin_half(r->k, a.data, a.cs, halves + x / cols * stride, stride, cols,
-                               g->c + r->begin * g->ldc + j + x, r->p || g->accumulate ? ORLI_ADD : ORLI_SET);
+    for (; r->count == 1 && x + 4 * cols <= n; x += 4 * cols)
+        g->kern->thin_half(r->k, a.data, a.cs, halves + x / cols * stride, stride, cols,
+                           g->c + r->begin * g->ldc + j + x, r->p || g->accumulate ? ORLI_ADD : ORLI_SET);
     for (wide = x; wide < n; wide += cols)
-        g->kern->widen(r->k * cols, b_copy + (wide - x) * r->k, halves + wide / cols * stride);
-    if (x < n) orli_gemm_pass(r, j + x, n - x, b_copy, r->k * cols, cols, first);
+        g->kern->widen(r->k * cols, r->b_copy + (wide - x) * r->k, halves + wide / cols * stride);
+    if (x < n) orli_gemm_pass(r, j + x, n - x, r->b_copy, r->k * cols, NULL);
 }
 
 /* Do rows so far apart fight for the same sets of a first-level cache of 4 KB a way? */
@@ -3848,35 +3860,35 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
     const size_t most = ORLI_GEMM_B / kc / cols * cols, j_blocks = j1 > j0 ? (j1 - j0 - 1) / most + 1 : 1;
     const int thin = i1 - i0 == 1 && (g->panels || g->halves); /* reads B once as it lies, four panels at a time */
     const size_t nc = thin ? j1 - j0 : orli_round_up((j1 - j0 + j_blocks - 1) / j_blocks, cols);
-    const size_t all = (i1 - i0 + kern->tile_rows - 1) / kern->tile_rows;
-    const size_t chunks = (all + ORLI_GEMM_SLOTS - 1) / (ORLI_GEMM_SLOTS);
-    orl_real *b_copy = (orl_real *)scratch;
+    const int crowded = g->a.cs == 1 && orli_gemm_crowded(g->a.rs);
+    const size_t tile_rows = crowded ? ORLI_MIN(kern->tile_rows, (size_t)ORLI_GEMM_CROWDED) : kern->tile_rows;
     orli_gemm_rows r;
-    size_t i, j, chunk;
+    size_t i, j;
     if (g->k == 0 && !g->accumulate)
         for (i = i0; i < i1; i++) memset(g->c + i * g->ldc + j0, 0, (j1 - j0) * sizeof *g->c);
     r.g = g;
-    r.slots = b_copy + ORLI_GEMM_B;
-    for (chunk = 0; chunk < chunks; chunk++) {
-        const size_t tile = orli_part(all, chunks, chunk), end = orli_part(all, chunks, chunk + 1);
-        r.begin = i0 + orli_part(i1 - i0, all, tile), r.count = i0 + orli_part(i1 - i0, all, end) - r.begin;
-        r.tiles = end - tile;
-        r.copy = (j1 - j0) > 2 * cols && (g->a.cs != 1 || (r.count > 4 && orli_gemm_crowded(g->a.rs)));
-        for (r.p = 0; r.p < g->k; r.p += kc) {
-            r.k = ORLI_MIN(kc, g->k - r.p);
-            for (j = j0; j < j1; j += nc) {
-                const size_t n = ORLI_MIN(nc, j1 - j);
-                const orli_mat b = g->panels || g->halves ? g->b : orli_mat_at(g->b, r.p, j);
-                if (g->halves) {
-                    orli_gemm_pass_halves(&r, j, n, g->halves + j * g->k + r.p * cols, g->k * cols, b_copy, j == j0);
-                } else if (g->panels) {
-                    orli_gemm_pass(&r, j, n, g->panels + j * g->k + r.p * cols, g->k * cols, cols, j == j0);
-                } else if (b.cs == 1 && !b.half && n % cols == 0 && all == 1) { /* used once: as it lies */
-                    orli_gemm_pass(&r, j, n, b.data, cols, b.rs, j == j0);
-                } else {
-                    orli_pack_panels(kern, n, r.k, b, b_copy, r.k * cols);
-                    orli_gemm_pass(&r, j, n, b_copy, r.k * cols, cols, j == j0);
-                }
+    r.begin = i0, r.count = i1 - i0, r.tiles = (r.count + tile_rows - 1) / tile_rows;
+    r.b_copy = (orl_real *)scratch, r.a_copy = g->a.cs == 1 ? NULL : r.b_copy + ORLI_GEMM_B;
+    for (r.p = 0; r.p < g->k; r.p += kc) {
+        r.k = ORLI_MIN(kc, g->k - r.p);
+        for (j = j0; j < j1; j += nc) {
+            const size_t n = ORLI_MIN(nc, j1 - j), next_j = j + nc < j1 ? j + nc : j0, next_p = r.p + (next_j == j0) * kc;
+            const orli_mat b = g->panels || g->halves ? g->b : orli_mat_at(g->b, r.p, j);
+            const int lying = !g->panels && !g->halves && !b.half && b.cs == 1;
+            r.next = NULL;
+            if (next_p < g->k && g->panels)
+                r.next = g->panels + next_j * g->k + next_p * cols, r.next_panel = g->k * cols, r.next_row = r.k;
+            else if (next_p < g->k && !g->halves && !b.half && !lying)
+                r.next = g->b.data + next_j * b.cs + next_p * b.rs, r.next_panel = cols * b.cs, r.next_row = b.cs;
+            if (g->halves) {
+                orli_gemm_pass_halves(&r, j, n, g->halves + j * g->k + r.p * cols, g->k * cols);
+            } else if (g->panels) {
+                orli_gemm_pass(&r, j, n, g->panels + j * g->k + r.p * cols, g->k * cols, NULL);
+            } else if (lying) {
+                orli_gemm_pass(&r, j, n, r.b_copy, r.k * cols, &b);
+            } else {
+                orli_pack_panels(kern, n, r.k, b, r.b_copy, r.k * cols);
+                orli_gemm_pass(&r, j, n, r.b_copy, r.k * cols, NULL);
             }
         }
     }
@@ -3929,17 +3941,15 @@ static void orli_blis_run(orl_ctx *ctx, orli_gemm_job *g) {
 }
 #endif
 
-/* One task a thread. Along n if each then has 8 panels or more (each packs its own part of B), else along m; along m
- * too where A must be copied and has more to copy than B. */
+/* One task a thread. Along n first, as each packs its own part of B, then along m. */
 static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
     const size_t panels = (g->n + g->kern->tile_cols - 1) / g->kern->tile_cols;
     const size_t row_tiles = (g->m + g->kern->tile_rows - 1) / g->kern->tile_rows;
     const double flops = 2.0 * (double)g->m * (double)g->n * (double)g->k;
-    const int along_m = g->a.cs != 1 && g->m > g->n;
-    size_t threads = flops < ORLI_GEMM_SERIAL ? 1 : ctx->pool->threads;
+    const size_t threads = flops < ORLI_GEMM_SERIAL ? 1 : ctx->pool->threads;
     if (!g->m || !g->n) return;
     g->ctx = ctx;
-    g->grid_n = along_m ? 1 : ORLI_MAX(1, ORLI_MIN(threads, g->panels || g->halves ? panels : panels / 8));
+    g->grid_n = ORLI_MAX(1, ORLI_MIN(threads, panels / ORLI_GEMM_PANELS));
     while (threads % g->grid_n) g->grid_n--; /* as many tasks as threads */
     g->grid_m = ORLI_MIN(row_tiles, threads / g->grid_n);
     g->grid_n = ORLI_MIN(panels, threads / g->grid_m);

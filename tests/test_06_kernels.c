@@ -416,10 +416,44 @@ static void test_tile(void) {
                 b[0] = guarded(1, b_size), b[1] = guarded(2, b_size);
                 c = guarded(3, c_size), before = guarded(4, c_size);
                 memcpy(before, c, c_size * sizeof *c);
-                kern->tile(rows, cols, k, a, a_row, a_k, b[0], b[1], b_k, c, c_row, mode);
+                kern->tile(rows, cols, k, a, a_row, a_k, b[0], b[1], b_k, NULL, c, c_row, mode);
                 check(tile_error(rows, cols, k, a, a_row, a_k, b, b_k, before, c, c_row, mode) <=
                       4 * EPS * (double)(k + 4));
             }
+    place = AT_END;
+}
+
+/* The copies a tile leaves are what it has read, and C has the same bits with them and without. Asking for lines that
+ * are nobody's does no harm. */
+static void test_tile_aside(void) {
+    const size_t w = kern->width, cols = kern->tile_cols, step = kern->keep_step;
+    size_t rows, i, p, j;
+    for (rows = 1; rows <= kern->tile_rows; rows++)
+        for (i = 0; i < 16; i++) {
+            const int by_rows = (int)(i & 1), keeps_a = !by_rows && i & 2, keeps_b = (int)(i & 4);
+            const size_t k = i < 8 ? below(5) : 1 + below(70), b_k = cols + below(2) * below(40);
+            const size_t a_row = by_rows ? k : 1, a_k = by_rows ? 1 : rows + below(4), most = k ? k - 1 : 0;
+            const orl_real *a, *b;
+            orl_real *c, *again, *copy_a, *copy_b;
+            orli_aside aside;
+            int same = 1;
+            place = i / 2 % 2 ? AT_START : AT_END;
+            a = guarded(0, k ? (rows - 1) * a_row + most * a_k + 1 : 0), b = guarded(1, k ? most * b_k + cols : 0);
+            c = guarded(2, rows * cols), again = guarded(3, rows * cols);
+            copy_a = guarded(4, k ? most * step + ORLI_MAX(step, w) : 0), copy_b = guarded(5, k * cols);
+            memset(&aside, 0, sizeof aside);
+            aside.keep_a = keeps_a ? copy_a : NULL, aside.keep_b = keeps_b ? copy_b : NULL;
+            aside.next_a = (const orl_real *)(uintptr_t)8192, aside.next_b = i & 8 ? aside.next_a : NULL;
+            aside.a_rows = below(5), aside.a_apart = below(5000), aside.b_apart = below(5000);
+            kern->tile(rows, cols, k, a, a_row, a_k, b, b + w, b_k, NULL, c, cols, ORLI_SET);
+            kern->tile(rows, cols, k, a, a_row, a_k, b, b + w, b_k, &aside, again, cols, ORLI_SET);
+            check(memcmp(c, again, rows * cols * sizeof *c) == 0);
+            for (p = 0; p < k; p++) {
+                for (j = 0; keeps_a && j < rows; j++) same &= copy_a[p * step + j] == a[p * a_k + j];
+                for (j = 0; keeps_b && j < cols; j++) same &= copy_b[p * cols + j] == b[p * b_k + j];
+            }
+            check(same);
+        }
     place = AT_END;
 }
 
@@ -1021,7 +1055,8 @@ static void test_selection(void) {
 }
 
 int main(void) {
-    static void (*const test[])(void) = {test_rows, test_transcendental, test_normal_cdf, test_pack, test_tile, test_thin_tile,
+    static void (*const test[])(void) = {test_rows, test_transcendental, test_normal_cdf, test_pack, test_tile, test_tile_aside,
+                                         test_thin_tile,
                                          test_gemm, test_halves, test_int8, test_gemm_threads, test_attention,
                                          test_attention_long};
     size_t t;
