@@ -2077,7 +2077,6 @@ typedef void (*orli_tile_fn)(size_t k, const orl_real *a, size_t a_row, size_t a
 #define ORLI_TILE_COLS 32  /* … and columns */
 #define ORLI_GEMM_K 512    /* longest block of k */
 #define ORLI_TILE_CHUNK 16 /* steps of k, after which a tile asks for the next lines */
-#define ORLI_KEEP_AHEAD 48 /* steps of k between asking for a line and reading it */
 #define ORLI_INT8_GROUP ((size_t)64)  /* numbers along k that share a scale */
 #define ORLI_INT8_COLS ((size_t)32)   /* columns of a panel */
 #define ORLI_INT8_ROWS 6              /* the most rows a register tile has in any instruction set */
@@ -2588,8 +2587,8 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
             if (aside) ORLI_K(tile_ask)(aside, rows, done, c, c_row);                                         \
             for (end = ORLI_MIN(done + ORLI_TILE_CHUNK, k); done < end; done++) {                               \
                 orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                                \
-                if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, at, step_bytes);                         \
-                if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0, b_k);                                \
+                if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, (const orl_real *)(const void *)at);     \
+                if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0);                                     \
                 ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                               \
                 at += step_bytes, b0 += b_k, b1 += b_k;                                                         \
             }                                                                                                   \
@@ -2613,21 +2612,17 @@ static inline void ORLI_K(tile_ask)(const orli_aside *aside, size_t rows, size_t
 /* From one step of k to the next in a copy of A. They lie close, so that they take no more of the first level than they
  * must: a vector that is longer than they are writes over the next one's place before that is written. */
 #define ORLI_KEEP_STEP (ORLI_W >= ORLI_ROWS ? ORLI_ROWS : (ORLI_ROWS + ORLI_W - 1) / ORLI_W * ORLI_W)
-/* One step's share of the copies. Lines are asked for some steps before, and those of the next tiles beside them. */
-static inline orl_real *ORLI_K(tile_keep_a)(orl_real *keep, size_t rows, const char *at, size_t step_bytes) {
-    const orl_real *a = (const orl_real *)(const void *)at;
+/* One step's share of the copies. Beside it lie the lines of the next row tile, and of the next panel: they are asked
+ * for. (Steps that follow are not: rows of some matrices lie so far apart that they would drive each other out.) */
+static inline orl_real *ORLI_K(tile_keep_a)(orl_real *keep, size_t rows, const orl_real *a) {
     size_t i;
-    __builtin_prefetch(at + ORLI_KEEP_AHEAD * step_bytes);
     __builtin_prefetch(a + 2 * rows, 0, 2);
     for (i = 0; i < rows; i += ORLI_W) orli_v_store(keep + i, orli_v_load_n(a + i, rows - i));
     return keep + ORLI_KEEP_STEP;
 }
-static inline orl_real *ORLI_K(tile_keep_b)(orl_real *keep, orli_v u, orli_v v, const orl_real *b, size_t b_k) {
-    size_t i;
-    for (i = 0; i < 2 * ORLI_W; i += ORLI_W) {
-        __builtin_prefetch(b + i + ORLI_KEEP_AHEAD * b_k);
-        __builtin_prefetch(b + i + 2 * ORLI_W, 0, 2);
-    }
+static inline orl_real *ORLI_K(tile_keep_b)(orl_real *keep, orli_v u, orli_v v, const orl_real *b) {
+    __builtin_prefetch(b + 2 * ORLI_W, 0, 2);
+    __builtin_prefetch(b + 3 * ORLI_W, 0, 2);
     orli_v_store(keep, u), orli_v_store(keep + ORLI_W, v);
     return keep + 2 * ORLI_W;
 }
