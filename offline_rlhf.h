@@ -2037,11 +2037,13 @@ static void orli_shuffle(size_t *order, size_t n, uint64_t key, uint64_t stream)
  * Threads:    orli_gemm* and orli_pack run in parallel; the kernels in the table are for use in tasks.
  * Numerics:   every multiply that is added to something is an explicit fused multiply-add, so that
  *             nothing is left for a compiler to contract in its own way (the scalar set fuses where
- *             the build has the instruction). Denormal results may be flushed to zero.
- * Tested by:  tests/test_06_kernels.c;  measured by tests/bench/bench_kernels.c
+ *             the build has the instruction). Denormal results may be flushed to zero. Products of
+ *             bytes are exact within a group of 64 along k ("int8" below).
+ * Tested by:  tests/test_06_kernels.c, tests/test_11_int8.c;  measured by tests/bench/bench_kernels.c
  *
- * How to read it: the driver of a product goes orli_gemm → orli_gemm_task → orli_gemm_block → tile. The
- * tile is the micro-kernel: `tile_rows` × `tile_cols` numbers of C in registers, one step of k at a time. */
+ * How to read it: the driver of a product goes orli_gemm → orli_gemm_task → orli_gemm_block → orli_gemm_pass →
+ * orli_gemm_row_tile → tile. The tile is the micro-kernel: `tile_rows` × `tile_cols` numbers of C in registers, one step
+ * of k at a time. */
 
 /* Element (i, j) is at data[i·rs + j·cs]; one of rs, cs is 1. A frozen B may be bf16 numbers, the upper halves of
  * floats: packing widens them, and nothing else reads them. */
@@ -2058,12 +2060,13 @@ typedef struct orli_adamw { /* corrections: 1 − β^t */
 /* How a tile leaves C: C = Σ, C = C + Σ, or the chain goes on from C. */
 enum { ORLI_SET, ORLI_ADD, ORLI_CHAIN };
 
-/* What a tile does beside its arithmetic: it leaves copies of what it reads of A (a_row is 1 then) and of B where the
- * next tiles read them faster, and asks the caches for what others will read: rows of k numbers. Each may be NULL. */
+/* What a tile does beside its arithmetic. It leaves copies of what it reads of A (a_row is 1 then) and of B, if they are
+ * not NULL, where other tiles read them faster. And it asks the caches for C, for a_rows rows of k numbers at next_a
+ * and for two at next_b, if that is not NULL. */
 typedef struct orli_aside {
-    orl_real *keep_a, *keep_b;           /* steps are keep_step and tile_cols apart */
+    orl_real *keep_a, *keep_b; /* steps of k are keep_step and tile_cols numbers apart */
     const orl_real *next_a, *next_b;
-    size_t a_rows, a_apart, b_apart;     /* of next_b two rows */
+    size_t a_rows, a_apart, b_apart;
 } orli_aside;
 
 /* C (rows, tile_cols) from A (rows, k), element (i, p) at a[i·a_row + p·a_k], and from B (k, tile_cols):
@@ -2572,32 +2575,32 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
     q##i = orli_v_add(orli_v_load(c + i * c_row + ORLI_W), q##i);
 #define ORLI_TILE_STORE(i) orli_v_store(c + i * c_row, p##i), orli_v_store(c + i * c_row + ORLI_W, q##i);
 
-#define ORLI_TILE_DEFINE(rows)                                                                                  \
-    static void ORLI_K(tile##rows)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,         \
+#define ORLI_TILE_DEFINE(rows)                                                                                \
+    static void ORLI_K(tile##rows)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0, \
                                    const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c,      \
-                                   size_t c_row, int mode) {                                                    \
-        const char *at = (const char *)a;                                                                       \
-        const size_t row_bytes = a_row * sizeof *a, step_bytes = a_k * sizeof *a;                               \
-        orl_real *keep_a = aside ? aside->keep_a : NULL, *keep_b = aside ? aside->keep_b : NULL;            \
-        size_t done = 0, end;                                                                                   \
-        ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                       \
-        (void)row_bytes;                                                                                        \
-        if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                           \
-        while (done < k) {                                                                                      \
+                                   size_t c_row, int mode) {                                                  \
+        const char *at = (const char *)a;                                                                     \
+        const size_t row_bytes = a_row * sizeof *a, step_bytes = a_k * sizeof *a;                             \
+        orl_real *keep_a = aside ? aside->keep_a : NULL, *keep_b = aside ? aside->keep_b : NULL;              \
+        size_t done = 0, end;                                                                                 \
+        ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                     \
+        (void)row_bytes;                                                                                      \
+        if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                         \
+        while (done < k) {                                                                                    \
             if (aside) ORLI_K(tile_ask)(aside, rows, done, c, c_row);                                         \
-            for (end = ORLI_MIN(done + ORLI_TILE_CHUNK, k); done < end; done++) {                               \
-                orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                                \
-                if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, (const orl_real *)(const void *)at);     \
-                if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0);                                     \
-                ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                               \
-                at += step_bytes, b0 += b_k, b1 += b_k;                                                         \
-            }                                                                                                   \
-        }                                                                                                       \
-        if (mode == ORLI_ADD) { ORLI_REPEAT##rows(ORLI_TILE_PLUS) }                                             \
-        ORLI_REPEAT##rows(ORLI_TILE_STORE)                                                                      \
+            for (end = ORLI_MIN(done + ORLI_TILE_CHUNK, k); done < end; done++) {                             \
+                orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                              \
+                if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, (const orl_real *)(const void *)at);   \
+                if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0);                                   \
+                ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                             \
+                at += step_bytes, b0 += b_k, b1 += b_k;                                                       \
+            }                                                                                                 \
+        }                                                                                                     \
+        if (mode == ORLI_ADD) { ORLI_REPEAT##rows(ORLI_TILE_PLUS) }                                           \
+        ORLI_REPEAT##rows(ORLI_TILE_STORE)                                                                    \
     }
 
-/* Asks for C, two rows a chunk, and for what comes after this tile. All at once would keep B waiting. */
+/* A chunk's share of what a tile asks for, of C two rows. All at once would keep B waiting. */
 static inline void ORLI_K(tile_ask)(const orli_aside *aside, size_t rows, size_t done, const orl_real *c,
                                     size_t c_row) {
     const size_t row = 2 * done / ORLI_TILE_CHUNK, end = ORLI_MIN(row + 2, rows);
@@ -3687,15 +3690,15 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 }
 
 /* ---- matrix products: the driver -------------------------------------------------------------------
- * C is worked through in blocks of k, each in blocks of B: panels of tile_cols columns, (k, tile_cols) each, which stay
- * in the second-level cache while row tiles of A pass by. Panels packed beforehand hold the whole k and are used in
- * place. If rows of B lie whole in memory, the first row tile reads them there and leaves the panels for the others;
- * columns that lie whole are transposed into panels first. Likewise if A lies transposed, each row tile is copied while
- * it meets its first panel. */
+ * C is worked through in blocks of k, and each of these in blocks of B: panels of tile_cols columns, (k, tile_cols)
+ * each, that stay in the second-level cache while the row tiles of A pass by. Panels packed beforehand hold the whole
+ * k and are used in place. If rows of B lie whole in memory, the first row tile reads them there and leaves panels for
+ * the others; if columns do, they are transposed into panels first. A row tile of a transposed A is copied by the tile
+ * that meets it first. And each tile asks for a share of what comes next: memory is idle while arithmetic goes on. */
 
 #define ORLI_GEMM_B (ORLI_SCRATCH / 16 / sizeof(orl_real)) /* numbers of a block of B; a copied row tile is behind it */
-#define ORLI_GEMM_CROWDED 8       /* rows of a tile if they fight for the same cache sets: not more than those have ways */
-#define ORLI_GEMM_PANELS 4        /* fewest panels of a task: a row tile that is copied should meet some more */
+#define ORLI_GEMM_CROWDED 8       /* most rows of a tile if they fight for the same cache sets: ways these have */
+#define ORLI_GEMM_PANELS 4        /* fewest panels worth a task */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
 #define ORLI_GEMM_SERIAL 300000.0 /* FLOPs not worth a second thread */
 
@@ -3768,12 +3771,12 @@ static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_
 /* Some rows of C, cut into row tiles of nearly the same size, at a block of k. */
 typedef struct orli_gemm_rows {
     const orli_gemm_job *g;
-    size_t begin, count, tiles; /* rows of A and C */
-    size_t p, k;                /* steps p … p+k−1 */
-    const orl_real *next;       /* the next block of B, or NULL: … */
+    size_t begin, count, tiles;  /* rows of A and C */
+    size_t p, k;                 /* steps p … p+k−1 */
+    const orl_real *next;        /* the next block of B as rows along k, or NULL: … */
     size_t next_panel, next_row; /* … from one panel, and from one row of it, to the next */
-    orl_real *b_copy;           /* room for the panels of a block of B … */
-    orl_real *a_copy;           /* … and for a row tile of a transposed A, or NULL */
+    orl_real *b_copy;            /* room for the panels of a block of B … */
+    orl_real *a_copy;            /* … and for a row tile of a transposed A, or NULL */
 } orli_gemm_rows;
 
 static size_t orli_gemm_row(const orli_gemm_rows *r, size_t tile) { return orli_part(r->count, r->tiles, tile); }
@@ -3785,50 +3788,68 @@ static orli_mat orli_gemm_source(const orli_gemm_rows *r, size_t t) {
     return a;
 }
 
-/* n columns of C from j on, from their panels, `stride` numbers from one to the next. If `lying` is not NULL the panels
- * are to be r->b_copy, and it is from there that the first row tile makes them. */
-static void orli_gemm_pass(const orli_gemm_rows *r, size_t j, size_t n, const orl_real *panels, size_t stride,
-                           const orli_mat *lying) {
+/* Panels of a block of B: where the first begins, from one to the next, from one of its k rows to the next. */
+typedef struct orli_panels {
+    const orl_real *data;
+    size_t panel, row;
+} orli_panels;
+
+/* Row tile t of n columns of C, from j on. `copy` is where it leaves panels, or NULL. While it works it asks for shares
+ * of what comes next: of the next row tile, and from row tile `late` on of the next block of B, two rows a panel. */
+static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size_t n, orli_panels b, orl_real *copy) {
     const orli_gemm_job *g = r->g;
     const orli_kernels *kern = g->kern;
-    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols;
-    const size_t late = r->tiles - ORLI_MIN(r->tiles, cols / 2); /* as long as this takes to ask for the next block */
+    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols, late = r->tiles - ORLI_MIN(r->tiles, cols / 2);
+    const size_t row = orli_gemm_row(r, t), rows = orli_gemm_row(r, t + 1) - row;
     const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET;
-    size_t t, x;
-    if (lying && n % cols) { /* a panel that is not whole */
-        x = n / cols;
-        orli_pack_panels(kern, n % cols, r->k, orli_mat_at(*lying, 0, x * cols), r->b_copy + x * stride, stride);
+    size_t next_rows = t + 1 < r->tiles && g->a.cs == 1 ? orli_gemm_row(r, t + 2) - row - rows : 0, i = 0;
+    const size_t share = (next_rows + count - 1) / count;
+    orl_real *c = g->c + (r->begin + row) * g->ldc + j;
+    orli_mat a = orli_gemm_source(r, t);
+    orli_aside aside;
+    memset(&aside, 0, sizeof aside);
+    aside.next_a = a.data + rows * a.rs, aside.a_apart = a.rs, aside.b_apart = r->next_row;
+    for (; rows == 1 && !copy && (i + 4) * cols <= n; i += 4)
+        kern->thin_tile(r->k, a.data, a.cs, b.data + i * b.panel, b.panel, b.row, c + i * cols, mode);
+    for (; i < count; i++) {
+        const orl_real *panel = b.data + i * b.panel;
+        aside.keep_a = i == 0 && count > 1 ? r->a_copy : NULL;
+        aside.keep_b = copy ? copy + i * cols * r->k : NULL;
+        aside.a_rows = ORLI_MIN(share, next_rows);
+        aside.next_b = r->next && t >= late ? r->next + i * r->next_panel + 2 * (t - late) * r->next_row : NULL;
+        kern->tile(rows, ORLI_MIN(cols, n - i * cols), r->k, a.data, a.rs, a.cs, panel, panel + kern->width, b.row,
+                   &aside, c + i * cols, g->ldc, mode);
+        if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, kern->keep_step);
+        aside.next_a += aside.a_rows * aside.a_apart, next_rows -= aside.a_rows;
     }
-    for (t = 0; t < r->tiles; t++) {
-        const size_t row = orli_gemm_row(r, t), rows = orli_gemm_row(r, t + 1) - row;
-        size_t next_rows = t + 1 < r->tiles && g->a.cs == 1 ? orli_gemm_row(r, t + 2) - row - rows : 0;
-        const size_t share = (next_rows + count - 1) / count; /* of the next row tile, asked for at each panel */
-        orl_real *c = g->c + (r->begin + row) * g->ldc + j;
-        orli_mat a = orli_gemm_source(r, t);
-        orli_aside aside;
-        memset(&aside, 0, sizeof aside);
-        aside.next_a = a.data + rows * a.rs, aside.a_apart = a.rs, aside.b_apart = r->next_row;
-        for (x = 0; rows == 1 && !lying && x + 4 * cols <= n; x += 4 * cols)
-            kern->thin_tile(r->k, a.data, a.cs, panels + x / cols * stride, stride, cols, c + x, mode);
-        for (; x < n; x += cols) {
-            const int first = lying && t == 0 && x + cols <= n;
-            const orl_real *b = first ? lying->data + x : panels + x / cols * stride;
-            aside.keep_a = x == 0 && n > cols ? r->a_copy : NULL;
-            aside.keep_b = first && r->tiles > 1 ? r->b_copy + x / cols * stride : NULL;
-            aside.a_rows = ORLI_MIN(share, next_rows);
-            aside.next_b = r->next && t >= late ? r->next + x / cols * r->next_panel + 2 * (t - late) * r->next_row : NULL;
-            kern->tile(rows, ORLI_MIN(cols, n - x), r->k, a.data, a.rs, a.cs, b, b + kern->width,
-                       first ? lying->rs : cols, &aside, c + x, g->ldc, mode);
-            if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, kern->keep_step);
-            aside.next_a += aside.a_rows * aside.a_apart, next_rows -= aside.a_rows;
-        }
-    }
+}
+
+/* n columns of C from j on, from panels that are whole in memory, `stride` numbers from one to the next. */
+static void orli_gemm_pass(const orli_gemm_rows *r, size_t j, size_t n, const orl_real *panels, size_t stride) {
+    orli_panels b;
+    size_t t;
+    b.data = panels, b.panel = stride, b.row = r->g->kern->tile_cols;
+    for (t = 0; t < r->tiles; t++) orli_gemm_row_tile(r, t, j, n, b, NULL);
+}
+
+/* … from a B whose rows lie whole. The first row tile leaves panels for the others. */
+static void orli_gemm_pass_lying(const orli_gemm_rows *r, size_t j, size_t n, orli_mat b) {
+    const orli_kernels *kern = r->g->kern;
+    const size_t cols = kern->tile_cols, whole = n / cols * cols;
+    orli_panels lying, copied;
+    size_t t;
+    lying.data = b.data, lying.panel = cols, lying.row = b.rs;
+    copied.data = r->b_copy, copied.panel = r->k * cols, copied.row = cols;
+    for (t = 0; whole && t < r->tiles; t++)
+        orli_gemm_row_tile(r, t, j, whole, t ? copied : lying, t || r->tiles == 1 ? NULL : r->b_copy);
+    if (whole == n) return;
+    orli_pack_panels(kern, n - whole, r->k, orli_mat_at(b, 0, whole), r->b_copy, copied.panel);
+    orli_gemm_pass(r, j + whole, n - whole, r->b_copy, copied.panel);
 }
 
 /* The same from panels of bf16 numbers, `stride` apart: one row of A meets them as they are; for more rows they are
  * widened first. */
-static void orli_gemm_pass_halves(const orli_gemm_rows *r, size_t j, size_t n, const uint16_t *halves,
-                                  size_t stride) {
+static void orli_gemm_pass_halves(const orli_gemm_rows *r, size_t j, size_t n, const uint16_t *halves, size_t stride) {
     const orli_gemm_job *g = r->g;
     const size_t cols = g->kern->tile_cols;
     const orli_mat a = orli_gemm_source(r, 0);
@@ -3838,7 +3859,18 @@ static void orli_gemm_pass_halves(const orli_gemm_rows *r, size_t j, size_t n, c
                            g->c + r->begin * g->ldc + j + x, r->p || g->accumulate ? ORLI_ADD : ORLI_SET);
     for (wide = x; wide < n; wide += cols)
         g->kern->widen(r->k * cols, r->b_copy + (wide - x) * r->k, halves + wide / cols * stride);
-    if (x < n) orli_gemm_pass(r, j + x, n - x, r->b_copy, r->k * cols, NULL);
+    if (x < n) orli_gemm_pass(r, j + x, n - x, r->b_copy, r->k * cols);
+}
+
+/* The block of B that begins with step p and column j is the next. (Of rows that lie whole a tile asks for itself.) */
+static void orli_gemm_expect(orli_gemm_rows *r, size_t p, size_t j) {
+    const orli_gemm_job *g = r->g;
+    const size_t cols = g->kern->tile_cols;
+    r->next = NULL;
+    if (p >= g->k) return;
+    if (g->panels) r->next = g->panels + j * g->k + p * cols, r->next_panel = g->k * cols, r->next_row = r->k;
+    else if (!g->halves && !g->b.half && g->b.cs != 1)
+        r->next = orli_mat_at(g->b, p, j).data, r->next_panel = cols * g->b.cs, r->next_row = g->b.cs;
 }
 
 /* Do rows so far apart fight for the same sets of a first-level cache of 4 KB a way? */
@@ -3861,29 +3893,25 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
     size_t i, j;
     if (g->k == 0 && !g->accumulate)
         for (i = i0; i < i1; i++) memset(g->c + i * g->ldc + j0, 0, (j1 - j0) * sizeof *g->c);
+    memset(&r, 0, sizeof r);
     r.g = g;
     r.begin = i0, r.count = i1 - i0, r.tiles = (r.count + tile_rows - 1) / tile_rows;
     r.b_copy = (orl_real *)scratch, r.a_copy = g->a.cs == 1 ? NULL : r.b_copy + ORLI_GEMM_B;
     for (r.p = 0; r.p < g->k; r.p += kc) {
         r.k = ORLI_MIN(kc, g->k - r.p);
         for (j = j0; j < j1; j += nc) {
-            const size_t n = ORLI_MIN(nc, j1 - j), next_j = j + nc < j1 ? j + nc : j0, next_p = r.p + (next_j == j0) * kc;
-            const orli_mat b = g->panels || g->halves ? g->b : orli_mat_at(g->b, r.p, j);
-            const int lying = !g->panels && !g->halves && !b.half && b.cs == 1;
-            r.next = NULL;
-            if (next_p < g->k && g->panels)
-                r.next = g->panels + next_j * g->k + next_p * cols, r.next_panel = g->k * cols, r.next_row = r.k;
-            else if (next_p < g->k && !g->halves && !b.half && !lying)
-                r.next = g->b.data + next_j * b.cs + next_p * b.rs, r.next_panel = cols * b.cs, r.next_row = b.cs;
+            const size_t n = ORLI_MIN(nc, j1 - j), packed = j * g->k + r.p * cols;
+            if (j + nc < j1) orli_gemm_expect(&r, r.p, j + nc);
+            else orli_gemm_expect(&r, r.p + kc, j0);
             if (g->halves) {
-                orli_gemm_pass_halves(&r, j, n, g->halves + j * g->k + r.p * cols, g->k * cols);
+                orli_gemm_pass_halves(&r, j, n, g->halves + packed, g->k * cols);
             } else if (g->panels) {
-                orli_gemm_pass(&r, j, n, g->panels + j * g->k + r.p * cols, g->k * cols, NULL);
-            } else if (lying) {
-                orli_gemm_pass(&r, j, n, r.b_copy, r.k * cols, &b);
+                orli_gemm_pass(&r, j, n, g->panels + packed, g->k * cols);
+            } else if (g->b.cs == 1 && !g->b.half) {
+                orli_gemm_pass_lying(&r, j, n, orli_mat_at(g->b, r.p, j));
             } else {
-                orli_pack_panels(kern, n, r.k, b, r.b_copy, r.k * cols);
-                orli_gemm_pass(&r, j, n, r.b_copy, r.k * cols, NULL);
+                orli_pack_panels(kern, n, r.k, orli_mat_at(g->b, r.p, j), r.b_copy, r.k * cols);
+                orli_gemm_pass(&r, j, n, r.b_copy, r.k * cols);
             }
         }
     }

@@ -604,7 +604,7 @@ static void test_gemm(void) {
     static const size_t dims[] = {0, 1, 2, 3, 5, 8, 13, 14, 15, 16, 17, 28, 31, 32, 33, 48, 63, 65, 97};
     static const gemm_case large[] = {{28, 400, 512, 1, 0, 0}, {40, 300, 1100, 1, 0, 1}, {40, 70, 513, 0, 1, 0}, {29, 33, 1030, 0, 0, 1}, {15, 600, 100, 1, 0, 1}, {3, 530, 300, 0, 1, 1},
                                       {200, 40, 64, 1, 0, 0}, {64, 5, 1600, 1, 1, 0}, {1, 1000, 70, 0, 0, 0},
-                                      /* more row tiles than slots; kept for several blocks of B; rows in the same sets */
+                                      /* many row tiles; copied for several blocks of B; rows in the same sets; panels left by the first row tile */
                                       {1460, 101, 40, 1, 1, 1}, {120, 701, 512, 1, 0, 0}, {33, 400, 1024, 0, 1, 0}};
     orl_ctx ctx;
     size_t i;
