@@ -2042,8 +2042,8 @@ static void orli_shuffle(size_t *order, size_t n, uint64_t key, uint64_t stream)
  * Tested by:  tests/test_06_kernels.c, tests/test_11_int8.c;  measured by tests/bench/bench_kernels.c
  *
  * How to read it: the driver of a product goes orli_gemm → orli_gemm_task → orli_gemm_block → orli_gemm_pass →
- * orli_gemm_row_tile → tile. The tile is the micro-kernel: `tile_rows` × `tile_cols` numbers of C in registers, one step
- * of k at a time. */
+ * orli_gemm_row_tile → tile. The tile is the micro-kernel: `tile_rows` × `tile_cols` numbers of C in registers,
+ * one step of k at a time. */
 
 /* Element (i, j) is at data[i·rs + j·cs]; one of rs, cs is 1. A frozen B may be bf16 numbers, the upper halves of
  * floats: packing widens them, and nothing else reads them. */
@@ -2060,9 +2060,9 @@ typedef struct orli_adamw { /* corrections: 1 − β^t */
 /* How a tile leaves C: C = Σ, C = C + Σ, or the chain goes on from C. */
 enum { ORLI_SET, ORLI_ADD, ORLI_CHAIN };
 
-/* What a tile does beside its arithmetic. It leaves copies of what it reads of A (a_row is 1 then) and of B, if they are
- * not NULL, where other tiles read them faster. And it asks the caches for C, for a_rows rows of k numbers at next_a
- * and for two at next_b, if that is not NULL. */
+/* What a tile does beside its arithmetic. It leaves copies of what it reads of A (a_row is 1 then) and of B, unless
+ * these are NULL, where other tiles read them faster. And it asks the caches for C, for a_rows rows of k numbers at
+ * next_a and for two at next_b, unless that is NULL. */
 typedef struct orli_aside {
     orl_real *keep_a, *keep_b; /* steps of k are keep_step and tile_cols numbers apart */
     const orl_real *next_a, *next_b;
@@ -2702,34 +2702,27 @@ static void ORLI_K(tile)(size_t rows, size_t cols, size_t k, const orl_real *a, 
 }
 
 /* One row alone has two chains, and waits for each step of them; four tiles side by side have eight. */
-#define ORLI_THIN_STEP(i)                                               \
-    p##i = orli_v_fma(x, orli_v_load(panel + i * stride), p##i);        \
-    q##i = orli_v_fma(x, orli_v_load(panel + i * stride + ORLI_W), q##i);
-static void ORLI_K(thin_tile)(size_t k, const orl_real *a, size_t a_k, const orl_real *panel, size_t stride, size_t b_k,
-                              orl_real *c, int mode) {
-    const size_t c_row = 2 * ORLI_W; /* tile i is “row” i of c */
-    ORLI_REPEAT4(ORLI_TILE_ZERO)
-    for (; k; k--, a += a_k, panel += b_k) {
-        orli_v x = orli_v_set1(*a);
-        ORLI_REPEAT4(ORLI_THIN_STEP)
+#define ORLI_THIN_STEP(i)                                           \
+    p##i = orli_v_fma(x, ORLI_THIN_LOAD(panel + i * stride), p##i); \
+    q##i = orli_v_fma(x, ORLI_THIN_LOAD(panel + i * stride + ORLI_W), q##i);
+#define ORLI_THIN_DEFINE(name, number)                                                                                \
+    static void ORLI_K(name)(size_t k, const orl_real *a, size_t a_k, const number *panel, size_t stride, size_t b_k, \
+                             orl_real *c, int mode) {                                                                 \
+        const size_t c_row = 2 * ORLI_W; /* tile i is “row” i of c */                                                 \
+        ORLI_REPEAT4(ORLI_TILE_ZERO)                                                                                  \
+        for (; k; k--, a += a_k, panel += b_k) {                                                                      \
+            orli_v x = orli_v_set1(*a);                                                                               \
+            ORLI_REPEAT4(ORLI_THIN_STEP)                                                                              \
+        }                                                                                                             \
+        if (mode == ORLI_ADD) { ORLI_REPEAT4(ORLI_TILE_PLUS) }                                                        \
+        ORLI_REPEAT4(ORLI_TILE_STORE)                                                                                 \
     }
-    if (mode == ORLI_ADD) { ORLI_REPEAT4(ORLI_TILE_PLUS) }
-    ORLI_REPEAT4(ORLI_TILE_STORE)
-}
-#define ORLI_HALF_STEP(i)                                                \
-    p##i = orli_v_fma(x, orli_v_widen(panel + i * stride), p##i);        \
-    q##i = orli_v_fma(x, orli_v_widen(panel + i * stride + ORLI_W), q##i);
-static void ORLI_K(thin_half)(size_t k, const orl_real *a, size_t a_k, const uint16_t *panel, size_t stride, size_t b_k,
-                              orl_real *c, int mode) {
-    const size_t c_row = 2 * ORLI_W;
-    ORLI_REPEAT4(ORLI_TILE_ZERO)
-    for (; k; k--, a += a_k, panel += b_k) {
-        orli_v x = orli_v_set1(*a);
-        ORLI_REPEAT4(ORLI_HALF_STEP)
-    }
-    if (mode == ORLI_ADD) { ORLI_REPEAT4(ORLI_TILE_PLUS) }
-    ORLI_REPEAT4(ORLI_TILE_STORE)
-}
+#define ORLI_THIN_LOAD(p) orli_v_load(p)
+ORLI_THIN_DEFINE(thin_tile, orl_real)
+#undef ORLI_THIN_LOAD
+#define ORLI_THIN_LOAD(p) orli_v_widen(p)
+ORLI_THIN_DEFINE(thin_half, uint16_t)
+#undef ORLI_THIN_LOAD
 
 /* ---- int8 -----------------------------------------------------------------------------------------
  * y = x·Wᵀ with both as bytes: a row of either is cut into groups of 64 numbers, a group has the scale max|x|/127 and
