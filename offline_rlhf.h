@@ -2561,7 +2561,7 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
 /* ---- matrix products: the register tile ---------------------------------------------------------
  * The accumulators have names, p0 q0 p1 q1 …, because gcc keeps an array of them in memory. Row i
  * loads nothing but one number of A, broadcast; the strides of A are free, so that A may lie as it is,
- * copied row by row, or transposed. */
+ * transposed or not, or be a copy that another tile has left. */
 
 #define ORLI_TILE_ZERO(i) orli_v p##i = orli_v_zero(), q##i = orli_v_zero();
 #define ORLI_TILE_LOAD(i) p##i = orli_v_load(c + i * c_row), q##i = orli_v_load(c + i * c_row + ORLI_W);
@@ -2615,6 +2615,7 @@ static inline void ORLI_K(tile_ask)(const orli_aside *aside, size_t rows, size_t
 /* From one step of k to the next in a copy of A. They lie close, so that they take no more of the first level than they
  * must: a vector that is longer than they are writes over the next one's place before that is written. */
 #define ORLI_KEEP_STEP (ORLI_W >= ORLI_ROWS ? ORLI_ROWS : (ORLI_ROWS + ORLI_W - 1) / ORLI_W * ORLI_W)
+
 /* One step's share of the copies. Beside it lie the lines of the next row tile, and of the next panel: they are asked
  * for. (Steps that follow are not: rows of some matrices lie so far apart that they would drive each other out.) */
 static inline orl_real *ORLI_K(tile_keep_a)(orl_real *keep, size_t rows, const orl_real *a) {
