@@ -2062,11 +2062,13 @@ enum { ORLI_SET, ORLI_ADD, ORLI_CHAIN };
 
 /* What a tile does beside its arithmetic. It leaves copies of what it reads of A (a_row is 1 then) and of B, unless
  * these are NULL, where other tiles read them faster. And it asks the caches for C, for a_rows rows of k numbers at
- * next_a and for two at next_b, unless that is NULL. */
+ * next_a, and for two lines of B every ORLI_TILE_CHUNK steps, at next_b, unless that is NULL, and at b_step from there
+ * on the next time. */
 typedef struct orli_aside {
     orl_real *keep_a, *keep_b; /* steps of k are keep_step and tile_cols numbers apart */
     const orl_real *next_a, *next_b;
-    size_t a_rows, a_apart, b_apart;
+    size_t a_rows, a_apart;    /* a_apart: from one row to the next */
+    size_t b_line, b_step;     /* b_line: from the first of two lines to the second */
 } orli_aside;
 
 /* C (rows, tile_cols) from A (rows, k), element (i, p) at a[i·a_row + p·a_k], and from B (k, tile_cols):
@@ -2608,8 +2610,8 @@ static inline void ORLI_K(tile_ask)(const orli_aside *aside, size_t rows, size_t
     for (i = row; i < end; i++) __builtin_prefetch(c + i * c_row, 1), __builtin_prefetch(c + i * c_row + ORLI_W, 1);
     for (i = 0; i < aside->a_rows; i++) __builtin_prefetch(aside->next_a + i * aside->a_apart + done, 0, 2);
     if (!aside->next_b) return;
-    __builtin_prefetch(aside->next_b + done, 0, 3);
-    __builtin_prefetch(aside->next_b + aside->b_apart + done, 0, 3);
+    __builtin_prefetch(aside->next_b + done / ORLI_TILE_CHUNK * aside->b_step, 0, 3);
+    __builtin_prefetch(aside->next_b + done / ORLI_TILE_CHUNK * aside->b_step + aside->b_line, 0, 3);
 }
 
 /* From one step of k to the next in a copy of A. They lie close, so that they take no more of the first level than they
@@ -3692,7 +3694,6 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 
 #define ORLI_GEMM_B (ORLI_SCRATCH / 16 / sizeof(orl_real)) /* numbers of a block of B; a copied row tile is behind it */
 #define ORLI_GEMM_CROWDED 8       /* most rows of a tile if they fight for the same cache sets: ways these have */
-#define ORLI_GEMM_PANELS 4        /* fewest panels worth a task */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
 #define ORLI_GEMM_SERIAL 300000.0 /* FLOPs not worth a second thread */
 
@@ -3762,15 +3763,23 @@ static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_
     }
 }
 
+/* What comes after a block of B: the first row tile of A, and the next block of B. The last row tiles ask for this one,
+ * in the course of each panel for a share of the panel that will take its place. */
+typedef struct orli_gemm_next {
+    const orl_real *a, *b; /* NULL: nothing is to be asked for */
+    size_t panel, tile;    /* from one panel to the next, from one row tile's share to the next one's */
+    size_t line, step;     /* orli_aside's b_line and b_step */
+    size_t tiles;          /* row tiles that a panel takes */
+} orli_gemm_next;
+
 /* Some rows of C, cut into row tiles of nearly the same size, at a block of k. */
 typedef struct orli_gemm_rows {
     const orli_gemm_job *g;
-    size_t begin, count, tiles;  /* rows of A and C */
-    size_t p, k;                 /* steps p … p+k−1 */
-    const orl_real *next;        /* the next block of B as rows along k, or NULL: … */
-    size_t next_panel, next_row; /* … from one panel, and from one row of it, to the next */
-    orl_real *b_copy;            /* room for the panels of a block of B … */
-    orl_real *a_copy;            /* … and for a row tile of a transposed A, or NULL */
+    size_t begin, count, tiles; /* rows of A and C */
+    size_t p, k;                /* steps p … p+k−1 */
+    orli_gemm_next next;
+    orl_real *b_copy;           /* room for the panels of a block of B … */
+    orl_real *a_copy;           /* … and for a row tile of a transposed A, or NULL */
 } orli_gemm_rows;
 
 static size_t orli_gemm_row(const orli_gemm_rows *r, size_t tile) { return orli_part(r->count, r->tiles, tile); }
@@ -3789,20 +3798,23 @@ typedef struct orli_panels {
 } orli_panels;
 
 /* Row tile t of n columns of C, from j on. `copy` is where it leaves panels, or NULL. While it works it asks for shares
- * of what comes next: of the next row tile, and from row tile `late` on of the next block of B, two rows a panel. */
+ * of the next row tile and of the next block of B. */
 static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size_t n, orli_panels b, orl_real *copy) {
     const orli_gemm_job *g = r->g;
     const orli_kernels *kern = g->kern;
-    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols, late = r->tiles - ORLI_MIN(r->tiles, cols / 2);
+    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols;
     const size_t row = orli_gemm_row(r, t), rows = orli_gemm_row(r, t + 1) - row;
     const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET;
-    size_t next_rows = t + 1 < r->tiles && g->a.cs == 1 ? orli_gemm_row(r, t + 2) - row - rows : 0, i = 0;
+    const size_t late = r->tiles - ORLI_MIN(r->tiles, r->next.tiles), after = (t + 1) % r->tiles;
+    size_t next_rows = orli_gemm_row(r, after + 1) - orli_gemm_row(r, after), i = 0;
     const size_t share = (next_rows + count - 1) / count;
     orl_real *c = g->c + (r->begin + row) * g->ldc + j;
     orli_mat a = orli_gemm_source(r, t);
     orli_aside aside;
     memset(&aside, 0, sizeof aside);
-    aside.next_a = a.data + rows * a.rs, aside.a_apart = a.rs, aside.b_apart = r->next_row;
+    aside.next_a = after ? a.data + rows * a.rs : r->next.a, aside.a_apart = a.rs;
+    aside.b_line = r->next.line, aside.b_step = r->next.step;
+    if (a.cs != 1 || !aside.next_a) next_rows = 0;
     for (; rows == 1 && !copy && (i + 4) * cols <= n; i += 4)
         kern->thin_tile(r->k, a.data, a.cs, b.data + i * b.panel, b.panel, b.row, c + i * cols, mode);
     for (; i < count; i++) {
@@ -3810,7 +3822,7 @@ static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size
         aside.keep_a = i == 0 && count > 1 ? r->a_copy : NULL;
         aside.keep_b = copy ? copy + i * cols * r->k : NULL;
         aside.a_rows = ORLI_MIN(share, next_rows);
-        aside.next_b = r->next && t >= late ? r->next + i * r->next_panel + 2 * (t - late) * r->next_row : NULL;
+        aside.next_b = r->next.b && t >= late ? r->next.b + i * r->next.panel + (t - late) * r->next.tile : NULL;
         kern->tile(rows, ORLI_MIN(cols, n - i * cols), r->k, a.data, a.rs, a.cs, panel, panel + kern->width, b.row,
                    &aside, c + i * cols, g->ldc, mode);
         if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, kern->keep_step);
@@ -3856,15 +3868,25 @@ static void orli_gemm_pass_halves(const orli_gemm_rows *r, size_t j, size_t n, c
     if (x < n) orli_gemm_pass(r, j + x, n - x, r->b_copy, r->k * cols);
 }
 
-/* The block of B that begins with step p and column j is the next. (Of rows that lie whole a tile asks for itself.) */
+/* The block of B that begins with step p and column j is the next. */
 static void orli_gemm_expect(orli_gemm_rows *r, size_t p, size_t j) {
     const orli_gemm_job *g = r->g;
-    const size_t cols = g->kern->tile_cols;
-    r->next = NULL;
+    const size_t cols = g->kern->tile_cols, line = 64 / sizeof(orl_real);
+    orli_gemm_next *next = &r->next;
+    memset(next, 0, sizeof *next);
     if (p >= g->k) return;
-    if (g->panels) r->next = g->panels + j * g->k + p * cols, r->next_panel = g->k * cols, r->next_row = r->k;
-    else if (!g->halves && !g->b.half && g->b.cs != 1)
-        r->next = orli_mat_at(g->b, p, j).data, r->next_panel = cols * g->b.cs, r->next_row = g->b.cs;
+    next->a = orli_mat_at(g->a, r->begin, p).data;
+    if (g->halves || g->b.half) return;
+    if (g->panels) next->b = g->panels + j * g->k + p * cols, next->panel = g->k * cols;
+    else next->b = orli_mat_at(g->b, p, j).data, next->panel = cols * g->b.cs;
+    if (!g->panels && g->b.cs == 1) { /* rows of one or two lines, k of them */
+        const int two = cols > line;
+        next->line = two ? line : g->b.rs, next->step = two ? g->b.rs : 2 * g->b.rs;
+        next->tile = r->k / ORLI_TILE_CHUNK * next->step, next->tiles = two ? ORLI_TILE_CHUNK : ORLI_TILE_CHUNK / 2;
+    } else { /* rows of k numbers, or what is as long in a panel, as many as it has columns */
+        next->line = g->panels ? r->k : g->b.cs, next->step = ORLI_TILE_CHUNK;
+        next->tile = 2 * next->line, next->tiles = cols / 2;
+    }
 }
 
 /* Do rows so far apart fight for the same sets of a first-level cache of 4 KB a way? */
@@ -3873,12 +3895,21 @@ static int orli_gemm_crowded(size_t stride) {
     return ORLI_MIN(apart, 4096 - apart) < 4096 / ORLI_TILE;
 }
 
+/* Steps of k in a block, all blocks being of about the same length, … */
+static size_t orli_gemm_steps(const orli_gemm_job *g) {
+    const size_t blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K;
+    return g->k ? orli_round_up((g->k + blocks - 1) / blocks, 16) : 16;
+}
+/* … and the most panels. */
+static size_t orli_gemm_panels(const orli_gemm_job *g) {
+    return ORLI_GEMM_B / orli_gemm_steps(g) / g->kern->tile_cols;
+}
+
 /* Rows i0 … i1−1, columns j0 … j1−1 (j0 begins a panel) of C. */
 static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t j0, size_t j1, void *scratch) {
     const orli_kernels *kern = g->kern;
-    const size_t cols = kern->tile_cols, k_blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K;
-    const size_t kc = g->k ? orli_round_up((g->k + k_blocks - 1) / k_blocks, 16) : 16;
-    const size_t most = ORLI_GEMM_B / kc / cols * cols, j_blocks = j1 > j0 ? (j1 - j0 - 1) / most + 1 : 1;
+    const size_t cols = kern->tile_cols, kc = orli_gemm_steps(g), most = orli_gemm_panels(g) * cols;
+    const size_t j_blocks = j1 > j0 ? (j1 - j0 - 1) / most + 1 : 1;
     const int thin = i1 - i0 == 1 && (g->panels || g->halves); /* reads B once as it lies, four panels at a time */
     const size_t nc = thin ? j1 - j0 : orli_round_up((j1 - j0 + j_blocks - 1) / j_blocks, cols);
     const int crowded = g->a.cs == 1 && orli_gemm_crowded(g->a.rs);
@@ -3958,18 +3989,29 @@ static void orli_blis_run(orl_ctx *ctx, orli_gemm_job *g) {
 }
 #endif
 
-/* One task a thread. Along n first, as each packs its own part of B, then along m. */
+/* One task a thread, cut so that the longest is shortest. Its time is counted in eighths of what one row of C takes in
+ * one panel. Beside these, each block of B waits an eighth of a tile for each row tile of A, or half a tile if that has
+ * to be copied; half a tile is what copying a panel takes. */
+static void orli_gemm_cut(orli_gemm_job *g, size_t threads) {
+    const orli_kernels *kern = g->kern;
+    const size_t panels = (g->n + kern->tile_cols - 1) / kern->tile_cols, block = orli_gemm_panels(g);
+    const size_t per_row_tile = g->a.cs == 1 ? 1 : 4, per_panel = g->panels ? 0 : 4;
+    size_t along_m, best = SIZE_MAX;
+    for (along_m = 1; along_m <= ORLI_MIN(threads, (g->m + kern->tile_rows - 1) / kern->tile_rows); along_m++) {
+        const size_t along_n = ORLI_MIN(threads / along_m, panels);
+        const size_t rows = (g->m + along_m - 1) / along_m, tiles = (rows + kern->tile_rows - 1) / kern->tile_rows;
+        const size_t columns = (panels + along_n - 1) / along_n, blocks = (columns + block - 1) / block;
+        const size_t time =
+            8 * rows * columns + kern->tile_rows * (per_row_tile * tiles * blocks + per_panel * columns);
+        if (time < best) best = time, g->grid_m = along_m, g->grid_n = along_n;
+    }
+}
+
 static void orli_gemm_run(orl_ctx *ctx, orli_gemm_job *g) {
-    const size_t panels = (g->n + g->kern->tile_cols - 1) / g->kern->tile_cols;
-    const size_t row_tiles = (g->m + g->kern->tile_rows - 1) / g->kern->tile_rows;
     const double flops = 2.0 * (double)g->m * (double)g->n * (double)g->k;
-    const size_t threads = flops < ORLI_GEMM_SERIAL ? 1 : ctx->pool->threads;
     if (!g->m || !g->n) return;
     g->ctx = ctx;
-    g->grid_n = ORLI_MAX(1, ORLI_MIN(threads, panels / ORLI_GEMM_PANELS));
-    while (threads % g->grid_n) g->grid_n--; /* as many tasks as threads */
-    g->grid_m = ORLI_MIN(row_tiles, threads / g->grid_n);
-    g->grid_n = ORLI_MIN(panels, threads / g->grid_m);
+    orli_gemm_cut(g, flops < ORLI_GEMM_SERIAL ? 1 : ctx->pool->threads);
     ctx->flops += flops;
 #ifdef ORL_USE_BLIS
     /* Wᵀ has cs > 1: this is a gradient, no forward product */
