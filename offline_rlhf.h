@@ -3695,7 +3695,7 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 #define ORLI_GEMM_B (ORLI_SCRATCH / 16 / sizeof(orl_real)) /* numbers of a block of B; a copied row tile is behind it */
 #define ORLI_GEMM_CROWDED 8       /* most rows of a tile if they fight for the same cache sets: ways these have */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
-#define ORLI_GEMM_SERIAL 300000.0 /* FLOPs not worth a second thread */
+#define ORLI_GEMM_SERIAL 100000.0 /* FLOPs not worth a second thread */
 
 typedef struct orli_gemm_job {
     const orli_kernels *kern;

@@ -6,7 +6,8 @@
  *
  * A round gives each contender one turn of about 3 ms, at least one call; a row's figure is the median over its
  * rounds, and so is the peak of fused multiply-adds, which takes a turn like the others. The first turn goes to
- * another contender in each round.
+ * another contender in each round. The table is gone through several times, and a row's rounds are spread over these
+ * passes: a shared machine has slow seconds, which would else spoil whole rows.
  *
  * Every library here has threads of its own, which go on spinning for a while after a call and would take the
  * cores from the next contender. So their spinning is cut short (some tenths of a millisecond), a pause of 2 ms
@@ -20,6 +21,7 @@
 #include <dlfcn.h>
 
 #define MOST_ROUNDS 60
+#define PASSES 3
 #define PAUSE 2e-3   /* seconds before a turn */
 #define WARM 1e-3    /* seconds of calls before the timed ones … */
 #define LONG_CALL 0.05 /* … which are left out after the first round if a call takes longer than this */
@@ -27,8 +29,8 @@
 
 static const orli_kernels *kern;
 static size_t threads = 2;
-static double row_seconds = 0.45; /* rounds go on for so long */
-static size_t least_rounds = 3;
+static double row_seconds = 0.45; /* rounds go on for so long in all passes */
+static size_t least_rounds = 1;   /* in each pass */
 
 /* ---- the peers: libraries that are loaded if they are there --------------------------------------------------- */
 
@@ -145,26 +147,28 @@ enum { PEAK, OURS, PACKED, FIRST_PEER, CONTENDERS = FIRST_PEER + PEERS };
 typedef struct layer {
     orl_ctx *ctx;
     size_t m, k, n; /* X (m, k), W (n, k), Y (m, n) */
-    orl_real *x, *w, *y, *panels;
+    const orl_real *x, *w, *y;
+    orl_real *panels, *out; /* out: any of dX, dW and Y */
 } layer;
 
 static void call_ours(const layer *l, int form) {
     const size_t m = l->m, n = l->n, k = l->k;
-    if (form == FORWARD) orli_gemm(l->ctx, m, n, k, orli_mat_of(l->x, k, 1), orli_mat_of(l->w, 1, k), l->y, n, 0);
-    if (form == BACK_X) orli_gemm(l->ctx, m, k, n, orli_mat_of(l->y, n, 1), orli_mat_of(l->w, k, 1), l->x, k, 0);
-    if (form == BACK_W) orli_gemm(l->ctx, n, k, m, orli_mat_of(l->y, 1, n), orli_mat_of(l->x, k, 1), l->w, k, 0);
+    if (form == FORWARD) orli_gemm(l->ctx, m, n, k, orli_mat_of(l->x, k, 1), orli_mat_of(l->w, 1, k), l->out, n, 0);
+    if (form == BACK_X) orli_gemm(l->ctx, m, k, n, orli_mat_of(l->y, n, 1), orli_mat_of(l->w, k, 1), l->out, k, 0);
+    if (form == BACK_W) orli_gemm(l->ctx, n, k, m, orli_mat_of(l->y, 1, n), orli_mat_of(l->x, k, 1), l->out, k, 0);
 }
 
 static void call_peer(const peer *p, const layer *l, int form) {
     const size_t m = l->m, n = l->n, k = l->k;
-    if (form == FORWARD) peer_gemm(p, 0, 1, m, n, k, l->x, k, l->w, k, l->y, n);
-    if (form == BACK_X) peer_gemm(p, 0, 0, m, k, n, l->y, n, l->w, k, l->x, k);
-    if (form == BACK_W) peer_gemm(p, 1, 0, n, k, m, l->y, n, l->x, k, l->w, k);
+    if (form == FORWARD) peer_gemm(p, 0, 1, m, n, k, l->x, k, l->w, k, l->out, n);
+    if (form == BACK_X) peer_gemm(p, 0, 0, m, k, n, l->y, n, l->w, k, l->out, k);
+    if (form == BACK_W) peer_gemm(p, 1, 0, n, k, m, l->y, n, l->x, k, l->out, k);
 }
 
 static void call(int who, const layer *l, int form) {
     if (who == OURS) call_ours(l, form);
-    else if (who == PACKED) orli_gemm_packed(l->ctx, l->m, l->n, l->k, orli_mat_of(l->x, l->k, 1), l->panels, l->y, l->n, 0);
+    else if (who == PACKED)
+        orli_gemm_packed(l->ctx, l->m, l->n, l->k, orli_mat_of(l->x, l->k, 1), l->panels, l->out, l->n, 0);
     else call_peer(&peers[who - FIRST_PEER], l, form);
 }
 
@@ -211,21 +215,25 @@ static orl_real *numbers(size_t n) {
 typedef struct result {
     int form;
     size_t m, k, n;
+    int calls; /* in a turn */
+    double one; /* seconds of a call, roughly */
+    double sample[CONTENDERS][MOST_ROUNDS];
+    size_t rounds;
     double ratio, fraction; /* best peer's time / ours; of peak */
     const char *best;
 } result;
-static result results[256];
+static result results[200];
 static size_t result_count;
 
-static void report(const layer *l, int form, const double *median) {
-    const double flops = 2.0 * (double)l->m * (double)l->k * (double)l->n;
-    result *r = &results[result_count];
+static void report(result *r) {
+    const double flops = 2.0 * (double)r->m * (double)r->k * (double)r->n;
     bench_row row;
     char name[80];
-    const int counts = l->m < 256 ? PACKED : OURS; /* decoding's weights are frozen, and frozen weights packed once */
+    const int form = r->form, counts = r->m < 256 ? PACKED : OURS; /* decoding's weights are frozen: packed once */
+    double median[CONTENDERS];
     int who, best = 0;
-    if (result_count + 1 < sizeof results / sizeof *results) result_count++;
-    printf("%-3s %4zu %4zu %5zu | %6.1f GF %4.0f %% |", form_name[form], l->m, l->k, l->n, flops / median[OURS] * 1e-9,
+    for (who = 0; who < CONTENDERS; who++) median[who] = bench_median(r->sample[who], r->rounds);
+    printf("%-3s %4zu %4zu %5zu | %6.1f GF %4.0f %% |", form_name[form], r->m, r->k, r->n, flops / median[OURS] * 1e-9,
            100 * flops / median[OURS] / median[PEAK]);
     for (who = FIRST_PEER; who < CONTENDERS; who++) {
         if (!takes_part(who, form)) continue;
@@ -240,55 +248,78 @@ static void report(const layer *l, int form, const double *median) {
     printf("%s\n", best && median[best] < 0.97 * median[counts] ? " | behind" : "");
     fflush(stdout);
 
-    r->form = form, r->m = l->m, r->k = l->k, r->n = l->n;
     r->fraction = flops / median[counts] / median[PEAK];
     r->ratio = best ? median[best] / median[counts] : (double)NAN;
     r->best = best ? peers[best - FIRST_PEER].name : NULL;
     memset(&row, 0, sizeof row);
     row.bench = "gemm", row.name = name, row.isa = kern->name, row.threads = threads, row.unit = "FLOP/s";
-    snprintf(name, sizeof name, "%s %zux%zux%zu", form_name[form], l->m, l->k, l->n);
+    snprintf(name, sizeof name, "%s %zux%zux%zu", form_name[form], r->m, r->k, r->n);
     row.ours = flops / median[OURS], row.peak_fraction = row.ours / median[PEAK];
     row.peer_name = r->best, row.peer = best ? flops / median[best] : 0, row.ratio = best ? row.ours / row.peer : 0;
     bench_json(&row);
     if (form != FORWARD) return;
-    snprintf(name, sizeof name, "packed %zux%zux%zu", l->m, l->k, l->n);
+    snprintf(name, sizeof name, "packed %zux%zux%zu", r->m, r->k, r->n);
     row.ours = flops / median[PACKED], row.peak_fraction = row.ours / median[PEAK];
     row.ratio = best ? median[best] / median[PACKED] : 0;
     bench_json(&row);
 }
 
-static void bench_form(const layer *l, int form) {
-    static double sample[CONTENDERS][MOST_ROUNDS];
-    double median[CONTENDERS], begin, one;
-    size_t rounds, i;
-    int who, calls;
-    call(OURS, l, form);
-    begin = bench_seconds();
-    call(OURS, l, form);
-    one = bench_seconds() - begin;
-    calls = (int)ORLI_MAX(1.0, TURN / ORLI_MAX(one, 1e-7));
-    begin = orl_seconds();
-    for (rounds = 0; rounds < MOST_ROUNDS && (rounds < least_rounds || orl_seconds() - begin < row_seconds); rounds++)
+/* One pass's rounds of a row. */
+static void bench_row_pass(result *r, layer *l) {
+    const int form = r->form;
+    const double start = orl_seconds();
+    size_t round, i;
+    int who;
+    l->m = r->m, l->k = r->k, l->n = r->n;
+    if (form == FORWARD) orli_pack(l->ctx, l->n, l->k, orli_mat_of(l->w, 1, l->k), l->panels);
+    if (!r->calls) {
+        double begin;
+        call(OURS, l, form);
+        begin = bench_seconds();
+        call(OURS, l, form);
+        r->one = bench_seconds() - begin;
+        r->calls = (int)ORLI_MAX(1.0, TURN / ORLI_MAX(r->one, 1e-7));
+    }
+    for (round = 0; round < MOST_ROUNDS / PASSES; round++, r->rounds++) {
+        if (round >= least_rounds && orl_seconds() - start >= row_seconds / PASSES) break;
         for (i = 0; i < CONTENDERS; i++) {
-            who = (int)((i + rounds) % CONTENDERS);
+            who = (int)((i + r->rounds) % CONTENDERS);
             if (takes_part(who, form))
-                sample[who][rounds] = turn(who, l, form, calls, rounds == 0 || one < LONG_CALL);
+                r->sample[who][r->rounds] = turn(who, l, form, r->calls, r->rounds == 0 || r->one < LONG_CALL);
         }
-    for (who = 0; who < CONTENDERS; who++) median[who] = bench_median(sample[who], rounds);
-    report(l, form, median);
+    }
 }
 
-static void bench_layer(orl_ctx *ctx, size_t m, size_t k, size_t n, const char *form) {
-    layer l;
+/* The rows of the table in their order. Few tokens: decoding, which has no gradients. */
+static void add_rows(size_t m, size_t k, size_t n, const char *form) {
     int f;
-    l.ctx = ctx;
-    l.m = m, l.k = k, l.n = n;
-    l.x = numbers(m * k), l.w = numbers(n * k), l.y = numbers(m * n);
-    l.panels = numbers(orli_pack_size(ctx, n, k));
-    orli_pack(ctx, n, k, orli_mat_of(l.w, 1, k), l.panels);
-    for (f = FORWARD; f < (m >= 256 ? FORMS : FORWARD + 1); f++) /* few rows: decoding, which has no gradients */
-        if (!form || strcmp(form, form_name[f]) == 0) bench_form(&l, f);
-    free(l.x), free(l.w), free(l.y), free(l.panels);
+    for (f = FORWARD; f < (m >= 256 ? FORMS : FORWARD + 1); f++) {
+        result *r = &results[result_count];
+        if ((form && strcmp(form, form_name[f]) != 0) || result_count == sizeof results / sizeof *results) continue;
+        r->form = f, r->m = m, r->k = k, r->n = n;
+        result_count++;
+    }
+}
+
+static void bench_rows(orl_ctx *ctx) {
+    size_t x = 0, w = 0, y = 0, panels = 0, i, pass;
+    layer l;
+    for (i = 0; i < result_count; i++) {
+        const result *r = &results[i];
+        x = ORLI_MAX(x, r->m * r->k), w = ORLI_MAX(w, r->n * r->k), y = ORLI_MAX(y, r->m * r->n);
+        panels = ORLI_MAX(panels, orli_pack_size(ctx, r->n, r->k));
+    }
+    memset(&l, 0, sizeof l);
+    l.ctx = ctx, l.x = numbers(x), l.w = numbers(w), l.y = numbers(y);
+    l.panels = numbers(panels), l.out = numbers(ORLI_MAX(x, ORLI_MAX(w, y)));
+    for (pass = 0; pass < PASSES; pass++) {
+        fprintf(stderr, "pass %zu of %d\n", pass + 1, PASSES);
+        for (i = 0; i < result_count; i++) {
+            bench_row_pass(&results[i], &l);
+            if (pass + 1 == PASSES) report(&results[i]);
+        }
+    }
+    free((void *)(uintptr_t)l.x), free((void *)(uintptr_t)l.w), free((void *)(uintptr_t)l.y), free(l.panels), free(l.out);
 }
 
 /* ---- what the table says ---------------------------------------------------------------------------------------- */
@@ -397,8 +428,8 @@ int main(int argc, char **argv) {
     size_t r, s, m;
     orl_ctx ctx;
     for (i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "quick") == 0) row_seconds = 0.3, least_rounds = 2;
-        else if (strcmp(argv[i], "full") == 0) row_seconds = 3, least_rounds = 7;
+        if (strcmp(argv[i], "quick") == 0) row_seconds = 0.3;
+        else if (strcmp(argv[i], "full") == 0) row_seconds = 3, least_rounds = 3;
         else if (strcmp(argv[i], "gemm") == 0) attention = 0;
         else if (strcmp(argv[i], "attention") == 0) gemm = 0;
         else if ((value = value_of(argv[i], "form")) != NULL) form = value, attention = 0;
@@ -427,8 +458,9 @@ int main(int argc, char **argv) {
                 snprintf(name, sizeof name, "%zux%zu", layers[s][0], layers[s][1]);
                 if (shape && strcmp(shape, name) != 0) continue;
                 if (only_m && strtoul(only_m, NULL, 10) != m) continue;
-                bench_layer(&ctx, m, layers[s][0], layers[s][1], form);
+                add_rows(m, layers[s][0], layers[s][1], form);
             }
+        bench_rows(&ctx);
         summaries();
     }
     bench_own_time = 1;
