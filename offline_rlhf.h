@@ -2563,40 +2563,50 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
 /* ---- matrix products: the register tile ---------------------------------------------------------
  * The accumulators have names, p0 q0 p1 q1 …, because gcc keeps an array of them in memory. Row i
  * loads nothing but one number of A, broadcast; the strides of A are free, so that A may lie as it is,
- * transposed or not, or be a copy that another tile has left. */
+ * transposed or not, or be a copy that another tile has left. What is not arithmetic or a load is kept
+ * out of a step, since a core whose other hardware thread is busy has only half of its instructions for
+ * this one: five rows share a pointer, whose offsets fit the registers, and steps that leave no copies
+ * have a loop of their own. */
 
 #define ORLI_TILE_ZERO(i) orli_v p##i = orli_v_zero(), q##i = orli_v_zero();
 #define ORLI_TILE_LOAD(i) p##i = orli_v_load(c + i * c_row), q##i = orli_v_load(c + i * c_row + ORLI_W);
-#define ORLI_TILE_STEP(i)                                                              \
-    {                                                                                  \
-        orli_v x = orli_v_set1(*(const orl_real *)(const void *)(at + i * row_bytes)); \
-        p##i = orli_v_fma(x, u, p##i), q##i = orli_v_fma(x, v, q##i);                  \
+#define ORLI_TILE_AT(i) (i < 5 ? at0 + i * row_bytes : i < 10 ? at5 + (i - 5) * row_bytes : at10 + (i - 10) * row_bytes)
+#define ORLI_TILE_STEP(i)                                                           \
+    {                                                                               \
+        orli_v x = orli_v_set1(*(const orl_real *)(const void *)ORLI_TILE_AT(i));   \
+        p##i = orli_v_fma(x, u, p##i), q##i = orli_v_fma(x, v, q##i);               \
     }
 #define ORLI_TILE_PLUS(i)                                \
     p##i = orli_v_add(orli_v_load(c + i * c_row), p##i); \
     q##i = orli_v_add(orli_v_load(c + i * c_row + ORLI_W), q##i);
 #define ORLI_TILE_STORE(i) orli_v_store(c + i * c_row, p##i), orli_v_store(c + i * c_row + ORLI_W, q##i);
 
+#define ORLI_TILE_STEPS(rows, COPIES)                                                                         \
+    for (; done < end; done++) {                                                                              \
+        const orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                                \
+        COPIES(rows) ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                        \
+        at0 += step_bytes, at5 += step_bytes, at10 += step_bytes, b0 += b_k, b1 += b_k;                       \
+    }
+#define ORLI_TILE_COPIES(rows)                                                                                \
+    if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, (const orl_real *)(const void *)at0);              \
+    if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0);
+#define ORLI_TILE_NO_COPIES(rows)
+
 #define ORLI_TILE_DEFINE(rows)                                                                                \
     static void ORLI_K(tile##rows)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0, \
                                    const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c,      \
                                    size_t c_row, int mode) {                                                  \
-        const char *at = (const char *)a;                                                                     \
         const size_t row_bytes = a_row * sizeof *a, step_bytes = a_k * sizeof *a;                             \
+        const char *at0 = (const char *)a, *at5 = at0 + 5 * row_bytes, *at10 = at5 + 5 * row_bytes;           \
         orl_real *keep_a = aside ? aside->keep_a : NULL, *keep_b = aside ? aside->keep_b : NULL;              \
         size_t done = 0, end;                                                                                 \
         ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                     \
-        (void)row_bytes;                                                                                      \
         if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                         \
         while (done < k) {                                                                                    \
             if (aside) ORLI_K(tile_ask)(aside, rows, done, c, c_row);                                         \
-            for (end = ORLI_MIN(done + ORLI_TILE_CHUNK, k); done < end; done++) {                             \
-                orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                              \
-                if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, (const orl_real *)(const void *)at);   \
-                if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0);                                   \
-                ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                             \
-                at += step_bytes, b0 += b_k, b1 += b_k;                                                       \
-            }                                                                                                 \
+            end = ORLI_MIN(done + ORLI_TILE_CHUNK, k);                                                        \
+            if (keep_a || keep_b) ORLI_TILE_STEPS(rows, ORLI_TILE_COPIES)                                     \
+            ORLI_TILE_STEPS(rows, ORLI_TILE_NO_COPIES)                                                        \
         }                                                                                                     \
         if (mode == ORLI_ADD) { ORLI_REPEAT##rows(ORLI_TILE_PLUS) }                                           \
         ORLI_REPEAT##rows(ORLI_TILE_STORE)                                                                    \
