@@ -2062,13 +2062,12 @@ enum { ORLI_SET, ORLI_ADD, ORLI_CHAIN };
 
 /* What a tile does beside its arithmetic. It leaves copies of what it reads of A (a_row is 1 then) and of B, unless
  * these are NULL, where other tiles read them faster. And it asks the caches for C, for a_rows rows of k numbers at
- * next_a, and for two lines of B every ORLI_TILE_CHUNK steps, at next_b, unless that is NULL, and at b_step from there
- * on the next time. */
+ * next_a, and every ORLI_TILE_CHUNK steps for b_pairs pairs of lines at next_b, the next time b_step further on. */
 typedef struct orli_aside {
     orl_real *keep_a, *keep_b; /* steps of k are keep_step and tile_cols numbers apart */
     const orl_real *next_a, *next_b;
-    size_t a_rows, a_apart;    /* a_apart: from one row to the next */
-    size_t b_line, b_step;     /* b_line: from the first of two lines to the second */
+    size_t a_rows, a_apart;                  /* a_apart: from row to row */
+    size_t b_pairs, b_apart, b_line, b_step; /* b_apart: from pair to pair, b_line: within one */
 } orli_aside;
 
 /* C (rows, tile_cols) from A (rows, k), element (i, p) at a[i·a_row + p·a_k], and from B (k, tile_cols):
@@ -2570,7 +2569,7 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
 
 #define ORLI_TILE_ZERO(i) orli_v p##i = orli_v_zero(), q##i = orli_v_zero();
 #define ORLI_TILE_LOAD(i) p##i = orli_v_load(c + i * c_row), q##i = orli_v_load(c + i * c_row + ORLI_W);
-#define ORLI_TILE_AT(i) (i < 5 ? at0 + i * row_bytes : i < 10 ? at5 + (i - 5) * row_bytes : at10 + (i - 10) * row_bytes)
+#define ORLI_TILE_AT(i) ((i < 5 ? at0 : i < 10 ? at5 : at10) + i % 5 * row_bytes)
 #define ORLI_TILE_STEP(i)                                                           \
     {                                                                               \
         orli_v x = orli_v_set1(*(const orl_real *)(const void *)ORLI_TILE_AT(i));   \
@@ -2619,9 +2618,10 @@ static inline void ORLI_K(tile_ask)(const orli_aside *aside, size_t rows, size_t
     size_t i;
     for (i = row; i < end; i++) __builtin_prefetch(c + i * c_row, 1), __builtin_prefetch(c + i * c_row + ORLI_W, 1);
     for (i = 0; i < aside->a_rows; i++) __builtin_prefetch(aside->next_a + i * aside->a_apart + done, 0, 2);
-    if (!aside->next_b) return;
-    __builtin_prefetch(aside->next_b + done / ORLI_TILE_CHUNK * aside->b_step, 0, 3);
-    __builtin_prefetch(aside->next_b + done / ORLI_TILE_CHUNK * aside->b_step + aside->b_line, 0, 3);
+    for (i = 0; i < aside->b_pairs; i++) {
+        const orl_real *line = aside->next_b + i * aside->b_apart + done / ORLI_TILE_CHUNK * aside->b_step;
+        __builtin_prefetch(line, 0, 3), __builtin_prefetch(line + aside->b_line, 0, 3);
+    }
 }
 
 /* From one step of k to the next in a copy of A. They lie close, so that they take no more of the first level than they
@@ -3774,12 +3774,13 @@ static void orli_pack_panels(const orli_kernels *kern, size_t n, size_t k, orli_
 }
 
 /* What comes after a block of B: the first row tile of A, and the next block of B. The last row tiles ask for this one,
- * in the course of each panel for a share of the panel that will take its place. */
+ * in the course of each panel for a share of the panel that will take its place: for several if they are few, up to
+ * twice as many as they are, since few leave memory little time. */
 typedef struct orli_gemm_next {
     const orl_real *a, *b; /* NULL: nothing is to be asked for */
-    size_t panel, tile;    /* from one panel to the next, from one row tile's share to the next one's */
+    size_t panel;          /* from one panel to the next */
+    size_t shares, share;  /* of a panel, and from one to the next */
     size_t line, step;     /* orli_aside's b_line and b_step */
-    size_t tiles;          /* row tiles that a panel takes */
 } orli_gemm_next;
 
 /* Some rows of C, cut into row tiles of nearly the same size, at a block of k. */
@@ -3807,24 +3808,33 @@ typedef struct orli_panels {
     size_t panel, row;
 } orli_panels;
 
-/* Row tile t of n columns of C, from j on. `copy` is where it leaves panels, or NULL. While it works it asks for shares
- * of the next row tile and of the next block of B. */
+/* What row tile t asks for beside its first panel, but for a_rows. */
+static orli_aside orli_gemm_asks(const orli_gemm_rows *r, size_t t) {
+    const orli_gemm_next *next = &r->next;
+    const size_t shares = ORLI_MIN((next->shares + r->tiles - 1) / r->tiles, 2 * r->tiles);
+    const size_t late = shares ? r->tiles - ORLI_MIN((next->shares + shares - 1) / shares, r->tiles) : r->tiles;
+    orli_aside aside;
+    memset(&aside, 0, sizeof aside);
+    if (r->g->a.cs == 1) aside.next_a = t + 1 < r->tiles ? orli_gemm_source(r, t + 1).data : next->a;
+    aside.a_apart = r->g->a.rs, aside.b_apart = next->share, aside.b_line = next->line, aside.b_step = next->step;
+    if (t < late) return aside;
+    aside.next_b = next->b + (t - late) * shares * next->share;
+    aside.b_pairs = ORLI_MIN(shares, next->shares - (t - late) * shares);
+    return aside;
+}
+
+/* Row tile t of n columns of C, from j on. `copy` is where it leaves panels, or NULL. */
 static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size_t n, orli_panels b, orl_real *copy) {
     const orli_gemm_job *g = r->g;
     const orli_kernels *kern = g->kern;
-    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols;
+    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols, after = (t + 1) % r->tiles;
     const size_t row = orli_gemm_row(r, t), rows = orli_gemm_row(r, t + 1) - row;
     const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET;
-    const size_t late = r->tiles - ORLI_MIN(r->tiles, r->next.tiles), after = (t + 1) % r->tiles;
-    size_t next_rows = orli_gemm_row(r, after + 1) - orli_gemm_row(r, after), i = 0;
-    const size_t share = (next_rows + count - 1) / count;
     orl_real *c = g->c + (r->begin + row) * g->ldc + j;
     orli_mat a = orli_gemm_source(r, t);
-    orli_aside aside;
-    memset(&aside, 0, sizeof aside);
-    aside.next_a = after ? a.data + rows * a.rs : r->next.a, aside.a_apart = a.rs;
-    aside.b_line = r->next.line, aside.b_step = r->next.step;
-    if (a.cs != 1 || !aside.next_a) next_rows = 0;
+    orli_aside aside = orli_gemm_asks(r, t);
+    size_t next_rows = aside.next_a ? orli_gemm_row(r, after + 1) - orli_gemm_row(r, after) : 0, i = 0;
+    const size_t share = (next_rows + count - 1) / count;
     for (; rows == 1 && !copy && (i + 4) * cols <= n; i += 4)
         kern->thin_tile(r->k, a.data, a.cs, b.data + i * b.panel, b.panel, b.row, c + i * cols, mode);
     for (; i < count; i++) {
@@ -3832,11 +3842,11 @@ static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size
         aside.keep_a = i == 0 && count > 1 ? r->a_copy : NULL;
         aside.keep_b = copy ? copy + i * cols * r->k : NULL;
         aside.a_rows = ORLI_MIN(share, next_rows);
-        aside.next_b = r->next.b && t >= late ? r->next.b + i * r->next.panel + (t - late) * r->next.tile : NULL;
         kern->tile(rows, ORLI_MIN(cols, n - i * cols), r->k, a.data, a.rs, a.cs, panel, panel + kern->width, b.row,
                    &aside, c + i * cols, g->ldc, mode);
         if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, kern->keep_step);
-        aside.next_a += aside.a_rows * aside.a_apart, next_rows -= aside.a_rows;
+        if (aside.a_rows) aside.next_a += aside.a_rows * aside.a_apart, next_rows -= aside.a_rows;
+        if (aside.b_pairs) aside.next_b += r->next.panel;
     }
 }
 
@@ -3892,10 +3902,10 @@ static void orli_gemm_expect(orli_gemm_rows *r, size_t p, size_t j) {
     if (!g->panels && g->b.cs == 1) { /* rows of one or two lines, k of them */
         const int two = cols > line;
         next->line = two ? line : g->b.rs, next->step = two ? g->b.rs : 2 * g->b.rs;
-        next->tile = r->k / ORLI_TILE_CHUNK * next->step, next->tiles = two ? ORLI_TILE_CHUNK : ORLI_TILE_CHUNK / 2;
+        next->share = r->k / ORLI_TILE_CHUNK * next->step, next->shares = two ? ORLI_TILE_CHUNK : ORLI_TILE_CHUNK / 2;
     } else { /* rows of k numbers, or what is as long in a panel, as many as it has columns */
         next->line = g->panels ? r->k : g->b.cs, next->step = ORLI_TILE_CHUNK;
-        next->tile = 2 * next->line, next->tiles = cols / 2;
+        next->share = 2 * next->line, next->shares = cols / 2;
     }
 }
 

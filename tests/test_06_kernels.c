@@ -443,8 +443,9 @@ static void test_tile_aside(void) {
             copy_a = guarded(4, k ? most * step + ORLI_MAX(step, w) : 0), copy_b = guarded(5, k * cols);
             memset(&aside, 0, sizeof aside);
             aside.keep_a = keeps_a ? copy_a : NULL, aside.keep_b = keeps_b ? copy_b : NULL;
-            aside.next_a = (const orl_real *)(uintptr_t)8192, aside.next_b = i & 8 ? aside.next_a : NULL;
-            aside.a_rows = below(5), aside.a_apart = below(5000), aside.b_line = below(5000), aside.b_step = below(5000);
+            aside.next_a = (const orl_real *)(uintptr_t)8192, aside.next_b = aside.next_a, aside.b_pairs = i & 8 ? below(5) : 0;
+            aside.a_rows = below(5), aside.a_apart = below(5000), aside.b_apart = below(5000);
+            aside.b_line = below(5000), aside.b_step = below(5000);
             kern->tile(rows, cols, k, a, a_row, a_k, b, b + w, b_k, NULL, c, cols, ORLI_SET);
             kern->tile(rows, cols, k, a, a_row, a_k, b, b + w, b_k, &aside, again, cols, ORLI_SET);
             check(memcmp(c, again, rows * cols * sizeof *c) == 0);
