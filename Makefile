@@ -72,7 +72,8 @@ study: build/orl
 	build/orl demo --seeds 5 --out build/study
 
 bench: export BENCH_JSONL = build/bench.jsonl
-bench: $(BENCHES) # at most ten minutes; BENCH_TRAIN=alone leaves PyTorch out; BENCH_PAIRS: files of real pairs
+bench: # at most ten minutes; BENCH_TRAIN=alone leaves PyTorch out; BENCH_PAIRS: files of real pairs
+	@$(MAKE) -j$(JOBS) --no-print-directory $(BENCHES)
 	@rm -f $(BENCH_JSONL)
 	build/bench/bench_kernels 2
 	build/bench/bench_train 2 $(BENCH_TRAIN)

@@ -29,7 +29,7 @@
 
 static const orli_kernels *kern;
 static size_t threads = 2;
-static double row_seconds = 0.45; /* rounds go on for so long in all passes */
+static double row_seconds = 0.4;  /* rounds go on for so long in all passes */
 static size_t least_rounds = 1;   /* in each pass */
 
 /* ---- the peers: libraries that are loaded if they are there --------------------------------------------------- */
