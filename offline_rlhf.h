@@ -2562,18 +2562,18 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
 /* ---- matrix products: the register tile ---------------------------------------------------------
  * The accumulators have names, p0 q0 p1 q1 …, because gcc keeps an array of them in memory. Row i
  * loads nothing but one number of A, broadcast; the strides of A are free, so that A may lie as it is,
- * transposed or not, or be a copy that another tile has left. What is not arithmetic or a load is kept
- * out of a step, since a core whose other hardware thread is busy has only half of its instructions for
- * this one: five rows share a pointer, whose offsets fit the registers, and steps that leave no copies
- * have a loop of their own. */
+ * transposed or not, or be a copy that another tile has left. Of other instructions a step has few, as
+ * a core shares the number it can begin in a cycle between its hardware threads: five rows share a
+ * pointer, so that their offsets fit the registers, and steps that leave no copies have a loop of their
+ * own. */
 
 #define ORLI_TILE_ZERO(i) orli_v p##i = orli_v_zero(), q##i = orli_v_zero();
 #define ORLI_TILE_LOAD(i) p##i = orli_v_load(c + i * c_row), q##i = orli_v_load(c + i * c_row + ORLI_W);
 #define ORLI_TILE_AT(i) ((i < 5 ? at0 : i < 10 ? at5 : at10) + i % 5 * row_bytes)
-#define ORLI_TILE_STEP(i)                                                           \
-    {                                                                               \
-        orli_v x = orli_v_set1(*(const orl_real *)(const void *)ORLI_TILE_AT(i));   \
-        p##i = orli_v_fma(x, u, p##i), q##i = orli_v_fma(x, v, q##i);               \
+#define ORLI_TILE_STEP(i)                                                         \
+    {                                                                             \
+        orli_v x = orli_v_set1(*(const orl_real *)(const void *)ORLI_TILE_AT(i)); \
+        p##i = orli_v_fma(x, u, p##i), q##i = orli_v_fma(x, v, q##i);             \
     }
 #define ORLI_TILE_PLUS(i)                                \
     p##i = orli_v_add(orli_v_load(c + i * c_row), p##i); \

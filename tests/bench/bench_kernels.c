@@ -215,8 +215,8 @@ static orl_real *numbers(size_t n) {
 typedef struct result {
     int form;
     size_t m, k, n;
-    int calls; /* in a turn */
-    double one; /* seconds of a call, roughly */
+    int calls;              /* in a turn */
+    double one;             /* seconds of a call, roughly */
     double sample[CONTENDERS][MOST_ROUNDS];
     size_t rounds;
     double ratio, fraction; /* best peer's time / ours; of peak */
@@ -319,7 +319,8 @@ static void bench_rows(orl_ctx *ctx) {
             if (pass + 1 == PASSES) report(&results[i]);
         }
     }
-    free((void *)(uintptr_t)l.x), free((void *)(uintptr_t)l.w), free((void *)(uintptr_t)l.y), free(l.panels), free(l.out);
+    free((void *)(uintptr_t)l.x), free((void *)(uintptr_t)l.w), free((void *)(uintptr_t)l.y);
+    free(l.panels), free(l.out);
 }
 
 /* ---- what the table says ---------------------------------------------------------------------------------------- */
