@@ -1762,14 +1762,21 @@ typedef enum orli_work {
 #define ORLI_SCRATCH ((size_t)4 << 20) /* bytes per worker */
 #define ORLI_SPIN 5000                 /* polls before a thread parks: 100 to 200 µs, as gaps within a step are */
 
+/* Where part `index` of `parts` of n things begins. */
+static size_t orli_part(size_t n, size_t parts, size_t index) { return n / parts * index + ORLI_MIN(index, n % parts); }
+
 typedef struct orli_worker {
     struct orli_pool *pool;
     size_t index;
+    size_t next; /* atomic: of this worker's part of the tasks, the first that nobody has begun */
+    char apart[64];
 } orli_worker;
 
 /* One job at a time. A worker that has taken a task holds the job: the caller waits until every task is done. So fn,
  * arg and tasks are read by those who hold a task and by nobody else, and a worker that comes when the job is over,
- * or another has begun, finds left ≤ 0, or takes a task of the other. Nobody waits for workers without a task. */
+ * or another has begun, finds left ≤ 0, or takes a task of the other. Nobody waits for workers without a task.
+ * Which task it is: each worker has a part of the tasks, the same in each job of as many, and begins with it, as its
+ * caches hold what it wrote in jobs before; then it helps the others. */
 typedef struct orli_pool {
     orl_ctx *ctx;
     size_t threads, started;
@@ -1803,14 +1810,21 @@ static void orli_pause(int polls) {
 #endif
 }
 
+/* The task of one who holds one. There is always one: as many are held as there are. */
+static size_t orli_pool_task(orli_pool *pool, size_t worker) {
+    for (;; worker = (worker + 1) % pool->threads) {
+        const size_t task = __atomic_fetch_add(&pool->worker[worker].next, 1, __ATOMIC_RELAXED);
+        if (task < orli_part(pool->tasks, pool->threads, worker + 1)) return task;
+    }
+}
+
 /* Runs tasks until none is left; returns how many. Acquiring `left` makes the job visible, which the caller released
  * by setting it (other workers' subtractions in between do not break that); releasing `undone` hands over results. */
 static size_t orli_pool_drain(orli_pool *pool, size_t worker) {
     size_t ran = 0;
-    ptrdiff_t left;
     while (__atomic_load_n(&pool->left, __ATOMIC_RELAXED) > 0 &&
-           (left = __atomic_fetch_sub(&pool->left, 1, __ATOMIC_ACQUIRE)) > 0) {
-        pool->fn(pool->arg, pool->tasks - (size_t)left, worker);
+           __atomic_fetch_sub(&pool->left, 1, __ATOMIC_ACQUIRE) > 0) {
+        pool->fn(pool->arg, orli_pool_task(pool, worker), worker);
         ran++;
     }
     if (ran && __atomic_sub_fetch(&pool->undone, ran, __ATOMIC_ACQ_REL) == 0 && worker) {
@@ -1880,6 +1894,8 @@ static void orli_parallel(orl_ctx *ctx, orli_work kind, size_t tasks, orli_task_
     pool->fn = fn;
     pool->arg = arg;
     pool->tasks = tasks;
+    for (i = 0; i < pool->threads; i++)
+        __atomic_store_n(&pool->worker[i].next, orli_part(tasks, pool->threads, i), __ATOMIC_RELAXED);
     __atomic_store_n(&pool->undone, tasks, __ATOMIC_RELAXED);
     pthread_mutex_lock(&pool->mutex);
     __atomic_store_n(&pool->left, (ptrdiff_t)tasks, __ATOMIC_RELEASE); /* workers that spin begin here */
@@ -2064,7 +2080,7 @@ enum { ORLI_SET, ORLI_ADD, ORLI_CHAIN };
  * these are NULL, where other tiles read them faster. And it asks the caches for C, for a_rows rows of k numbers at
  * next_a, and every ORLI_TILE_CHUNK steps for b_pairs pairs of lines at next_b, the next time b_step further on. */
 typedef struct orli_aside {
-    orl_real *keep_a, *keep_b; /* steps of k are keep_step and tile_cols numbers apart */
+    orl_real *keep_a, *keep_b; /* steps of k are as many numbers apart as the tile has rows, or columns */
     const orl_real *next_a, *next_b;
     size_t a_rows, a_apart;                  /* a_apart: from row to row */
     size_t b_pairs, b_apart, b_line, b_step; /* b_apart: from pair to pair, b_line: within one */
@@ -2090,7 +2106,6 @@ typedef struct orli_kernels {
     const char *name;
     size_t width;                /* lanes of a vector */
     size_t tile_rows, tile_cols; /* of the register tile; tile_cols is 2·width */
-    size_t keep_step;            /* from one step of k to the next where a tile has left a copy of A */
     /* An orli_tile_fn for rows ≤ tile_rows, cols ≤ tile_cols: B has all columns, C is touched in the first cols. */
     void (*tile)(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
                  const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c, size_t c_row, int mode);
@@ -2624,21 +2639,16 @@ static inline void ORLI_K(tile_ask)(const orli_aside *aside, size_t rows, size_t
     }
 }
 
-/* From one step of k to the next in a copy of A. They lie close, so that they take no more of the first level than they
- * must: a vector that is longer than they are writes over the next one's place before that is written. */
-#define ORLI_KEEP_STEP (ORLI_W >= ORLI_ROWS ? ORLI_ROWS : (ORLI_ROWS + ORLI_W - 1) / ORLI_W * ORLI_W)
-
 /* One step's share of the copies. Beside it lie the lines of the next row tile, and of the next panel: they are asked
  * for. (Steps that follow are not: rows of some matrices lie so far apart that they would drive each other out.) */
 static inline orl_real *ORLI_K(tile_keep_a)(orl_real *keep, size_t rows, const orl_real *a) {
-    size_t i;
-    __builtin_prefetch(a + 2 * rows, 0, 2);
-    for (i = 0; i < rows; i += ORLI_W) orli_v_store(keep + i, orli_v_load_n(a + i, rows - i));
-    return keep + ORLI_KEEP_STEP;
+    __builtin_prefetch(a + 2 * rows - 1, 0, 3);
+    memcpy(keep, a, rows * sizeof *a);
+    return keep + rows;
 }
 static inline orl_real *ORLI_K(tile_keep_b)(orl_real *keep, orli_v u, orli_v v, const orl_real *b) {
     __builtin_prefetch(b + 2 * ORLI_W, 0, 2);
-    __builtin_prefetch(b + 3 * ORLI_W, 0, 2);
+    if (2 * ORLI_W * sizeof *b > 64) __builtin_prefetch(b + 3 * ORLI_W, 0, 2);
     orli_v_store(keep, u), orli_v_store(keep + ORLI_W, v);
     return keep + 2 * ORLI_W;
 }
@@ -3556,7 +3566,7 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 }
 
 static const orli_kernels ORLI_K(kernels) = {
-    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_KEEP_STEP, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
+    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
     ORLI_K(pack), ORLI_K(quantise), ORLI_K(int8_tile), ORLI_INT8_VNNI, ORLI_K(widen), ORLI_K(add), ORLI_K(axpy),
     ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(sum_exp), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
@@ -3702,7 +3712,7 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
  * the others; if columns do, they are transposed into panels first. A row tile of a transposed A is copied by the tile
  * that meets it first. And each tile asks for a share of what comes next: memory is idle while arithmetic goes on. */
 
-#define ORLI_GEMM_B (ORLI_SCRATCH / 16 / sizeof(orl_real)) /* numbers of a block of B; a copied row tile is behind it */
+#define ORLI_GEMM_B (ORLI_SCRATCH * 3 / 32 / sizeof(orl_real)) /* numbers of a block of B, with a row tile behind it */
 #define ORLI_GEMM_CROWDED 8       /* most rows of a tile if they fight for the same cache sets: ways these have */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
 #define ORLI_GEMM_SERIAL 100000.0 /* FLOPs not worth a second thread */
@@ -3731,9 +3741,6 @@ static orli_mat orli_mat_at(orli_mat m, size_t i, size_t j) {
     else m.data += i * m.rs + j * m.cs;
     return m;
 }
-
-/* Where part `index` of `parts` of n things begins. */
-static size_t orli_part(size_t n, size_t parts, size_t index) { return n / parts * index + ORLI_MIN(index, n % parts); }
 
 /* Asks for `rows` rows of n numbers before they are read. */
 static void orli_fetch(const orl_real *data, size_t stride, size_t rows, size_t n) {
@@ -3780,6 +3787,7 @@ typedef struct orli_gemm_next {
     const orl_real *a, *b; /* NULL: nothing is to be asked for */
     size_t panel;          /* from one panel to the next */
     size_t shares, share;  /* of a panel, and from one to the next */
+    size_t each, late;     /* shares that a row tile asks for, and the first row tile that does */
     size_t line, step;     /* orli_aside's b_line and b_step */
 } orli_gemm_next;
 
@@ -3787,13 +3795,16 @@ typedef struct orli_gemm_next {
 typedef struct orli_gemm_rows {
     const orli_gemm_job *g;
     size_t begin, count, tiles; /* rows of A and C */
+    size_t rows, longer;        /* of a row tile; so many have one more */
     size_t p, k;                /* steps p … p+k−1 */
     orli_gemm_next next;
     orl_real *b_copy;           /* room for the panels of a block of B … */
     orl_real *a_copy;           /* … and for a row tile of a transposed A, or NULL */
 } orli_gemm_rows;
 
-static size_t orli_gemm_row(const orli_gemm_rows *r, size_t tile) { return orli_part(r->count, r->tiles, tile); }
+/* Where row tile t begins, and how many rows it has. */
+static size_t orli_gemm_row(const orli_gemm_rows *r, size_t t) { return t * r->rows + ORLI_MIN(t, r->longer); }
+static size_t orli_gemm_tile_rows(const orli_gemm_rows *r, size_t t) { return r->rows + (t < r->longer); }
 
 /* Row tile t as it lies in A. */
 static orli_mat orli_gemm_source(const orli_gemm_rows *r, size_t t) {
@@ -3811,15 +3822,13 @@ typedef struct orli_panels {
 /* What row tile t asks for beside its first panel, but for a_rows. */
 static orli_aside orli_gemm_asks(const orli_gemm_rows *r, size_t t) {
     const orli_gemm_next *next = &r->next;
-    const size_t shares = ORLI_MIN((next->shares + r->tiles - 1) / r->tiles, 2 * r->tiles);
-    const size_t late = shares ? r->tiles - ORLI_MIN((next->shares + shares - 1) / shares, r->tiles) : r->tiles;
     orli_aside aside;
     memset(&aside, 0, sizeof aside);
     if (r->g->a.cs == 1) aside.next_a = t + 1 < r->tiles ? orli_gemm_source(r, t + 1).data : next->a;
     aside.a_apart = r->g->a.rs, aside.b_apart = next->share, aside.b_line = next->line, aside.b_step = next->step;
-    if (t < late) return aside;
-    aside.next_b = next->b + (t - late) * shares * next->share;
-    aside.b_pairs = ORLI_MIN(shares, next->shares - (t - late) * shares);
+    if (!next->b || t < next->late) return aside;
+    aside.next_b = next->b + (t - next->late) * next->each * next->share;
+    aside.b_pairs = ORLI_MIN(next->each, next->shares - (t - next->late) * next->each);
     return aside;
 }
 
@@ -3827,13 +3836,13 @@ static orli_aside orli_gemm_asks(const orli_gemm_rows *r, size_t t) {
 static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size_t n, orli_panels b, orl_real *copy) {
     const orli_gemm_job *g = r->g;
     const orli_kernels *kern = g->kern;
-    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols, after = (t + 1) % r->tiles;
-    const size_t row = orli_gemm_row(r, t), rows = orli_gemm_row(r, t + 1) - row;
+    const size_t cols = kern->tile_cols, count = (n + cols - 1) / cols;
+    const size_t row = orli_gemm_row(r, t), rows = orli_gemm_tile_rows(r, t);
     const int mode = r->p || g->accumulate ? ORLI_ADD : ORLI_SET;
     orl_real *c = g->c + (r->begin + row) * g->ldc + j;
     orli_mat a = orli_gemm_source(r, t);
     orli_aside aside = orli_gemm_asks(r, t);
-    size_t next_rows = aside.next_a ? orli_gemm_row(r, after + 1) - orli_gemm_row(r, after) : 0, i = 0;
+    size_t next_rows = aside.next_a ? orli_gemm_tile_rows(r, t + 1 < r->tiles ? t + 1 : 0) : 0, i = 0;
     const size_t share = (next_rows + count - 1) / count;
     for (; rows == 1 && !copy && (i + 4) * cols <= n; i += 4)
         kern->thin_tile(r->k, a.data, a.cs, b.data + i * b.panel, b.panel, b.row, c + i * cols, mode);
@@ -3844,7 +3853,7 @@ static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size
         aside.a_rows = ORLI_MIN(share, next_rows);
         kern->tile(rows, ORLI_MIN(cols, n - i * cols), r->k, a.data, a.rs, a.cs, panel, panel + kern->width, b.row,
                    &aside, c + i * cols, g->ldc, mode);
-        if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, kern->keep_step);
+        if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, rows);
         if (aside.a_rows) aside.next_a += aside.a_rows * aside.a_apart, next_rows -= aside.a_rows;
         if (aside.b_pairs) aside.next_b += r->next.panel;
     }
@@ -3907,6 +3916,8 @@ static void orli_gemm_expect(orli_gemm_rows *r, size_t p, size_t j) {
         next->line = g->panels ? r->k : g->b.cs, next->step = ORLI_TILE_CHUNK;
         next->share = 2 * next->line, next->shares = cols / 2;
     }
+    next->each = ORLI_MIN((next->shares + r->tiles - 1) / r->tiles, 2 * r->tiles);
+    next->late = r->tiles - ORLI_MIN((next->shares + next->each - 1) / next->each, r->tiles);
 }
 
 /* Do rows so far apart fight for the same sets of a first-level cache of 4 KB a way? */
@@ -3941,6 +3952,7 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
     memset(&r, 0, sizeof r);
     r.g = g;
     r.begin = i0, r.count = i1 - i0, r.tiles = (r.count + tile_rows - 1) / tile_rows;
+    r.rows = r.count / r.tiles, r.longer = r.count % r.tiles;
     r.b_copy = (orl_real *)scratch, r.a_copy = g->a.cs == 1 ? NULL : r.b_copy + ORLI_GEMM_B;
     for (r.p = 0; r.p < g->k; r.p += kc) {
         r.k = ORLI_MIN(kc, g->k - r.p);

@@ -141,12 +141,12 @@ static void wait_until_parked(orl_ctx *ctx) {
     while (parked(ctx) != ctx->pool->started) sleep_ms(1);
 }
 
-typedef struct meeting { /* as many tasks as workers; none ends before all have begun, so each has a worker */
-    size_t expected, arrived;
+typedef struct meeting { /* as many tasks as workers; none ends before all have begun, so each has a worker: its own */
+    size_t expected, arrived, strange;
 } meeting;
 static void meet(void *arg, size_t task, size_t worker) {
     meeting *m = (meeting *)arg;
-    (void)task, (void)worker;
+    if (task != worker) __atomic_add_fetch(&m->strange, 1, __ATOMIC_RELAXED);
     __atomic_add_fetch(&m->arrived, 1, __ATOMIC_RELAXED);
     while (__atomic_load_n(&m->arrived, __ATOMIC_RELAXED) < m->expected) sched_yield();
 }
@@ -167,9 +167,9 @@ static void test_waking(void) {
                 check(parked(ctx) + tasks - 1 >= ctx->pool->started && c.sum == tasks * (tasks + 1) / 2);
             }
             if (i % 2) wait_until_parked(ctx); /* all asleep, or some on their way */
-            m.expected = ctx->pool->threads, m.arrived = 0;
+            m.expected = ctx->pool->threads, m.arrived = m.strange = 0;
             orli_parallel(ctx, ORLI_WORK_OTHER, m.expected, meet, &m); /* hangs if a worker is forgotten */
-            check(m.arrived == m.expected);
+            check(m.arrived == m.expected && m.strange == 0);
         }
         orl_destroy(ctx);
     }

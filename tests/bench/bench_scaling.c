@@ -7,7 +7,8 @@
  *   - The caller publishes a region and takes tasks. A worker that spins joins after `near` seconds. If the region has
  *     tasks for more than are awake, the caller wakes one, which costs it `call` seconds; that one joins `far` seconds
  *     later and, as long as this holds, wakes two more before it works. These costs are measured on a pool of two.
- *   - A worker that is free takes the next task; the counter of tasks serves one worker at a time (`grab`).
+ *   - A worker that is free takes the next task of its own part or, if there is none, of another's; the counter of
+ *     tasks serves one worker at a time (`grab`).
  *   - The region ends when its last task has; a worker that came too late delays nobody. A worker that had no task for
  *     `spin` seconds parks.
  * What the replay does not know: cores share the last cache, the bandwidth of memory and the clock; a cache line that
@@ -280,17 +281,24 @@ static void replay_wake(pool_state *s, double *at, size_t who, size_t most, size
     if (who) s->idle[who] += at[who] - begin;
 }
 
+/* As orli_pool_task. */
+static size_t replay_task(size_t *next, size_t tasks, size_t who, size_t workers) {
+    while (next[who] == orli_part(tasks, workers, who + 1)) who = (who + 1) % workers;
+    return next[who]++;
+}
+
 /* One region that the caller publishes at time t. Returns its end. */
 static double replay_region(const double *time, size_t tasks, double t, size_t workers, pool_state *s) {
     double at[MOST_WORKERS], last = t, counter = t; /* at: when a worker is free; counter: when the task counter is */
-    size_t i, next = 0;
+    size_t i, next[MOST_WORKERS], begun = 0;
+    for (i = 0; i < workers; i++) next[i] = orli_part(tasks, workers, i);
     for (i = 1; i < workers; i++) {
         s->parked[i] |= t - s->idle[i] >= costs.spin;
         at[i] = s->parked[i] ? (double)INFINITY : ORLI_MAX(t + costs.near, s->idle[i]);
     }
     at[0] = t;
     replay_wake(s, at, 0, 1, workers, tasks - 1);
-    while (next < tasks) {
+    while (begun < tasks) {
         size_t who = 0;
         for (i = 1; i < workers; i++)
             if (at[i] < at[who]) who = i;
@@ -300,7 +308,8 @@ static double replay_region(const double *time, size_t tasks, double t, size_t w
             continue;
         }
         counter = ORLI_MAX(counter, at[who]) + costs.grab;
-        at[who] = s->idle[who] = counter + time[next++];
+        at[who] = s->idle[who] = counter + time[replay_task(next, tasks, who, workers)];
+        begun++;
         last = ORLI_MAX(last, at[who]);
     }
     if (last - at[0] > costs.spin) last += costs.far; /* the caller has parked */
