@@ -2106,7 +2106,8 @@ typedef struct orli_kernels {
     const char *name;
     size_t width;                /* lanes of a vector */
     size_t tile_rows, tile_cols; /* of the register tile; tile_cols is 2·width */
-    /* An orli_tile_fn for rows ≤ tile_rows, cols ≤ tile_cols: B has all columns, C is touched in the first cols. */
+    const orli_tile_fn *tiles;   /* … of 1 … tile_rows rows at tiles[1] … */
+    /* The same for any cols ≤ tile_cols: B has all columns, C is touched in the first cols. */
     void (*tile)(size_t rows, size_t cols, size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
                  const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c, size_t c_row, int mode);
     /* C (1, 4·tile_cols) from one row of A and four panels of B, `stride` apart: what decoding does with
@@ -3566,7 +3567,7 @@ static void ORLI_K(attention_backward)(size_t d, size_t nq, const orl_real *q, s
 }
 
 static const orli_kernels ORLI_K(kernels) = {
-    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
+    ORLI_KERNEL_NAME, ORLI_W, ORLI_ROWS, 2 * ORLI_W, ORLI_K(tiles), ORLI_K(tile), ORLI_K(thin_tile), ORLI_K(thin_half),
     ORLI_K(pack), ORLI_K(quantise), ORLI_K(int8_tile), ORLI_INT8_VNNI, ORLI_K(widen), ORLI_K(add), ORLI_K(axpy),
     ORLI_K(scale), ORLI_K(mul), ORLI_K(dot), ORLI_K(sum), ORLI_K(max), ORLI_K(sum_squares),
     ORLI_K(exp), ORLI_K(tanh), ORLI_K(log), ORLI_K(sum_exp), ORLI_K(softmax_row), ORLI_K(log_sum_exp),
@@ -3714,6 +3715,7 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 
 #define ORLI_GEMM_B (ORLI_SCRATCH * 3 / 32 / sizeof(orl_real)) /* numbers of a block of B, with a row tile behind it */
 #define ORLI_GEMM_CROWDED 8       /* most rows of a tile if they fight for the same cache sets: ways these have */
+#define ORLI_GEMM_FEW 128         /* rows of C for which memory, not arithmetic, takes the time */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
 #define ORLI_GEMM_SERIAL 100000.0 /* FLOPs not worth a second thread */
 
@@ -3844,6 +3846,7 @@ static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size
     orli_aside aside = orli_gemm_asks(r, t);
     size_t next_rows = aside.next_a ? orli_gemm_tile_rows(r, t + 1 < r->tiles ? t + 1 : 0) : 0, i = 0;
     const size_t share = (next_rows + count - 1) / count;
+    const orli_tile_fn whole = kern->tiles[rows];
     for (; rows == 1 && !copy && (i + 4) * cols <= n; i += 4)
         kern->thin_tile(r->k, a.data, a.cs, b.data + i * b.panel, b.panel, b.row, c + i * cols, mode);
     for (; i < count; i++) {
@@ -3851,8 +3854,11 @@ static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size
         aside.keep_a = i == 0 && count > 1 ? r->a_copy : NULL;
         aside.keep_b = copy ? copy + i * cols * r->k : NULL;
         aside.a_rows = ORLI_MIN(share, next_rows);
-        kern->tile(rows, ORLI_MIN(cols, n - i * cols), r->k, a.data, a.rs, a.cs, panel, panel + kern->width, b.row,
-                   &aside, c + i * cols, g->ldc, mode);
+        if ((i + 1) * cols <= n)
+            whole(r->k, a.data, a.rs, a.cs, panel, panel + kern->width, b.row, &aside, c + i * cols, g->ldc, mode);
+        else
+            kern->tile(rows, n - i * cols, r->k, a.data, a.rs, a.cs, panel, panel + kern->width, b.row, &aside,
+                       c + i * cols, g->ldc, mode);
         if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, rows);
         if (aside.a_rows) aside.next_a += aside.a_rows * aside.a_apart, next_rows -= aside.a_rows;
         if (aside.b_pairs) aside.next_b += r->next.panel;
@@ -3931,9 +3937,10 @@ static size_t orli_gemm_steps(const orli_gemm_job *g) {
     const size_t blocks = (g->k + ORLI_GEMM_K - 1) / ORLI_GEMM_K;
     return g->k ? orli_round_up((g->k + blocks - 1) / blocks, 16) : 16;
 }
-/* … and the most panels. */
+/* … and the most panels. Few rows leave memory little time, so that the next block arrives beside the whole of this. */
 static size_t orli_gemm_panels(const orli_gemm_job *g) {
-    return ORLI_GEMM_B / orli_gemm_steps(g) / g->kern->tile_cols;
+    const size_t numbers = g->m < ORLI_GEMM_FEW ? ORLI_GEMM_B * 2 / 3 : ORLI_GEMM_B;
+    return numbers / orli_gemm_steps(g) / g->kern->tile_cols;
 }
 
 /* Rows i0 … i1−1, columns j0 … j1−1 (j0 begins a panel) of C. */
@@ -4023,11 +4030,11 @@ static void orli_blis_run(orl_ctx *ctx, orli_gemm_job *g) {
 
 /* One task a thread, cut so that the longest is shortest. Its time is counted in eighths of what one row of C takes in
  * one panel. Beside these, each block of B waits an eighth of a tile for each row tile of A, or half a tile if that has
- * to be copied; half a tile is what copying a panel takes. */
+ * to be copied; half a tile is what copying a panel takes, and a quarter fetching one that is packed. */
 static void orli_gemm_cut(orli_gemm_job *g, size_t threads) {
     const orli_kernels *kern = g->kern;
     const size_t panels = (g->n + kern->tile_cols - 1) / kern->tile_cols, block = orli_gemm_panels(g);
-    const size_t per_row_tile = g->a.cs == 1 ? 1 : 4, per_panel = g->panels ? 0 : 4;
+    const size_t per_row_tile = g->a.cs == 1 ? 1 : 4, per_panel = g->panels ? 2 : 4;
     size_t along_m, best = SIZE_MAX;
     for (along_m = 1; along_m <= ORLI_MIN(threads, (g->m + kern->tile_rows - 1) / kern->tile_rows); along_m++) {
         const size_t along_n = ORLI_MIN(threads / along_m, panels);
