@@ -2087,7 +2087,7 @@ typedef struct orli_aside {
 } orli_aside;
 
 /* C (rows, tile_cols) from A (rows, k), element (i, p) at a[i·a_row + p·a_k], and from B (k, tile_cols):
- * row p is the vector at b0 + p·b_k, then the vector at b1 + p·b_k. One function for each number of rows. */
+ * row p is the vector at b0 + p·b_k, then the vector at b1 + p·b_k; b_k > 0. One function for each number of rows. */
 typedef void (*orli_tile_fn)(size_t k, const orl_real *a, size_t a_row, size_t a_k, const orl_real *b0,
                              const orl_real *b1, size_t b_k, const orli_aside *aside, orl_real *c, size_t c_row,
                              int mode);
@@ -2597,10 +2597,10 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
 #define ORLI_TILE_STORE(i) orli_v_store(c + i * c_row, p##i), orli_v_store(c + i * c_row + ORLI_W, q##i);
 
 #define ORLI_TILE_STEPS(rows, COPIES)                                                                         \
-    for (; done < end; done++) {                                                                              \
+    for (; b0 != stop; b0 += b_k, b1 += b_k) {                                                                \
         const orli_v u = orli_v_load(b0), v = orli_v_load(b1);                                                \
         COPIES(rows) ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                        \
-        at0 += step_bytes, at5 += step_bytes, at10 += step_bytes, b0 += b_k, b1 += b_k;                       \
+        at0 += step_bytes, at5 += step_bytes, at10 += step_bytes;                                             \
     }
 #define ORLI_TILE_COPIES(rows)                                                                                \
     if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, (const orl_real *)(const void *)at0);              \
@@ -2614,12 +2614,13 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
         const size_t row_bytes = a_row * sizeof *a, step_bytes = a_k * sizeof *a;                             \
         const char *at0 = (const char *)a, *at5 = at0 + 5 * row_bytes, *at10 = at5 + 5 * row_bytes;           \
         orl_real *keep_a = aside ? aside->keep_a : NULL, *keep_b = aside ? aside->keep_b : NULL;              \
-        size_t done = 0, end;                                                                                 \
+        const orl_real *stop;                                                                                 \
+        size_t done;                                                                                          \
         ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                     \
         if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                         \
-        while (done < k) {                                                                                    \
+        for (done = 0; done < k; done += ORLI_TILE_CHUNK) {                                                   \
             if (aside) ORLI_K(tile_ask)(aside, rows, done, c, c_row);                                         \
-            end = ORLI_MIN(done + ORLI_TILE_CHUNK, k);                                                        \
+            stop = b0 + ORLI_MIN((size_t)ORLI_TILE_CHUNK, k - done) * b_k;                                    \
             if (keep_a || keep_b) ORLI_TILE_STEPS(rows, ORLI_TILE_COPIES)                                     \
             ORLI_TILE_STEPS(rows, ORLI_TILE_NO_COPIES)                                                        \
         }                                                                                                     \
