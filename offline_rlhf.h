@@ -4036,13 +4036,15 @@ static void orli_gemm_cut(orli_gemm_job *g, size_t threads) {
     const orli_kernels *kern = g->kern;
     const size_t panels = (g->n + kern->tile_cols - 1) / kern->tile_cols, block = orli_gemm_panels(g);
     const size_t per_row_tile = g->a.cs == 1 ? 1 : 4, per_panel = g->panels ? 2 : 4;
+    const size_t most = ORLI_MIN(threads, (g->m + kern->tile_rows - 1) / kern->tile_rows);
     size_t along_m, best = SIZE_MAX;
-    for (along_m = 1; along_m <= ORLI_MIN(threads, (g->m + kern->tile_rows - 1) / kern->tile_rows); along_m++) {
-        const size_t along_n = ORLI_MIN(threads / along_m, panels);
-        const size_t rows = (g->m + along_m - 1) / along_m, tiles = (rows + kern->tile_rows - 1) / kern->tile_rows;
-        const size_t columns = (panels + along_n - 1) / along_n, blocks = (columns + block - 1) / block;
-        const size_t time =
-            8 * rows * columns + kern->tile_rows * (per_row_tile * tiles * blocks + per_panel * columns);
+    for (along_m = 1; along_m <= most; along_m++) {
+        size_t along_n = threads / along_m, rows, tiles, columns, blocks, time;
+        along_m = ORLI_MIN(threads / along_n, most); /* as many as there may be beside along_n */
+        along_n = ORLI_MIN(along_n, panels);
+        rows = (g->m + along_m - 1) / along_m, tiles = (rows + kern->tile_rows - 1) / kern->tile_rows;
+        columns = (panels + along_n - 1) / along_n, blocks = (columns + block - 1) / block;
+        time = 8 * rows * columns + kern->tile_rows * (per_row_tile * tiles * blocks + per_panel * columns);
         if (time < best) best = time, g->grid_m = along_m, g->grid_n = along_n;
     }
 }
