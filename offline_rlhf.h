@@ -3717,6 +3717,7 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 #define ORLI_GEMM_B (ORLI_SCRATCH * 3 / 32 / sizeof(orl_real)) /* numbers of a block of B, with a row tile behind it */
 #define ORLI_GEMM_CROWDED 8       /* most rows of a tile if they fight for the same cache sets: ways these have */
 #define ORLI_GEMM_FEW 128         /* rows of C for which memory, not arithmetic, takes the time */
+#define ORLI_GEMM_SHORT 4         /* panels that a short row of B has at most */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
 #define ORLI_GEMM_SERIAL 100000.0 /* FLOPs not worth a second thread */
 
@@ -3874,16 +3875,18 @@ static void orli_gemm_pass(const orli_gemm_rows *r, size_t j, size_t n, const or
     for (t = 0; t < r->tiles; t++) orli_gemm_row_tile(r, t, j, n, b, NULL);
 }
 
-/* … from a B whose rows lie whole. The first row tile leaves panels for the others. */
+/* … from a B whose rows lie whole. The first row tile leaves panels for the others, unless rows are so short that they
+ * are read as fast where they lie. */
 static void orli_gemm_pass_lying(const orli_gemm_rows *r, size_t j, size_t n, orli_mat b) {
     const orli_kernels *kern = r->g->kern;
     const size_t cols = kern->tile_cols, whole = n / cols * cols;
+    const int copies = r->tiles > 1 && b.rs > ORLI_GEMM_SHORT * cols;
     orli_panels lying, copied;
     size_t t;
     lying.data = b.data, lying.panel = cols, lying.row = b.rs;
     copied.data = r->b_copy, copied.panel = r->k * cols, copied.row = cols;
     for (t = 0; whole && t < r->tiles; t++)
-        orli_gemm_row_tile(r, t, j, whole, t ? copied : lying, t || r->tiles == 1 ? NULL : r->b_copy);
+        orli_gemm_row_tile(r, t, j, whole, copies && t ? copied : lying, copies && !t ? r->b_copy : NULL);
     if (whole == n) return;
     orli_pack_panels(kern, n - whole, r->k, orli_mat_at(b, 0, whole), r->b_copy, copied.panel);
     orli_gemm_pass(r, j + whole, n - whole, r->b_copy, copied.panel);
