@@ -2081,6 +2081,7 @@ enum { ORLI_SET, ORLI_ADD, ORLI_CHAIN };
  * next_a, and every ORLI_TILE_CHUNK steps for b_pairs pairs of lines at next_b, the next time b_step further on. */
 typedef struct orli_aside {
     orl_real *keep_a, *keep_b; /* steps of k are as many numbers apart as the tile has rows, or columns */
+    size_t keep_below;         /* if not 0: as many rows below are copied too, so far behind keep_a; ORLI_PAIRED only */
     const orl_real *next_a, *next_b;
     size_t a_rows, a_apart;                  /* a_apart: from row to row */
     size_t b_pairs, b_apart, b_line, b_step; /* b_apart: from pair to pair, b_line: within one */
@@ -2097,6 +2098,7 @@ typedef void (*orli_tile_fn)(size_t k, const orl_real *a, size_t a_row, size_t a
 #define ORLI_TILE_COLS 32  /* … and columns */
 #define ORLI_GEMM_K 512    /* longest block of k */
 #define ORLI_TILE_CHUNK 16 /* steps of k, after which a tile asks for the next lines */
+#define ORLI_PAIRED(rows) (2 * (rows) * sizeof(orl_real) <= 64) /* a cache line holds a step of two row tiles */
 #define ORLI_INT8_GROUP ((size_t)64)  /* numbers along k that share a scale */
 #define ORLI_INT8_COLS ((size_t)32)   /* columns of a panel */
 #define ORLI_INT8_ROWS 6              /* the most rows a register tile has in any instruction set */
@@ -2602,8 +2604,11 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
         COPIES(rows) ORLI_REPEAT##rows(ORLI_TILE_STEP)                                                        \
         at0 += step_bytes, at5 += step_bytes, at10 += step_bytes;                                             \
     }
+#define ORLI_TILE_PAIRS(rows)                                                                                 \
+    keep_a = ORLI_K(tile_keep_a)(keep_a, rows, below, (const orl_real *)(const void *)at0);                   \
+    if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0);
 #define ORLI_TILE_COPIES(rows)                                                                                \
-    if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, (const orl_real *)(const void *)at0);              \
+    if (keep_a) keep_a = ORLI_K(tile_keep_a)(keep_a, rows, 0, (const orl_real *)(const void *)at0);           \
     if (keep_b) keep_b = ORLI_K(tile_keep_b)(keep_b, u, v, b0);
 #define ORLI_TILE_NO_COPIES(rows)
 
@@ -2615,12 +2620,14 @@ static inline orli_v ORLI_K(v_quads)(const float *x, size_t lane) {
         const char *at0 = (const char *)a, *at5 = at0 + 5 * row_bytes, *at10 = at5 + 5 * row_bytes;           \
         orl_real *keep_a = aside ? aside->keep_a : NULL, *keep_b = aside ? aside->keep_b : NULL;              \
         const orl_real *stop;                                                                                 \
+        const size_t below = ORLI_PAIRED(rows) && aside ? aside->keep_below : 0;                              \
         size_t done;                                                                                          \
         ORLI_REPEAT##rows(ORLI_TILE_ZERO)                                                                     \
         if (mode == ORLI_CHAIN) { ORLI_REPEAT##rows(ORLI_TILE_LOAD) }                                         \
         for (done = 0; done < k; done += ORLI_TILE_CHUNK) {                                                   \
             if (aside) ORLI_K(tile_ask)(aside, rows, done, c, c_row);                                         \
             stop = b0 + ORLI_MIN((size_t)ORLI_TILE_CHUNK, k - done) * b_k;                                    \
+            if (keep_a && below) ORLI_TILE_STEPS(rows, ORLI_TILE_PAIRS)                                       \
             if (keep_a || keep_b) ORLI_TILE_STEPS(rows, ORLI_TILE_COPIES)                                     \
             ORLI_TILE_STEPS(rows, ORLI_TILE_NO_COPIES)                                                        \
         }                                                                                                     \
@@ -2641,10 +2648,16 @@ static inline void ORLI_K(tile_ask)(const orli_aside *aside, size_t rows, size_t
     }
 }
 
-/* One step's share of the copies. Beside it lie the lines of the next row tile, and of the next panel: they are asked
- * for. (Steps that follow are not: rows of some matrices lie so far apart that they would drive each other out.) */
-static inline orl_real *ORLI_K(tile_keep_a)(orl_real *keep, size_t rows, const orl_real *a) {
-    __builtin_prefetch(a + 2 * rows - 1, 0, 3);
+/* One step's share of the copies; `below`: aside's keep_below. Beside it lie the lines of the next row tiles, and of the
+ * next panel: they are asked for. (Steps that follow are not: rows of some matrices lie so far apart that they would
+ * drive each other out.) */
+static inline orl_real *ORLI_K(tile_keep_a)(orl_real *keep, size_t rows, size_t below, const orl_real *a) {
+    if (ORLI_PAIRED(rows) && below) {
+        __builtin_prefetch(a + 4 * rows - 1, 0, 3);
+        memcpy(keep + below, a + rows, rows * sizeof *a);
+    } else {
+        __builtin_prefetch(a + 2 * rows - 1, 0, 3);
+    }
     memcpy(keep, a, rows * sizeof *a);
     return keep + rows;
 }
@@ -3803,12 +3816,18 @@ typedef struct orli_gemm_rows {
     size_t p, k;                /* steps p … p+k−1 */
     orli_gemm_next next;
     orl_real *b_copy;           /* room for the panels of a block of B … */
-    orl_real *a_copy;           /* … and for a row tile of a transposed A, or NULL */
+    orl_real *a_copy;           /* … and for two row tiles of a transposed A, or NULL */
+    int pairs;                  /* the first of two copies both: their lines will be gone when the second comes */
 } orli_gemm_rows;
 
 /* Where row tile t begins, and how many rows it has. */
 static size_t orli_gemm_row(const orli_gemm_rows *r, size_t t) { return t * r->rows + ORLI_MIN(t, r->longer); }
 static size_t orli_gemm_tile_rows(const orli_gemm_rows *r, size_t t) { return r->rows + (t < r->longer); }
+
+/* Is row tile t copied by the one above, which has as many rows? */
+static int orli_gemm_paired(const orli_gemm_rows *r, size_t t) {
+    return r->pairs && t < r->tiles && t % 2 && orli_gemm_tile_rows(r, t) == orli_gemm_tile_rows(r, t - 1);
+}
 
 /* Row tile t as it lies in A. */
 static orli_mat orli_gemm_source(const orli_gemm_rows *r, size_t t) {
@@ -3849,11 +3868,14 @@ static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size
     size_t next_rows = aside.next_a ? orli_gemm_tile_rows(r, t + 1 < r->tiles ? t + 1 : 0) : 0, i = 0;
     const size_t share = (next_rows + count - 1) / count;
     const orli_tile_fn whole = kern->tiles[rows];
+    orl_real *keep_a = count > 1 ? r->a_copy : NULL;
+    if (keep_a && orli_gemm_paired(r, t)) a = orli_mat_of(keep_a + rows * r->k, 1, rows), keep_a = NULL;
+    aside.keep_below = orli_gemm_paired(r, t + 1) ? rows * r->k : 0;
     for (; rows == 1 && !copy && (i + 4) * cols <= n; i += 4)
         kern->thin_tile(r->k, a.data, a.cs, b.data + i * b.panel, b.panel, b.row, c + i * cols, mode);
     for (; i < count; i++) {
         const orl_real *panel = b.data + i * b.panel;
-        aside.keep_a = i == 0 && count > 1 ? r->a_copy : NULL;
+        aside.keep_a = i == 0 ? keep_a : NULL;
         aside.keep_b = copy ? copy + i * cols * r->k : NULL;
         aside.a_rows = ORLI_MIN(share, next_rows);
         if ((i + 1) * cols <= n)
@@ -3861,7 +3883,7 @@ static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size
         else
             kern->tile(rows, n - i * cols, r->k, a.data, a.rs, a.cs, panel, panel + kern->width, b.row, &aside,
                        c + i * cols, g->ldc, mode);
-        if (aside.keep_a) a = orli_mat_of(aside.keep_a, 1, rows);
+        if (aside.keep_a) a = orli_mat_of(keep_a, 1, rows);
         if (aside.a_rows) aside.next_a += aside.a_rows * aside.a_apart, next_rows -= aside.a_rows;
         if (aside.b_pairs) aside.next_b += r->next.panel;
     }
@@ -3954,8 +3976,8 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
     const size_t j_blocks = j1 > j0 ? (j1 - j0 - 1) / most + 1 : 1;
     const int thin = i1 - i0 == 1 && (g->panels || g->halves); /* reads B once as it lies, four panels at a time */
     const size_t nc = thin ? j1 - j0 : orli_round_up((j1 - j0 + j_blocks - 1) / j_blocks, cols);
-    const int crowded = g->a.cs == 1 && orli_gemm_crowded(g->a.rs);
-    const size_t tile_rows = crowded ? ORLI_MIN(kern->tile_rows, (size_t)ORLI_GEMM_CROWDED) : kern->tile_rows;
+    const int turned = g->a.cs != 1, crowded = orli_gemm_crowded(turned ? g->a.cs : g->a.rs);
+    const size_t tile_rows = crowded && !turned ? ORLI_MIN(kern->tile_rows, (size_t)ORLI_GEMM_CROWDED) : kern->tile_rows;
     orli_gemm_rows r;
     size_t i, j;
     if (g->k == 0 && !g->accumulate)
@@ -3964,7 +3986,8 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
     r.g = g;
     r.begin = i0, r.count = i1 - i0, r.tiles = (r.count + tile_rows - 1) / tile_rows;
     r.rows = r.count / r.tiles, r.longer = r.count % r.tiles;
-    r.b_copy = (orl_real *)scratch, r.a_copy = g->a.cs == 1 ? NULL : r.b_copy + ORLI_GEMM_B;
+    r.b_copy = (orl_real *)scratch, r.a_copy = turned ? r.b_copy + ORLI_GEMM_B : NULL;
+    r.pairs = turned && crowded && ORLI_PAIRED(kern->tile_rows);
     for (r.p = 0; r.p < g->k; r.p += kc) {
         r.k = ORLI_MIN(kc, g->k - r.p);
         for (j = j0; j < j1; j += nc) {

@@ -432,16 +432,18 @@ static void test_tile_aside(void) {
         for (i = 0; i < 16; i++) {
             const int by_rows = (int)(i & 1), keeps_a = !by_rows && i & 2, keeps_b = (int)(i & 4);
             const size_t k = i < 8 ? below(5) : 1 + below(70), b_k = cols + below(2) * below(40);
-            const size_t a_row = by_rows ? k : 1, a_k = by_rows ? 1 : rows + below(4), most = k ? k - 1 : 0;
+            const size_t tall = keeps_a && ORLI_PAIRED(rows) && i & 8 ? 2 * rows : rows; /* the rows below are kept too */
+            const size_t a_row = by_rows ? k : 1, a_k = by_rows ? 1 : tall + below(4), most = k ? k - 1 : 0;
             const orl_real *a, *b;
             orl_real *c, *again, *copy_a, *copy_b;
             orli_aside aside;
             int same = 1;
             place = i / 2 % 2 ? AT_START : AT_END;
-            a = guarded(0, k ? (rows - 1) * a_row + most * a_k + 1 : 0), b = guarded(1, k ? most * b_k + cols : 0);
+            a = guarded(0, k ? (tall - 1) * a_row + most * a_k + 1 : 0), b = guarded(1, k ? most * b_k + cols : 0);
             c = guarded(2, rows * cols), again = guarded(3, rows * cols);
-            copy_a = guarded(4, k * rows), copy_b = guarded(5, k * cols);
+            copy_a = guarded(4, k * tall), copy_b = guarded(5, k * cols);
             memset(&aside, 0, sizeof aside);
+            aside.keep_below = tall > rows ? k * rows : 0;
             aside.keep_a = keeps_a ? copy_a : NULL, aside.keep_b = keeps_b ? copy_b : NULL;
             aside.next_a = (const orl_real *)(uintptr_t)8192, aside.next_b = aside.next_a, aside.b_pairs = i & 8 ? below(5) : 0;
             aside.a_rows = below(5), aside.a_apart = below(5000), aside.b_apart = below(5000);
@@ -450,7 +452,8 @@ static void test_tile_aside(void) {
             kern->tile(rows, cols, k, a, a_row, a_k, b, b + w, b_k, &aside, again, cols, ORLI_SET);
             check(memcmp(c, again, rows * cols * sizeof *c) == 0);
             for (p = 0; p < k; p++) {
-                for (j = 0; keeps_a && j < rows; j++) same &= copy_a[p * rows + j] == a[p * a_k + j];
+                for (j = 0; keeps_a && j < tall; j++)
+                    same &= copy_a[j / rows * k * rows + p * rows + j % rows] == a[p * a_k + j];
                 for (j = 0; keeps_b && j < cols; j++) same &= copy_b[p * cols + j] == b[p * b_k + j];
             }
             check(same);
@@ -605,8 +608,8 @@ static void test_gemm(void) {
     static const size_t dims[] = {0, 1, 2, 3, 5, 8, 13, 14, 15, 16, 17, 28, 31, 32, 33, 48, 63, 65, 97};
     static const gemm_case large[] = {{28, 400, 512, 1, 0, 0}, {40, 300, 1100, 1, 0, 1}, {40, 70, 513, 0, 1, 0}, {29, 33, 1030, 0, 0, 1}, {15, 600, 100, 1, 0, 1}, {3, 530, 300, 0, 1, 1},
                                       {200, 40, 64, 1, 0, 0}, {64, 5, 1600, 1, 1, 0}, {1, 1000, 70, 0, 0, 0},
-                                      /* many row tiles; copied for several blocks of B; rows in the same sets; panels left by the first row tile */
-                                      {1460, 101, 40, 1, 1, 1}, {120, 701, 512, 1, 0, 0}, {33, 400, 1024, 0, 1, 0}};
+                                      /* many row tiles; copied for several blocks of B; rows in the same sets; pairs of row tiles copied at once */
+                                      {1460, 101, 40, 1, 1, 1}, {120, 701, 512, 1, 0, 0}, {33, 400, 1024, 0, 1, 0}, {1019, 101, 40, 1, 0, 1}};
     orl_ctx ctx;
     size_t i;
     context_open(&ctx, 2);
