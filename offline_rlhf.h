@@ -3725,12 +3725,13 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
  * each, that stay in the second-level cache while the row tiles of A pass by. Panels packed beforehand hold the whole
  * k and are used in place. If rows of B lie whole in memory, the first row tile reads them there and leaves panels for
  * the others; if columns do, they are transposed into panels first. A row tile of a transposed A is copied by the tile
- * that meets it first. And each tile asks for a share of what comes next: memory is idle while arithmetic goes on. */
+ * that meets it first, if enough others follow. And each tile asks for a share of what comes next: memory is idle while
+ * arithmetic goes on. */
 
 #define ORLI_GEMM_B (ORLI_SCRATCH * 3 / 32 / sizeof(orl_real)) /* numbers of a block of B, with a row tile behind it */
 #define ORLI_GEMM_CROWDED 8       /* most rows of a tile if they fight for the same cache sets: ways these have */
 #define ORLI_GEMM_FEW 128         /* rows of C for which memory, not arithmetic, takes the time */
-#define ORLI_GEMM_SHORT 4         /* panels that a short row of B has at most */
+#define ORLI_GEMM_SHORT ((size_t)4) /* panels, up to which rows of B, and row tiles of a transposed A, are not copied */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
 #define ORLI_GEMM_SERIAL 100000.0 /* FLOPs not worth a second thread */
 
@@ -3817,7 +3818,7 @@ typedef struct orli_gemm_rows {
     orli_gemm_next next;
     orl_real *b_copy;           /* room for the panels of a block of B … */
     orl_real *a_copy;           /* … and for two row tiles of a transposed A, or NULL */
-    int pairs;                  /* the first of two copies both: their lines will be gone when the second comes */
+    int crowded;                /* lines of A will be gone when the next panel or row tile comes: it is always copied */
 } orli_gemm_rows;
 
 /* Where row tile t begins, and how many rows it has. */
@@ -3826,7 +3827,8 @@ static size_t orli_gemm_tile_rows(const orli_gemm_rows *r, size_t t) { return r-
 
 /* Is row tile t copied by the one above, which has as many rows? */
 static int orli_gemm_paired(const orli_gemm_rows *r, size_t t) {
-    return r->pairs && t < r->tiles && t % 2 && orli_gemm_tile_rows(r, t) == orli_gemm_tile_rows(r, t - 1);
+    return r->crowded && ORLI_PAIRED(r->g->kern->tile_rows) && t < r->tiles && t % 2 &&
+           orli_gemm_tile_rows(r, t) == orli_gemm_tile_rows(r, t - 1);
 }
 
 /* Row tile t as it lies in A. */
@@ -3868,7 +3870,7 @@ static void orli_gemm_row_tile(const orli_gemm_rows *r, size_t t, size_t j, size
     size_t next_rows = aside.next_a ? orli_gemm_tile_rows(r, t + 1 < r->tiles ? t + 1 : 0) : 0, i = 0;
     const size_t share = (next_rows + count - 1) / count;
     const orli_tile_fn whole = kern->tiles[rows];
-    orl_real *keep_a = count > 1 ? r->a_copy : NULL;
+    orl_real *keep_a = count > (r->crowded ? 1 : ORLI_GEMM_SHORT) ? r->a_copy : NULL;
     if (keep_a && orli_gemm_paired(r, t)) a = orli_mat_of(keep_a + rows * r->k, 1, rows), keep_a = NULL;
     aside.keep_below = orli_gemm_paired(r, t + 1) ? rows * r->k : 0;
     for (; rows == 1 && !copy && (i + 4) * cols <= n; i += 4)
@@ -3987,7 +3989,7 @@ static void orli_gemm_block(const orli_gemm_job *g, size_t i0, size_t i1, size_t
     r.begin = i0, r.count = i1 - i0, r.tiles = (r.count + tile_rows - 1) / tile_rows;
     r.rows = r.count / r.tiles, r.longer = r.count % r.tiles;
     r.b_copy = (orl_real *)scratch, r.a_copy = turned ? r.b_copy + ORLI_GEMM_B : NULL;
-    r.pairs = turned && crowded && ORLI_PAIRED(kern->tile_rows);
+    r.crowded = crowded;
     for (r.p = 0; r.p < g->k; r.p += kc) {
         r.k = ORLI_MIN(kc, g->k - r.p);
         for (j = j0; j < j1; j += nc) {
