@@ -1745,7 +1745,7 @@ static orl_status orli_join(orl_ctx *ctx, char *path, const char *dir, const cha
  * =================================================================================================
  * Purpose:    orli_parallel(ctx, kind, tasks, fn, arg) runs fn(arg, task, worker) for every task.
  * Depends on: platform.             Owns: the worker threads and a scratch block for each.
- * Invariants: which worker runs a task is left to chance, so a task writes only what is its own and
+ * Invariants: a worker prefers its own tasks, but any may run any, so a task writes only what is its own and
  *             sums within itself; then the bits do not depend on the number of threads.
  * Threads:    called from the context's thread; not re-entrant (a task never calls it).
  * Numerics:   workers and, for the call, the caller run in round-to-nearest with flush-to-zero.
@@ -3730,7 +3730,7 @@ static const orli_kernels *orli_kernels_select(orl_ctx *ctx, const char *name) {
 
 #define ORLI_GEMM_B (ORLI_SCRATCH * 3 / 32 / sizeof(orl_real)) /* numbers of a block of B, with a row tile behind it */
 #define ORLI_GEMM_CROWDED 8       /* most rows of a tile if they fight for the same cache sets: ways these have */
-#define ORLI_GEMM_FEW 128         /* rows of C for which memory, not arithmetic, takes the time */
+#define ORLI_GEMM_FEW 128         /* with fewer rows of C, memory takes the time, not arithmetic */
 #define ORLI_GEMM_SHORT ((size_t)4) /* panels, up to which rows of B, and row tiles of a transposed A, are not copied */
 #define ORLI_PACK_ROWS 8          /* of a matrix that are read side by side, while the next are fetched */
 #define ORLI_GEMM_SERIAL 100000.0 /* FLOPs not worth a second thread */
